@@ -1,0 +1,95 @@
+"""Label spaces: the ids that a data set stores, and the train ids that the network predicts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE_LABEL = 255
+
+CITYSCAPES_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+CITYSCAPES_COLORS = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+    (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+
+# SYNTHIA has no terrain, truck or train. Its mean IoU is reported over the 16 classes that it has,
+# and over 13, which leave out wall, fence and pole as well.
+SYNTHIA_16_TRAIN_IDS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+SYNTHIA_13_TRAIN_IDS = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car",
+    "pedestrian", "bicyclist",
+)  # fmt: skip
+CAMVID_COLORS = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The ids in a data set's label files and their meaning.
+
+    Attributes:
+        id_to_train_id: train id of every id that is evaluated.
+        void_ids: the data set's other ids. They become `ignore_label`; an id in neither is none
+            of the data set's, so the file that holds it is not one of its label files.
+        class_names: names by train id.
+        colors: RGB colors, 0 to 255, by train id.
+        ignore_label: the train id of pixels that count nowhere.
+    """
+
+    id_to_train_id: Mapping[int, int]
+    void_ids: frozenset[int]
+    class_names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore_label: int = IGNORE_LABEL
+
+    def lookup_table(self) -> np.ndarray:
+        """Train id by id: uint8, shape (256,); `ignore_label` for every id without a train id."""
+        table = np.full(256, self.ignore_label, dtype=np.uint8)
+        for label_id, train_id in self.id_to_train_id.items():
+            table[label_id] = train_id
+        return table
+
+    def known_ids(self) -> np.ndarray:
+        """Whether an id is one of the data set's: bool, shape (256,)."""
+        known = np.zeros(256, dtype=bool)
+        known[list(self.id_to_train_id)] = True
+        known[list(self.void_ids)] = True
+        return known
+
+
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
+
+
+def _cityscapes_classes(ids: tuple[int, ...], num_ids: int) -> LabelSpace:
+    """The label space that stores Cityscapes class k as `ids[k]`; ids end before `num_ids`."""
+    return LabelSpace(
+        id_to_train_id={label_id: train_id for train_id, label_id in enumerate(ids)},
+        void_ids=frozenset(range(num_ids)) - frozenset(ids),
+        class_names=CITYSCAPES_CLASSES,
+        colors=CITYSCAPES_COLORS,
+    )
+
+
+LABEL_SPACES: Mapping[str, LabelSpace] = {
+    "gta": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=35),  # 34 is a license plate
+    "synthia": _cityscapes_classes(_SYNTHIA_IDS, num_ids=23),  # 22 is a lane marking
+    "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=34),
+    "camvid": LabelSpace(
+        id_to_train_id={label_id: label_id for label_id in range(len(CAMVID_CLASSES))},
+        void_ids=frozenset({11}),
+        class_names=CAMVID_CLASSES,
+        colors=CAMVID_COLORS,
+    ),
+}
