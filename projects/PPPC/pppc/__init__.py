@@ -1,0 +1,13 @@
+"""Probabilistic Prototypical Pixel Contrast (arXiv 2409.18543) as a Detectron2 project.
+
+Importing this package registers its data sets, backbone, decoders and meta-architecture.
+"""
+
+from .requirements import check_requirements
+
+check_requirements()
+
+from . import data, modeling, segmentor  # noqa: E402, F401  (imported to register)
+from .config import add_pppc_config  # noqa: E402
+
+__all__ = ["add_pppc_config"]

@@ -1,0 +1,204 @@
+"""Every configuration key that PPPC adds to Detectron2's.
+
+The defaults are the released configuration of the paper (arXiv 2409.18543), made for 40,000
+iterations at 640 pixels; configurations for shorter runs or smaller images scale the constants
+that say "iterations" or "pixels".
+
+Keys of Detectron2 that are used with their own meaning:
+    DATASETS.TRAIN        labelled source data sets
+    DATASETS.TEST         labelled data sets to evaluate on
+    INPUT.MIN_SIZE_TRAIN, INPUT.MAX_SIZE_TRAIN
+                          shortest and longest side of a resized source image, pixels
+    INPUT.CROP.SIZE       (height, width) of the source crop and of the ambiguity-guided target
+                          crop, pixels
+    INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
+                          a source crop in which one class fills more than this share is redrawn
+    SOLVER.IMS_PER_BATCH  source images per iteration, over all processes
+    SOLVER.AMP.ENABLED    run the networks under bfloat16 autocast (CPU and CUDA)
+    VIS_PERIOD            iterations between two pictures of the training batch (0: none)
+"""
+
+import torch
+from detectron2.config import CfgNode as CN
+from detectron2.projects.deeplab import add_deeplab_config
+
+__all__ = ["add_pppc_config"]
+
+
+def add_pppc_config(cfg: CN) -> None:
+    """Add PPPC's keys to ``cfg`` in place, and set Detectron2's that PPPC needs otherwise."""
+    # DeepLab's project holds the polynomial learning rate and the class-balanced crop.
+    add_deeplab_config(cfg)
+    _add_data(cfg)
+    _add_model(cfg)
+    _add_solver(cfg)
+    _add_method(cfg)
+
+
+def _add_data(cfg: CN) -> None:
+    # Unlabelled target data sets. Only their images are ever opened.
+    cfg.DATASETS.TARGET = ()
+
+    # ImageNet statistics of RGB images in [0, 255].
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [640, 640]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    cfg.INPUT.MIN_SIZE_TRAIN = (720,)
+    cfg.INPUT.MAX_SIZE_TRAIN = 1280
+    cfg.INPUT.MIN_SIZE_TEST = 640
+    cfg.INPUT.MAX_SIZE_TEST = 1280
+
+    cfg.INPUT.TARGET = CN()
+    # Shortest and longest side of a resized target image, pixels. The whole image is loaded;
+    # the crop is chosen in the training step, from the pseudo-label.
+    cfg.INPUT.TARGET.MIN_SIZE = 640
+    cfg.INPUT.TARGET.MAX_SIZE = 1280
+
+    # Rare-class sampling of source images (DAFormer, arXiv 2111.14887, section 3.3).
+    cfg.DATALOADER.RARE_CLASS_SAMPLING = CN()
+    cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED = True
+    # Temperature of the softmax over (1 - class frequency): lower draws rare classes more often.
+    cfg.DATALOADER.RARE_CLASS_SAMPLING.TEMPERATURE = 0.01
+    # An image counts for a class when the class covers more than this share of it. The published
+    # 3,000 pixels are 0.0015 of a 1914x1052 label.
+    cfg.DATALOADER.RARE_CLASS_SAMPLING.MIN_AREA = 0.0015
+    # The crop is redrawn until it holds more than this share of those pixels, ten times at most.
+    cfg.DATALOADER.RARE_CLASS_SAMPLING.MIN_CROP_RATIO = 0.5
+
+
+def _add_model(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "PPPCSegmentor"
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.WEIGHTS = ""
+
+    # The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer).
+    cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
+    cfg.MODEL.TIMM = CN()
+    cfg.MODEL.TIMM.NAME = "mit_b5"
+    # Download timm's own weights for this model (needs network).
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Ratio of the input size to the size of the coarsest feature map: 32, 16 or 8.
+    cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
+    # Stochastic depth: the last block's probability of being skipped, linear over the depth.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.1
+
+    # The decoder: DAFormerHead, SegFormerHead or SeparableDeepLabV3PlusHead.
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "DAFormerHead"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 19
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 255
+    # Channels of the decoder.
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 256
+    cfg.MODEL.SEM_SEG_HEAD.NORM = "BN"
+    # Dilations of the spatial pyramid's branches (DAFormerHead, SeparableDeepLabV3PlusHead).
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [1, 6, 12, 18]
+    # Probability that a channel before the classifier is dropped.
+    cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
+
+    # Pixel embedding as a Gaussian: mean and log-variance (paper, section 3.2).
+    cfg.MODEL.PROBABILISTIC_HEAD = CN()
+    # Backbone features, resized to the finest of them and concatenated.
+    cfg.MODEL.PROBABILISTIC_HEAD.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
+    # Dimensions of the embedding.
+    cfg.MODEL.PROBABILISTIC_HEAD.DIM = 512
+    # Channels of the mean branch's hidden layers; 0: as many as come in.
+    cfg.MODEL.PROBABILISTIC_HEAD.MID_CHANNELS = 256
+    # 1x1 convolutions of the mean branch.
+    cfg.MODEL.PROBABILISTIC_HEAD.NUM_CONVS = 2
+
+
+def _add_solver(cfg: CN) -> None:
+    # "AdamW", or "SGD" as Detectron2 builds it.
+    cfg.SOLVER.OPTIMIZER = "AdamW"
+    cfg.SOLVER.BETAS = (0.9, 0.999)
+    cfg.SOLVER.BASE_LR = 6e-5
+    cfg.SOLVER.WEIGHT_DECAY = 0.01
+    # Weight decay of the backbone's normalisation layers (0 for MiT, as published).
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    # Learning rate of the decoder and of the embedding's mean, as a multiple of BASE_LR.
+    cfg.SOLVER.HEAD_LR_FACTOR = 10.0
+    # Learning rate of the embedding's variance, as a multiple of BASE_LR.
+    cfg.SOLVER.VARIANCE_LR_FACTOR = 1.0
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    cfg.SOLVER.POLY_LR_POWER = 1.0
+    cfg.SOLVER.MAX_ITER = 40000
+    # Linear warm-up from this multiple of the learning rate, over this many iterations.
+    cfg.SOLVER.WARMUP_FACTOR = 1e-6
+    cfg.SOLVER.WARMUP_ITERS = 1500
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    # Target images per iteration, over all processes.
+    cfg.SOLVER.TARGET_IMS_PER_BATCH = 2
+    cfg.SOLVER.CHECKPOINT_PERIOD = 4000
+    cfg.TEST.EVAL_PERIOD = 2000
+    # Evaluate the teacher instead of the student.
+    cfg.TEST.EVALUATE_TEACHER = False
+    # Add "uncertainty" (H, W) to each prediction: the embedding's mean log-variance.
+    cfg.TEST.UNCERTAINTY = False
+    cfg.SEED = 43
+
+
+def _add_method(cfg: CN) -> None:
+    cfg.PPPC = CN()
+    # Self-training on the target: teacher, pseudo-labels, ClassMix. Off: source only.
+    cfg.PPPC.SELF_TRAINING = CN()
+    cfg.PPPC.SELF_TRAINING.ENABLED = True
+    # The share of pixels whose pseudo-label is at least this probable weighs the target's part of
+    # the mixed image (DACS, arXiv 2007.08702, equation 4).
+    cfg.PPPC.SELF_TRAINING.THRESHOLD = 0.968
+    # Rows of the target crop that count nothing: sky and the car's bonnet, pixels.
+    cfg.PPPC.SELF_TRAINING.IGNORE_TOP = 15
+    cfg.PPPC.SELF_TRAINING.IGNORE_BOTTOM = 120
+
+    cfg.PPPC.TEACHER = CN()
+    # Exponential moving average of the student: teacher <- m teacher + (1 - m) student.
+    cfg.PPPC.TEACHER.MOMENTUM = 0.999
+    # The teacher's BatchNorm uses the batch's statistics (as published), not running ones.
+    cfg.PPPC.TEACHER.BATCH_STATISTICS = True
+
+    cfg.PPPC.STRONG_AUGMENTATION = CN()
+    # Brightness, contrast, saturation and hue change by at most this much of their range.
+    cfg.PPPC.STRONG_AUGMENTATION.JITTER_STRENGTH = 0.2
+    cfg.PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY = 0.8
+    cfg.PPPC.STRONG_AUGMENTATION.BLUR_PROBABILITY = 0.5
+
+    # Ambiguity-guided crop of the target image (paper, section 3.4).
+    cfg.PPPC.AMBIGUITY_CROP = CN()
+    # Random boxes of which the most ambiguous is kept. 1: a random crop.
+    cfg.PPPC.AMBIGUITY_CROP.NUM_CANDIDATES = 10
+    # Classes that count: the most ambiguous ones.
+    cfg.PPPC.AMBIGUITY_CROP.TOP_K = 10
+    # Temperature of the softmax over the classes' mean log-variance.
+    cfg.PPPC.AMBIGUITY_CROP.TEMPERATURE = 0.01
+    # Standardise the log-variances over the classes seen before the softmax, so that the choice
+    # does not depend on their scale (published: off).
+    cfg.PPPC.AMBIGUITY_CROP.STANDARDIZE = False
+
+    # Class prototypes as Gaussians (paper, section 3.3).
+    cfg.PPPC.PROTOTYPES = CN()
+    # "ema": moving average of the batches' products of Gaussians; "posterior": product over all
+    # batches; "batch": this batch's product alone.
+    cfg.PPPC.PROTOTYPES.UPDATE_RULE = "ema"
+    # "product": the precision is the sum over pixels; "count_normalised": their mean.
+    cfg.PPPC.PROTOTYPES.VARIANCE = "product"
+    # "ema": the share of a prototype that an update keeps, after the first ones.
+    cfg.PPPC.PROTOTYPES.MOMENTUM = 0.999
+    # "posterior": the share of the accumulated precision that an update keeps.
+    cfg.PPPC.PROTOTYPES.FORGETTING = 1.0
+
+    # Contrast of pixels and prototypes (paper, equations 8 to 11).
+    cfg.PPPC.CONTRAST = CN()
+    cfg.PPPC.CONTRAST.ENABLED = True
+    # Divides the score between a pixel and a prototype.
+    cfg.PPPC.CONTRAST.TEMPERATURE = 100.0
+    # Weight of the divergence of a pixel's Gaussian from the standard one, summed over pixels.
+    cfg.PPPC.CONTRAST.KL_WEIGHT = 1e-6
+    # Weight of the contrast beside cross-entropy.
+    cfg.PPPC.CONTRAST.LOSS_WEIGHT = 1.0
+    # Iterations before the contrast begins.
+    cfg.PPPC.CONTRAST.START_ITER = 3000
+    # The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant.
+    cfg.PPPC.CONTRAST.RAMP_MULTIPLIER = -1.0

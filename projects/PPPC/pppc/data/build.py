@@ -1,0 +1,106 @@
+"""The loaders of training and evaluation, and the checks of the data before any training."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from .catalog import dataset_metadata
+from .labels import count_class_pixels
+from .mapper import SourceMapper, TargetMapper, TestMapper, collate
+from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
+
+__all__ = ["build_test_loader", "build_train_loader", "check_data"]
+
+logger = logging.getLogger(__name__)
+
+
+def _only(names: tuple[str, ...], key: str) -> str:
+    if len(names) != 1:
+        raise ValueError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
+    return names[0]
+
+
+def check_data(cfg: CfgNode) -> None:
+    """Find what is wrong with the configured data sets before any training time is spent.
+
+    Raises:
+        KeyError: a data set's name is unknown.
+        FileNotFoundError: a folder, image or label is missing.
+        ValueError: the classes do not fit the model, or a label holds a foreign value.
+    """
+    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST):
+        metadata = dataset_metadata(name)
+        if len(metadata.stuff_classes) != num_classes:
+            raise ValueError(
+                f"{name} has {len(metadata.stuff_classes)} classes, the model {num_classes}: "
+                "set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+            )
+        logger.info("%s: %d images", name, len(DatasetCatalog.get(name)))
+    for name in cfg.DATASETS.TEST:
+        _count_labels(name)
+
+
+def _count_labels(name: str) -> np.ndarray:
+    records = DatasetCatalog.get(name)
+    if unlabeled := [record for record in records if "sem_seg_file_name" not in record]:
+        raise ValueError(
+            f"{name} has no labels (for example none for {unlabeled[0]['file_name']}): it can be "
+            "a target (DATASETS.TARGET), not a source or a test set"
+        )
+    paths = [record["sem_seg_file_name"] for record in records]
+    return count_class_pixels(paths, dataset_metadata(name).label_reader)
+
+
+def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
+    """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.
+
+    Raises:
+        ValueError: a source label is wrong, or DATASETS.TRAIN or TARGET is not one data set.
+    """
+    source_draw, source_mapper, target_draw, target_mapper = (
+        int(state) for state in np.random.SeedSequence(seed).generate_state(4)
+    )
+    source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
+    records = DatasetCatalog.get(source)
+    counts = _count_labels(source)
+    sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
+    streams = [
+        SampleStream(
+            records,
+            RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
+            if sampling.ENABLED
+            else ShuffledDraw(len(records), source_draw),
+            SourceMapper(cfg, dataset_metadata(source).label_reader),
+            source_mapper,
+        )
+    ]
+    batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
+    if cfg.PPPC.SELF_TRAINING.ENABLED:
+        records = DatasetCatalog.get(_only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
+        draw = ShuffledDraw(len(records), target_draw)
+        streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper))
+        batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
+    return PairedLoader(
+        streams,
+        batch_sizes,
+        collate,
+        cfg.DATALOADER.NUM_WORKERS,
+        comm.get_rank(),
+        comm.get_world_size(),
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Detectron2's loader over a test set, one image a batch."""
+    return build_detection_test_loader(
+        DatasetCatalog.get(name),
+        mapper=TestMapper(cfg),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )

@@ -1,0 +1,227 @@
+"""From a record to tensors: labelled source crops, whole target images, test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from torch import Tensor
+
+from ..structures import PixelBatch
+from .labels import LabelReader
+
+__all__ = ["SourceMapper", "TargetMapper", "TestMapper", "collate"]
+
+CROP_ATTEMPTS = 10  # as published (DAFormer)
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which Detectron2's augmentations draw from, and restore it."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def _image_tensor(image: np.ndarray) -> Tensor:
+    """``(H, W, 3)`` to a contiguous ``(3, H, W)`` float32 tensor in [0, 255]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
+
+
+class SourceMapper:
+    """Resize, random crop, flip and pad a labelled image.
+
+    The crop is redrawn where one class fills it, and where it lacks the class that the image was
+    drawn for.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        label_reader: LabelReader,
+        image_format: str,
+        min_size: tuple[int, ...],
+        max_size: int,
+        crop_size: tuple[int, int],
+        single_category_max_area: float,
+        min_area: float,
+        min_crop_ratio: float,
+        pad_value: float,
+        ignore_label: int,
+    ):
+        """
+        Args:
+            label_reader: reads the data set's labels.
+            image_format: "RGB" or "BGR".
+            min_size, max_size: shortest and longest side after resizing, pixels.
+            crop_size: (height, width), pixels. Smaller images are padded.
+            single_category_max_area: redraw a crop that one class fills to more than this share.
+            min_area: share of the label that a class covers in the images drawn for it.
+            min_crop_ratio: share of those pixels that the crop must hold.
+            pad_value: of the image, in [0, 255].
+            ignore_label: of padded pixels.
+        """
+        self.label_reader = label_reader
+        self.image_format = image_format
+        self.min_crop_pixels = min_crop_ratio * min_area
+        self.resize = T.ResizeShortestEdge(min_size, max_size, "choice")
+        self.crop = T.RandomCrop_CategoryAreaConstraint(
+            "absolute", crop_size, single_category_max_area, ignore_label
+        )
+        self.flip = T.RandomFlip()
+        self.pad = T.FixedSizeCrop(crop_size, True, pad_value, ignore_label)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, label_reader: LabelReader) -> dict:
+        sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
+        return {
+            "label_reader": label_reader,
+            "image_format": cfg.INPUT.FORMAT,
+            "min_size": cfg.INPUT.MIN_SIZE_TRAIN,
+            "max_size": cfg.INPUT.MAX_SIZE_TRAIN,
+            "crop_size": tuple(cfg.INPUT.CROP.SIZE),
+            "single_category_max_area": cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
+            "min_area": sampling.MIN_AREA,
+            "min_crop_ratio": sampling.MIN_CROP_RATIO,
+            "pad_value": float(np.mean(cfg.MODEL.PIXEL_MEAN)),
+            "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    def __call__(self, record: dict, train_id: int | None, seed: int) -> dict[str, Tensor]:
+        """
+        Args:
+            record: with "file_name" and "sem_seg_file_name".
+            train_id: the class that the crop is to show, or None.
+            seed: of the augmentation.
+
+        Returns:
+            "image" ``(3, H, W)`` float32 and "label" ``(H, W)`` int64.
+        """
+        image = detection_utils.read_image(record["file_name"], self.image_format)
+        label = self.label_reader.read(record["sem_seg_file_name"])
+        if image.shape[:2] != label.shape:
+            raise ValueError(
+                f"{record['file_name']} is {image.shape[1]}x{image.shape[0]}, its label "
+                f"{record['sem_seg_file_name']} {label.shape[1]}x{label.shape[0]} pixels: "
+                "they must be of one size"
+            )
+        enough = self.min_crop_pixels * label.size
+        with _numpy_seed(seed):
+            resized = T.AugInput(image, sem_seg=label)
+            self.resize(resized)
+            for _ in range(CROP_ATTEMPTS):
+                sample = T.AugInput(resized.image, sem_seg=resized.sem_seg)
+                self.crop(sample)
+                if train_id is None or np.count_nonzero(sample.sem_seg == train_id) > enough:
+                    break
+            self.flip(sample)
+            self.pad(sample)
+        return {
+            "image": _image_tensor(sample.image),
+            "label": torch.from_numpy(sample.sem_seg.astype(np.int64)),
+        }
+
+
+class TargetMapper:
+    """Resize and flip a whole target image. No label is read; the training step chooses the crop.
+
+    Args:
+        image_format: "RGB" or "BGR".
+        min_size, max_size: shortest and longest side after resizing, pixels.
+        crop_size: (height, width) of the crop that will be cut from it, pixels.
+    """
+
+    @configurable
+    def __init__(
+        self, *, image_format: str, min_size: int, max_size: int, crop_size: tuple[int, int]
+    ):
+        self.image_format = image_format
+        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.flip = T.RandomFlip()
+        self.crop_size = crop_size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {
+            "image_format": cfg.INPUT.FORMAT,
+            "min_size": cfg.INPUT.TARGET.MIN_SIZE,
+            "max_size": cfg.INPUT.TARGET.MAX_SIZE,
+            "crop_size": tuple(cfg.INPUT.CROP.SIZE),
+        }
+
+    def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
+        """
+        Returns:
+            "image" ``(3, H, W)`` float32.
+
+        Raises:
+            ValueError: the resized image is smaller than the crop.
+        """
+        sample = T.AugInput(detection_utils.read_image(record["file_name"], self.image_format))
+        with _numpy_seed(seed):
+            self.resize(sample)
+            self.flip(sample)
+        height, width = sample.image.shape[:2]
+        if height < self.crop_size[0] or width < self.crop_size[1]:
+            raise ValueError(
+                f"{record['file_name']} is {width}x{height} pixels after resizing, smaller than "
+                f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
+                "and MAX_SIZE or lower INPUT.CROP.SIZE"
+            )
+        return {"image": _image_tensor(sample.image)}
+
+
+class TestMapper:
+    """Resize an image for evaluation; the original size is kept for the prediction.
+
+    Args:
+        image_format: "RGB" or "BGR".
+        min_size, max_size: shortest and longest side after resizing, pixels.
+    """
+
+    __test__ = False  # not a test case, whatever its name says
+
+    @configurable
+    def __init__(self, *, image_format: str, min_size: int, max_size: int):
+        self.image_format = image_format
+        self.resize = T.ResizeShortestEdge(min_size, max_size)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {
+            "image_format": cfg.INPUT.FORMAT,
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        }
+
+    def __call__(self, record: dict) -> dict:
+        """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
+        sample = T.AugInput(detection_utils.read_image(record["file_name"], self.image_format))
+        height, width = sample.image.shape[:2]
+        self.resize(sample)
+        return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}
+
+
+def collate(samples: list[dict[str, Tensor]]) -> PixelBatch:
+    """Stack samples of one size.
+
+    Raises:
+        ValueError: the images differ in size.
+    """
+    sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"target images of different sizes (height, width) in one batch: {sorted(sizes)}. "
+            "Use SOLVER.TARGET_IMS_PER_BATCH 1 per process, or images of one aspect ratio"
+        )
+    stacked = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return PixelBatch(**stacked)

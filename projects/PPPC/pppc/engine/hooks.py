@@ -1,0 +1,113 @@
+"""The parts of the method that own state or schedule, as Detectron2 hooks.
+
+Detectron2's hooks never see the batch, so the training step calls :class:`PrototypeUpdate` and
+:class:`DACSMixing` by name; see :meth:`pppc.engine.trainer.AdaptationLoop.run_step`.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import BestCheckpointer
+from detectron2.utils.events import get_event_storage
+
+from ..mixing import StrongAugmentation, class_mix, class_mix_mask
+from ..segmentor import PPPCSegmentor
+from ..structures import PixelBatch
+from ..teacher import teacher_momentum, update_teacher
+
+__all__ = ["DACSMixing", "PrototypeUpdate", "ResumableBestCheckpointer", "TeacherUpdate"]
+
+
+class TeacherUpdate(HookBase):
+    """Before each step: teacher <- m teacher + (1 - m) student; at iteration 0 a copy.
+
+    Args:
+        segmentor: holds student and teacher.
+        momentum: m after the first iterations.
+    """
+
+    def __init__(self, segmentor: PPPCSegmentor, momentum: float):
+        self.segmentor = segmentor
+        self.momentum = momentum
+
+    def before_step(self) -> None:
+        momentum = teacher_momentum(self.trainer.iter, self.momentum)
+        update_teacher(self.segmentor.teacher, self.segmentor.student, momentum)
+
+
+class PrototypeUpdate(HookBase):
+    """Update the class prototypes with the teacher's embedding of labelled source pixels.
+
+    Args:
+        segmentor: holds teacher and prototypes.
+    """
+
+    def __init__(self, segmentor: PPPCSegmentor):
+        self.segmentor = segmentor
+
+    @torch.no_grad()
+    def __call__(self, source: PixelBatch) -> None:
+        """
+        Args:
+            source: weakly augmented source images with their labels.
+        """
+        output = self.segmentor.teacher(source.image, logits=False, embedding=True)
+        self.segmentor.prototypes.update(output.mean, output.log_var, source.label)
+
+    def after_step(self) -> None:
+        get_event_storage().put_scalar(
+            "prototypes/classes_seen", int(self.segmentor.prototypes.seen.sum())
+        )
+
+
+class DACSMixing(HookBase):
+    """Strong augmentation, and ClassMix of source onto target (DACS, arXiv 2007.08702).
+
+    Args:
+        augmentation: the strong augmentation. Whether it jitters or blurs is drawn once per
+            iteration, for all passes; by how much, once per image.
+    """
+
+    def __init__(self, augmentation: StrongAugmentation):
+        self.augmentation = augmentation
+
+    def start(self, generator: torch.Generator) -> None:
+        """Draw this iteration's gates from ``generator``, which its later draws come from too."""
+        self.generator = generator
+        self.gates = self.augmentation.draw_gates(generator)
+
+    def strong(self, batch: PixelBatch) -> PixelBatch:
+        """The batch with strongly augmented images."""
+        image = self.augmentation(batch.image, self.gates, self.generator)
+        return PixelBatch(image, batch.label, batch.weight)
+
+    def __call__(self, source: PixelBatch, target: PixelBatch) -> PixelBatch:
+        """Paste half of the source's classes onto each target image, then augment strongly.
+
+        Args:
+            source: weakly augmented, labelled. With fewer images than the target they repeat.
+            target: weakly augmented, with pseudo-labels and pixel weights.
+
+        Returns:
+            as many images as the target has; the source's pixels have weight 1.
+        """
+        index = torch.arange(len(target), device=source.image.device) % len(source)
+        mask = class_mix_mask(source.label, self.generator)[index]
+        return self.strong(
+            PixelBatch(
+                class_mix(source.image[index], target.image, mask),
+                class_mix(source.label[index], target.label, mask),
+                class_mix(torch.ones_like(target.weight), target.weight, mask),
+            )
+        )
+
+
+class ResumableBestCheckpointer(BestCheckpointer):
+    """Detectron2's, remembering the best figure over a resume instead of overwriting its model."""
+
+    def state_dict(self) -> dict:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]

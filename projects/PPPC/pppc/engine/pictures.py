@@ -1,0 +1,76 @@
+"""Pictures of the training batch, for TensorBoard and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from ..segmentor import PPPCSegmentor
+from ..structures import PixelBatch
+from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
+
+__all__ = ["TrainingPictures"]
+
+
+class TrainingPictures(HookBase):
+    """Every VIS_PERIOD iterations: source, target, pseudo-label, mix and uncertainty.
+
+    A row per image, in OUTPUT_DIR/pictures and in TensorBoard.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.period = cfg.VIS_PERIOD
+        self.image_format = cfg.INPUT.FORMAT
+        self.folder = Path(cfg.OUTPUT_DIR) / "pictures"
+        self.colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
+
+    def after_step(self) -> None:
+        if self.period <= 0 or (self.trainer.iter + 1) % self.period:
+            return
+        loop = self.trainer._trainer
+        picture = self.draw(loop.segmentor, loop.batches)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self.trainer.iter + 1:07d}.png"
+        cv2.imwrite(str(path), picture[:, :, ::-1])
+        get_event_storage().put_image("training", picture.transpose(2, 0, 1))
+
+    def draw(self, segmentor: PPPCSegmentor, batches: dict[str, PixelBatch]) -> np.ndarray:
+        """All rows as one picture."""
+        target = batches.get("target")
+        uncertainty = None
+        if target is not None and segmentor.student.probabilistic_head is not None:
+            uncertainty = _uncertainty(segmentor, target.image)
+        rows = []
+        for i in range(min(map(len, batches.values()))):
+            row = {}
+            for name, batch in batches.items():
+                row[name] = self._rgb(batch.image[i])
+                row[f"{name} label"] = colorize_labels(batch.label[i].cpu().numpy(), self.colors)
+            if uncertainty is not None:
+                row["target uncertainty"] = colorize_uncertainty(uncertainty[i])
+            rows.append(captioned_row(row))
+        return np.concatenate(rows)
+
+    def _rgb(self, image: Tensor) -> np.ndarray:
+        picture = image.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
+        return picture if self.image_format == "RGB" else picture[:, :, ::-1]
+
+
+@torch.no_grad()
+def _uncertainty(segmentor: PPPCSegmentor, image: Tensor) -> np.ndarray:
+    """Mean log-variance of the student's embedding, ``(N, H, W)``."""
+    segmentor.eval()  # so that the picture leaves no trace in the running statistics
+    log_var = segmentor.student(image, logits=False, embedding=True).log_var
+    segmentor.train()
+    uncertainty = torch.nn.functional.interpolate(
+        log_var.mean(1, keepdim=True), image.shape[-2:], mode="bilinear", align_corners=False
+    )
+    return uncertainty[:, 0].cpu().numpy()

@@ -1,0 +1,256 @@
+"""The training step of PPPC, and the trainer that Detectron2's users know around it."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from contextlib import nullcontext
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from ..ambiguity_crop import choose_crop, class_ambiguity_weights
+from ..checkpoint import StrictCheckpointer
+from ..contrast import contrast_schedule
+from ..data import build_test_loader, build_train_loader, check_data
+from ..data.sampling import PairedLoader
+from ..data.catalog import dataset_metadata
+from ..evaluation import MeanIoUEvaluator
+from ..mixing import StrongAugmentation
+from ..segmentor import PPPCSegmentor
+from ..solver import build_optimizer
+from ..structures import PixelBatch
+from ..teacher import PseudoLabel, pixel_weights, pseudo_label, upsampled_probabilities
+from .hooks import DACSMixing, PrototypeUpdate, ResumableBestCheckpointer, TeacherUpdate
+from .pictures import TrainingPictures
+
+__all__ = ["AdaptationLoop", "Trainer", "step_generator"]
+
+
+def step_generator(seed: int, iteration: int, rank: int) -> torch.Generator:
+    """The random numbers of one step: a function of its place, so that a resumed run repeats it.
+
+    Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
+    """
+    state = torch.Generator().manual_seed(hash((seed, iteration, rank)) % 2**63)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=state)))
+    return state
+
+
+class AdaptationLoop(SimpleTrainer):
+    """The loop whose :meth:`run_step` is the method.
+
+    Args:
+        cfg: the configuration.
+        model: the segmentor, in DistributedDataParallel where there are several processes.
+        data_loader: endless pairs of source and target batches.
+        optimizer: of the student.
+        seed: of all random numbers of the steps.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        data_loader: PairedLoader,
+        optimizer: torch.optim.Optimizer,
+        seed: int,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self.cfg = cfg
+        self.seed = seed
+        self.segmentor: PPPCSegmentor = (
+            model.module if isinstance(model, DistributedDataParallel) else model
+        )
+        self.self_training = cfg.PPPC.SELF_TRAINING.ENABLED
+        augmentation = cfg.PPPC.STRONG_AUGMENTATION
+        self.dacs_mixing = DACSMixing(
+            StrongAugmentation(
+                augmentation.JITTER_STRENGTH,
+                augmentation.JITTER_PROBABILITY,
+                augmentation.BLUR_PROBABILITY,
+            )
+        )
+        self.prototype_update = PrototypeUpdate(self.segmentor)
+
+    def run_step(self) -> None:
+        """One iteration of PPPC; without self-training, of source-only training."""
+        start = time.perf_counter()
+        source, target = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        source = source.to(self.segmentor.device)
+        generator = step_generator(self.seed, self.iter, comm.get_rank())
+        self.dacs_mixing.start(generator)
+        contrast = self.contrast_scale()
+        self.batches = {"source": source}
+        losses = {}
+        self.optimizer.zero_grad()
+
+        if self.self_training:
+            target = self.ambiguity_crop(target.to(self.segmentor.device), generator)
+            target = self.with_pseudo_label(target)
+            if self.segmentor.prototypes is not None:
+                self.prototype_update(source)
+            mixed = self.dacs_mixing(source, target)
+            self.batches |= {"target": target, "mixed": mixed}
+            losses |= self.backward_pass("mixed", mixed)
+            if contrast:
+                strong = self.dacs_mixing.strong(target)
+                losses |= self.backward_pass("target", strong, contrast, segmentation=False)
+        strong = self.dacs_mixing.strong(source)
+        losses |= self.backward_pass("source", strong, contrast, last=True)
+
+        self._write_metrics(losses, data_time)
+        self.optimizer.step()
+
+    def contrast_scale(self) -> float | None:
+        """Weight of the contrast at this iteration; None: leave it out."""
+        if self.segmentor.contrast is None:
+            return None
+        contrast = self.cfg.PPPC.CONTRAST
+        scale = contrast.LOSS_WEIGHT * contrast_schedule(
+            self.iter, self.cfg.SOLVER.MAX_ITER, contrast.START_ITER, contrast.RAMP_MULTIPLIER
+        )
+        get_event_storage().put_scalar("contrast/scale", scale, smoothing_hint=False)
+        # Every parameter must take part in the pass that averages gradients over processes.
+        return scale if scale > 0 or comm.get_world_size() > 1 else None
+
+    @torch.no_grad()
+    def teacher_pseudo_label(self, image: Tensor) -> PseudoLabel:
+        """The teacher's labels of ``(N, 3, H, W)`` images."""
+        with self.autocast():
+            logits = self.segmentor.teacher(image, embedding=False).logits
+        return pseudo_label(
+            upsampled_probabilities(logits, image.shape[-2:]),
+            self.cfg.PPPC.SELF_TRAINING.THRESHOLD,
+        )
+
+    def with_pseudo_label(self, target: PixelBatch) -> PixelBatch:
+        """Target images with the teacher's labels and their weights; weightless pixels ignored."""
+        settings = self.cfg.PPPC.SELF_TRAINING
+        pseudo = self.teacher_pseudo_label(target.image)
+        weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
+        label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
+        get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
+        return PixelBatch(target.image, label, weight)
+
+    def ambiguity_crop(self, target: PixelBatch, generator: torch.Generator) -> PixelBatch:
+        """Cut from each target image the most ambiguous of some random boxes."""
+        raise NotImplementedError
+
+    def backward_pass(
+        self,
+        name: str,
+        batch: PixelBatch,
+        contrast_scale: float | None = None,
+        segmentation: bool = True,
+        last: bool = False,
+    ) -> dict[str, Tensor]:
+        """One pass of the student, forward and backward, so that only its graph is alive.
+
+        Args:
+            name: of the pass; ends the names of the losses.
+            batch: strongly augmented images with labels.
+            contrast_scale: weight of the contrast; None: leave it out.
+            segmentation: whether to include the cross-entropy.
+            last: the pass after which the processes average their gradients.
+
+        Returns:
+            the weighted losses, detached.
+        """
+        wait = comm.get_world_size() > 1 and not last
+        with self.model.no_sync() if wait else nullcontext():
+            with self.autocast():
+                losses = self.model(
+                    batch, segmentation=segmentation, contrast_scale=contrast_scale
+                )
+            sum(losses.values()).backward()
+        return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
+
+    def autocast(self) -> torch.autocast:
+        """Where the networks run in bfloat16, if the configuration says so."""
+        return torch.autocast(
+            self.segmentor.device.type, torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
+        )
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: from :func:`pppc.data.check_data`, before the
+            model is built.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        check_data(cfg)
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = build_train_loader(cfg, seed)
+        # None: Detectron2's default names a CUDA device.
+        device_ids = None if model.device.type == "cpu" else [comm.get_local_rank()]
+        model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
+        self._trainer = AdaptationLoop(cfg, model, data_loader, optimizer, seed)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = StrictCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As Detectron2's; the data go on where the resumed run stopped."""
+        super().resume_or_load(resume)
+        self.data_loader.start_at(self.start_iter)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks and the method's, which come first so that checkpoints hold them."""
+        loop = self._trainer
+        method: list[HookBase] = []
+        if loop.self_training:
+            method.append(TeacherUpdate(loop.segmentor, self.cfg.PPPC.TEACHER.MOMENTUM))
+            method.append(loop.dacs_mixing)
+        if loop.segmentor.prototypes is not None:
+            method.append(loop.prototype_update)
+        others = super().build_hooks()
+        if comm.is_main_process():
+            # Before the writers, which come last.
+            others[-1:-1] = [
+                ResumableBestCheckpointer(
+                    self.cfg.TEST.EVAL_PERIOD, self.checkpointer, "sem_seg/mIoU"
+                ),
+                TrainingPictures(self.cfg),
+            ]
+        return method + others
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return MeanIoUEvaluator(dataset_metadata(dataset_name))

@@ -1,0 +1,269 @@
+"""The meta-architecture: student, teacher, class prototypes and the losses of one pass.
+
+Shapes: N images, C classes, D embedding dimensions, H x W pixels, h x w positions of a feature
+map.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from .contrast import PrototypeContrast
+from .modeling.probabilistic_head import ProbabilisticHead, build_probabilistic_head
+from .prototypes import GaussianPrototypes
+from .structures import PixelBatch
+
+__all__ = ["PPPCSegmentor", "SegmentationNetwork", "pixel_cross_entropy"]
+
+
+class NetworkOutput(NamedTuple):
+    """What was asked of a :class:`SegmentationNetwork`; the rest is None."""
+
+    logits: Tensor | None  # (N, C, h, w)
+    mean: Tensor | None  # (N, D, h', w'), unit length
+    log_var: Tensor | None  # (N, D, h', w')
+
+
+class SegmentationNetwork(nn.Module):
+    """Backbone, decoder and, where the contrast is used, the probabilistic head."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        probabilistic_head: ProbabilisticHead | None,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.probabilistic_head = probabilistic_head
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
+        """Run what is asked for.
+
+        Args:
+            image: ``(N, 3, H, W)`` in [0, 255].
+            logits: run the decoder.
+            embedding: run the probabilistic head.
+        """
+        features = self.backbone((image - self.pixel_mean) / self.pixel_std)
+        mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
+        return NetworkOutput(self.sem_seg_head(features) if logits else None, mean, log_var)
+
+
+def pixel_cross_entropy(
+    logits: Tensor, label: Tensor, weight: Tensor | None, ignore_label: int
+) -> Tensor:
+    """Cross-entropy averaged over all pixels, ignored ones included, as the paper's code does.
+
+    Args:
+        logits: ``(N, C, h, w)``, resized to the label bilinearly.
+        label: ``(N, H, W)`` train IDs or ``ignore_label``.
+        weight: ``(N, H, W)`` or None.
+        ignore_label: the label of pixels that add nothing to the sum.
+    """
+    logits = F.interpolate(
+        logits.float(), size=label.shape[-2:], mode="bilinear", align_corners=False
+    )
+    loss = F.cross_entropy(logits, label, ignore_index=ignore_label, reduction="none")
+    return (loss if weight is None else loss * weight).mean()
+
+
+@META_ARCH_REGISTRY.register()
+class PPPCSegmentor(nn.Module):
+    """Probabilistic Prototypical Pixel Contrast (arXiv 2409.18543).
+
+    In training mode ``forward`` is one pass of the student and returns its losses; the step that
+    combines the passes is :meth:`pppc.engine.trainer.AdaptationLoop.run_step`. In evaluation mode
+    it takes and returns Detectron2's lists of dictionaries.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: SegmentationNetwork,
+        self_training: bool,
+        teacher_batch_statistics: bool,
+        prototypes: GaussianPrototypes | None,
+        contrast: PrototypeContrast | None,
+        ignore_label: int,
+        evaluate_teacher: bool = False,
+        output_uncertainty: bool = False,
+    ):
+        """
+        Args:
+            student: the network that is trained.
+            self_training: keep a teacher, the moving average of the student.
+            teacher_batch_statistics: in training the teacher's BatchNorm uses the batch's
+                statistics instead of running ones.
+            prototypes: class prototypes; None where no contrast is used.
+            contrast: the contrast of pixels and prototypes, or None.
+            ignore_label: label of pixels without a class.
+            evaluate_teacher: predict with the teacher instead of the student.
+            output_uncertainty: add the mean log-variance of each pixel to the predictions.
+
+        Raises:
+            ValueError: the teacher or the uncertainty is asked for where there is none.
+        """
+        super().__init__()
+        if evaluate_teacher and not self_training:
+            raise ValueError(
+                "TEST.EVALUATE_TEACHER needs a teacher: set PPPC.SELF_TRAINING.ENABLED True"
+            )
+        if output_uncertainty and contrast is None:
+            raise ValueError(
+                "TEST.UNCERTAINTY needs the probabilistic head: set PPPC.CONTRAST.ENABLED True"
+            )
+        self.student = student
+        self.teacher = copy.deepcopy(student).requires_grad_(False) if self_training else None
+        self.teacher_batch_statistics = teacher_batch_statistics
+        self.prototypes = prototypes
+        self.contrast = contrast
+        self.ignore_label = ignore_label
+        self.evaluate_teacher = evaluate_teacher
+        self.output_uncertainty = output_uncertainty
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        head = prototypes = contrast = None
+        if cfg.PPPC.CONTRAST.ENABLED:
+            if not cfg.PPPC.SELF_TRAINING.ENABLED:
+                raise ValueError(
+                    "PPPC.CONTRAST.ENABLED needs PPPC.SELF_TRAINING.ENABLED: the prototypes come "
+                    "from the teacher's features"
+                )
+            head = build_probabilistic_head(cfg, shape)
+            prototypes = GaussianPrototypes(
+                cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+                cfg.MODEL.PROBABILISTIC_HEAD.DIM,
+                update_rule=cfg.PPPC.PROTOTYPES.UPDATE_RULE,
+                variance=cfg.PPPC.PROTOTYPES.VARIANCE,
+                momentum=cfg.PPPC.PROTOTYPES.MOMENTUM,
+                forgetting=cfg.PPPC.PROTOTYPES.FORGETTING,
+                ignore_label=ignore_label,
+            )
+            contrast = PrototypeContrast(
+                cfg.PPPC.CONTRAST.TEMPERATURE, cfg.PPPC.CONTRAST.KL_WEIGHT, ignore_label
+            )
+        student = SegmentationNetwork(
+            backbone,
+            build_sem_seg_head(cfg, shape),
+            head,
+            cfg.MODEL.PIXEL_MEAN,
+            cfg.MODEL.PIXEL_STD,
+        )
+        return {
+            "student": student,
+            "self_training": cfg.PPPC.SELF_TRAINING.ENABLED,
+            "teacher_batch_statistics": cfg.PPPC.TEACHER.BATCH_STATISTICS,
+            "prototypes": prototypes,
+            "contrast": contrast,
+            "ignore_label": ignore_label,
+            "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
+            "output_uncertainty": cfg.TEST.UNCERTAINTY,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.student.pixel_mean.device
+
+    def train(self, mode: bool = True) -> PPPCSegmentor:
+        """Switch modes; the teacher's Dropout and DropPath stay off in both."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+            for module in self.teacher.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(mode and self.teacher_batch_statistics)
+        return self
+
+    def forward(
+        self,
+        batch: PixelBatch | list[dict],
+        *,
+        segmentation: bool = True,
+        contrast_scale: float | None = None,
+    ) -> dict[str, Tensor] | list[dict]:
+        """One pass of the student over labelled pixels, or inference in evaluation mode.
+
+        Args:
+            batch: in training a :class:`PixelBatch` with labels; in evaluation Detectron2's list
+                of ``{"image": (3, H, W), "height", "width"}``.
+            segmentation: return the cross-entropy.
+            contrast_scale: weight of the contrast; None: leave it out.
+
+        Returns:
+            In training weighted losses: "loss_segmentation", "loss_contrast", "loss_kl". In
+            evaluation one ``{"sem_seg": (C, height, width) probabilities}`` per image.
+        """
+        if not self.training:
+            return self.inference(batch)
+        output = self.student(
+            batch.image, logits=segmentation, embedding=contrast_scale is not None
+        )
+        losses = {}
+        if segmentation:
+            losses["loss_segmentation"] = pixel_cross_entropy(
+                output.logits, batch.label, batch.weight, self.ignore_label
+            )
+        if contrast_scale is not None:
+            contrast = self.contrast(
+                output.mean,
+                output.log_var,
+                batch.label,
+                self.prototypes.mean,
+                self.prototypes.log_var,
+                self.prototypes.seen,
+            )
+            losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
+        return losses
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: list[dict]) -> list[dict]:
+        """Class probabilities, and the uncertainty where it is asked for, at the original size.
+
+        Returns:
+            Per image "sem_seg" ``(C, height, width)`` and, with ``output_uncertainty``,
+            "uncertainty" ``(height, width)``: the mean log-variance of the pixel's Gaussian.
+        """
+        network = self.teacher if self.evaluate_teacher else self.student
+        images = ImageList.from_tensors(
+            [inputs["image"].to(self.device).float() for inputs in batched_inputs],
+            self.student.backbone.size_divisibility,
+        )
+        output = network(images.tensor, embedding=self.output_uncertainty)
+        size = images.tensor.shape[-2:]
+        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
+        uncertainty = None
+        if self.output_uncertainty:
+            uncertainty = F.interpolate(
+                output.log_var.float().mean(1, keepdim=True),
+                size,
+                mode="bilinear",
+                align_corners=False,
+            )
+        results = []
+        for i, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
+            original = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
+            result = {"sem_seg": sem_seg_postprocess(logits[i], image_size, *original).softmax(0)}
+            if uncertainty is not None:
+                result["uncertainty"] = sem_seg_postprocess(uncertainty[i], image_size, *original)[0]
+            results.append(result)
+        return results

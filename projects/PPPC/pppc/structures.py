@@ -1,0 +1,44 @@
+"""The tensors that one training pass works on.
+
+Shapes: N images, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["PixelBatch"]
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Images of one size, with what is known of their pixels.
+
+    Attributes:
+        image: ``(N, 3, H, W)`` float32 in [0, 255], channels as INPUT.FORMAT says.
+        label: ``(N, H, W)`` int64 train IDs or the ignore label; None for target images that have
+            no pseudo-label yet.
+        weight: ``(N, H, W)`` float32 weight of each pixel in the cross-entropy; None: 1 everywhere.
+    """
+
+    image: Tensor
+    label: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def to(self, device: torch.device) -> PixelBatch:
+        """The same batch on ``device``."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self,
+            **{
+                name: tensor.to(device, non_blocking=True)
+                for name, tensor in tensors.items()
+                if tensor is not None
+            },
+        )

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Train and evaluate; the command line of Detectron2.
+
+    tools/train_net.py --config-file configs/FILE.yaml [--resume] [--num-gpus N] [KEY VALUE ...]
+    tools/train_net.py --config-file configs/FILE.yaml --eval-only MODEL.WEIGHTS FILE.pth
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pppc  # before Detectron2: it says what is missing
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+from pppc.checkpoint import StrictCheckpointer
+from pppc.data import check_data
+from pppc.engine import Trainer
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The configuration from the defaults, the file and the command line.
+
+    Raises:
+        FileExistsError: a new run would overwrite another one.
+        ValueError: there is nothing to evaluate.
+    """
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if args.eval_only:
+        if not cfg.MODEL.WEIGHTS and not args.resume:
+            raise ValueError(
+                "nothing to evaluate: give MODEL.WEIGHTS FILE.pth, or --resume for the last "
+                f"checkpoint in {cfg.OUTPUT_DIR}"
+            )
+    elif not args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        raise FileExistsError(
+            f"{cfg.OUTPUT_DIR} holds a run already: continue it with --resume, or choose another "
+            "OUTPUT_DIR"
+        )
+    cfg.freeze()
+    return cfg
+
+
+def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
+    """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference."""
+    inference = cfg.clone()
+    inference.defrost()
+    inference.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
+    default_setup(inference, args)
+    with input_errors():
+        check_data(cfg)
+        model = Trainer.build_model(cfg)
+        checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        with open(os.path.join(inference.OUTPUT_DIR, "results.json"), "w") as file:
+            json.dump(results, file, indent=1)
+    return results
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """End the program with one line where the user's input is at fault."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError) as error:
+        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+
+
+def main(args: argparse.Namespace) -> dict:
+    with input_errors():
+        cfg = setup(args)
+    if args.eval_only:
+        return evaluate(cfg, args)
+    default_setup(cfg, args)
+    with input_errors():
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser().parse_args()
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
