@@ -1,0 +1,158 @@
+"""From a scene of the demo data to an image and its labels, and the looks of the data sets."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .objects import TRAIN_ID, Face
+from .scenes import NEAR, Scene
+from ..train_ids import IGNORE_LABEL
+
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera that looks along the street.
+
+    Attributes:
+        height: metres above the ground.
+        focal_length: in image widths.
+        horizon: row of the horizon, in image heights from the top.
+        center: column of the vanishing point, in image widths from the left.
+        x, z: metres to the right and ahead of the street's origin.
+    """
+
+    height: float
+    focal_length: float
+    horizon: float
+    center: float = 0.5
+    x: float = 0.0
+    z: float = 0.0
+
+    def project(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """World points (P, 3) to fixed-point pixel positions (P, 2) of an image of (width, height)."""
+        width, height = size
+        depth = np.maximum(points[:, 2] - self.z, NEAR)
+        scale = self.focal_length * width / depth
+        columns = self.center * width + scale * (points[:, 0] - self.x)
+        rows = self.horizon * height - scale * (points[:, 1] - self.height)
+        pixels = np.stack([columns, rows], axis=1) * (1 << _SUBPIXEL_BITS)
+        return np.clip(np.round(pixels), -(2**24), 2**24).astype(np.int32)
+
+
+def _paint(canvas: np.ndarray, faces: list[Face], colors: list[tuple], camera: Camera) -> None:
+    """Fill the faces' polygons in order."""
+    size = canvas.shape[1], canvas.shape[0]
+    points = [face.points.reshape(-1, 3) for face in faces]
+    pixels = camera.project(np.concatenate(points), size)
+    start = 0
+    for face, color in zip(faces, colors, strict=True):
+        num_polygons, num_points = face.points.shape[:2]
+        end = start + num_polygons * num_points
+        for polygon in pixels[start:end].reshape(num_polygons, num_points, 2):
+            cv2.fillConvexPoly(canvas, polygon, color, cv2.LINE_8, _SUBPIXEL_BITS)
+        start = end
+
+
+def _in_sight(faces: list[Face], camera: Camera) -> list[Face]:
+    """Faces that reach beyond the near plane; upright ones facing the camera vanish before it."""
+    return [f for f in faces if len(f.points) and f.points[..., 2].max() > camera.z + 1.5 * NEAR]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a camera sees of a scene, before anything that a look adds.
+
+    Attributes:
+        image: (H, W, 3) float32, RGB, 0 to 1.
+        label: (H, W) uint8 train ids.
+        light: (H, W, 3) float32, the light that visible lamps and windows give off.
+        ground_depth: (H,) float32, metres to the ground in each row; infinite above the horizon.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    light: np.ndarray
+    ground_depth: np.ndarray
+
+
+def render(
+    scene: Scene,
+    camera: Camera,
+    size: tuple[int, int],
+    haze: float = 0.0,
+    shadow: float = 0.4,
+    bonnet: bool = False,
+) -> Rendering:
+    """Draw a scene.
+
+    Args:
+        scene: the street.
+        camera: where from.
+        size: (width, height) in pixels.
+        haze: share of a thing's color that the horizon's replaces for every 100 m.
+        shadow: share of the light that shadows on the ground take away.
+        bonnet: whether the bottom rows show the own car, which is labelled as ignored.
+    """
+    width, height = size
+    # Color and label share one canvas of four channels, so that they can't come apart.
+    canvas = np.empty((height, width, 4), np.uint8)
+    rows = np.arange(height, dtype=np.float32)
+    mix = np.clip(rows / (camera.horizon * height), 0, 1)[:, None]
+    sky = (1 - mix) * np.array(scene.sky_top) + mix * np.array(scene.sky_horizon)
+    canvas[..., :3] = (255 * sky)[:, None]
+    canvas[..., 3] = TRAIN_ID["sky"]
+
+    ground = _in_sight(scene.ground, camera)
+    _paint(canvas, ground, [_color_and_label(face, scene, 0.0) for face in ground], camera)
+    below = np.maximum(rows + 0.5 - camera.horizon * height, 1e-3)
+    depth = camera.height * camera.focal_length * width / below
+    depth[rows < camera.horizon * height] = np.inf
+    _cast_shadows(canvas, scene, camera, shadow)
+    _haze_ground(canvas, scene, depth, haze)
+
+    standing = _in_sight(scene.standing, camera)
+    hidden = [haze * min(1.0, (float(f.points[0, 0, 2]) - camera.z) / 100) for f in standing]
+    colors = [_color_and_label(f, scene, share) for f, share in zip(standing, hidden, strict=True)]
+    _paint(canvas, standing, colors, camera)
+
+    light = np.zeros((height, width, 3), np.uint8)
+    emissions = [tuple(255 * c for c in face.emission or (0, 0, 0)) for face in standing]
+    _paint(light, standing, emissions, camera)
+    if bonnet:
+        center = (int(width * 0.5), int(height * 1.19))
+        axes = (int(width * 0.6), int(height * 0.27))
+        cv2.ellipse(canvas, center, axes, 0, 180, 360, (30, 32, 35, IGNORE_LABEL), -1)
+        cv2.ellipse(light, center, axes, 0, 180, 360, (0, 0, 0), -1)
+    return Rendering(
+        image=canvas[..., :3].astype(np.float32) / 255,
+        label=canvas[..., 3].copy(),
+        light=light.astype(np.float32) / 255,
+        ground_depth=depth,
+    )
+
+
+def _color_and_label(face: Face, scene: Scene, hidden: float) -> tuple:
+    color = [
+        255 * ((1 - hidden) * own + hidden * air)
+        for own, air in zip(face.color, scene.sky_horizon, strict=True)
+    ]
+    return (*color, face.train_id)
+
+
+def _cast_shadows(canvas: np.ndarray, scene: Scene, camera: Camera, shadow: float) -> None:
+    mask = np.zeros(canvas.shape[:2], np.uint8)
+    shadows = _in_sight(scene.shadows, camera)
+    if shadows:
+        _paint(mask, shadows, [(255,)] * len(shadows), camera)
+        factor = 255 - np.round(shadow * mask).astype(np.uint8)
+        canvas[..., :3] = cv2.multiply(canvas[..., :3], cv2.merge([factor] * 3), scale=1 / 255)
+
+
+def _haze_ground(canvas: np.ndarray, scene: Scene, depth: np.ndarray, haze: float) -> None:
+    ground = np.isfinite(depth)
+    hidden = (haze * np.minimum(depth[ground] / 100, 1))[:, None, None]
+    air = 255 * np.array(scene.sky_horizon)
+    canvas[ground, :, :3] = (1 - hidden) * canvas[ground, :, :3] + hidden * air
