@@ -1,0 +1,51 @@
+"""Cityscapes' polygon annotations, drawn as the data set's own tools draw them."""
+
+import json
+import os
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .train_ids import LABEL_SPACES
+
+_VOID_IDS = {
+    "unlabeled": 0, "ego vehicle": 1, "rectification border": 2, "out of roi": 3, "static": 4,
+    "dynamic": 5, "ground": 6, "parking": 9, "rail track": 10, "guard rail": 14, "bridge": 15,
+    "tunnel": 16, "polegroup": 18, "caravan": 29, "trailer": 30,
+}  # fmt: skip
+_CITYSCAPES = LABEL_SPACES["cityscapes"]
+LABEL_IDS = _VOID_IDS | {
+    _CITYSCAPES.class_names[train_id]: label_id
+    for label_id, train_id in _CITYSCAPES.id_to_train_id.items()
+}
+_NOT_DRAWN = "license plate"  # what is below it keeps its label
+
+
+def draw_polygons(path: str | os.PathLike) -> np.ndarray:
+    """The label ids (H, W) uint8 of a `*_gtFine_polygons.json`; later objects cover earlier ones.
+
+    Raises:
+        ValueError: the file isn't such an annotation, or names a label that Cityscapes hasn't.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            annotation = json.load(file)
+        size = annotation["imgWidth"], annotation["imgHeight"]
+        objects = [
+            (item["label"], [tuple(point) for point in item["polygon"]])
+            for item in annotation["objects"]
+            if not item.get("deleted")
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not an annotation with polygons ({error!r})") from error
+    image = Image.new("L", size, LABEL_IDS["unlabeled"])
+    drawing = ImageDraw.Draw(image)
+    for name, polygon in objects:
+        if name == _NOT_DRAWN:
+            continue
+        # "cargroup" is several cars that could not be told apart; "polegroup" is a label.
+        label_id = LABEL_IDS.get(name, LABEL_IDS.get(name.removesuffix("group")))
+        if label_id is None:
+            raise ValueError(f"{name!r} is no label of Cityscapes")
+        drawing.polygon(polygon, fill=label_id)
+    return np.asarray(image)

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Convert GTA V's labels (ROOT/labels/*.png) to Cityscapes train ids and count their classes."""
+
+import sys
+from functools import partial
+
+from pppc.data.conversion import list_label_images, main, read_index_image
+from pppc.data.train_ids import LABEL_SPACES
+
+if __name__ == "__main__":
+    list_labels = partial(list_label_images, label_folder="labels", image_folder="images")
+    sys.exit(main(__doc__, list_labels, read_index_image, LABEL_SPACES["gta"]))
