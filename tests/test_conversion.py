@@ -1,0 +1,201 @@
+"""Conversion of label files, against a plain mapping of every pixel."""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pppc.data.cityscapes_polygons import draw_polygons
+from pppc.data.conversion import read_index_image, read_synthia_image, to_train_ids
+from pppc.data.train_ids import LABEL_SPACES
+
+TOOLS = Path(__file__).parents[1] / "tools" / "convert_datasets"
+# road, sidewalk, building, car, bicycle and three void ids, as GTA V and Cityscapes number them
+TRAIN_ID_OF = {7: 0, 8: 1, 11: 2, 26: 13, 33: 18, 0: 255, 4: 255, 30: 255}
+
+
+@pytest.fixture
+def convert(monkeypatch, capfd):
+    """Runs a converter's command line; returns its exit status and what it wrote to stderr."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--nproc", "2"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
+        return end.value.code, capfd.readouterr().err
+
+    return run
+
+
+def map_plainly(ids):
+    return np.array([[TRAIN_ID_OF[int(i)] for i in row] for row in ids], np.uint8)
+
+
+@pytest.fixture
+def ids():
+    return np.random.default_rng(0).choice(list(TRAIN_ID_OF), (3, 12, 20)).astype(np.uint8)
+
+
+@pytest.fixture
+def gta(tmp_path, ids):
+    """Three labels: two palette images whose colors differ from their indices, and a gray one."""
+    root = tmp_path / "gta"
+    (root / "labels").mkdir(parents=True)
+    (root / "images").mkdir()
+    for number, label in enumerate(ids, 1):
+        image = Image.fromarray(label)
+        if number < 3:
+            image.putpalette(bytes(range(255, -1, -1)) * 3)
+        image.save(root / f"labels/0000{number}.png")
+        Image.new("RGB", (20, 12)).save(root / f"images/0000{number}.png")
+    return root
+
+
+def test_gta_images_and_statistics(gta, ids, convert):
+    status, errors = convert("gta", gta)
+    assert status == 0, errors
+    expected = {}
+    for number, label in enumerate(ids, 1):
+        path = f"{gta}/labels/0000{number}_labelTrainIds.png"
+        written = np.asarray(Image.open(path))
+        np.testing.assert_array_equal(written, map_plainly(label))
+        values, pixels = np.unique(written[written != 255], return_counts=True)
+        expected[path] = dict(zip(map(str, values), pixels.tolist(), strict=True))
+    read = {p.stem: json.loads(p.read_text()) for p in gta.glob("*.json")}
+    assert read["sample_class_stats_dict"] == expected
+    assert read["sample_class_stats"] == [{**n, "file": path} for path, n in expected.items()]
+    assert read["samples_with_class"]["13"] == [[p, n["13"]] for p, n in expected.items()]
+    assert set(read) == {"sample_class_stats", "sample_class_stats_dict", "samples_with_class"}
+
+
+def test_file_names_begin_with_the_root_as_given(gta, convert, monkeypatch):
+    monkeypatch.chdir(gta.parent)
+    status, errors = convert("gta", "gta", "--out-dir", "stats")
+    assert status == 0, errors
+    assert not list(gta.glob("*.json"))
+    statistics = json.loads((gta.parent / "stats/sample_class_stats_dict.json").read_text())
+    assert sorted(statistics)[0] == "gta/labels/00001_labelTrainIds.png"
+
+
+def test_second_run_keeps_whole_outputs_and_mends_the_others(gta, convert):
+    convert("gta", gta)
+    statistics = (gta / "sample_class_stats.json").read_text()
+    outputs = sorted((gta / "labels").glob("*_labelTrainIds.png"))
+    kept, torn, stale = outputs
+    content = torn.read_bytes()
+    torn.write_bytes(content[: len(content) // 2])
+    os.utime(stale, (0, 0))
+    before = kept.stat().st_mtime_ns
+    status, errors = convert("gta", gta)
+    assert status == 0, errors
+    assert kept.stat().st_mtime_ns == before
+    assert torn.read_bytes() == content
+    assert stale.stat().st_mtime > 0
+    assert (gta / "sample_class_stats.json").read_text() == statistics
+    assert not list(gta.rglob("*.partial"))
+
+
+def test_bad_labels_are_named_and_the_others_converted(gta, convert):
+    labels = gta / "labels"
+    (labels / "00001.png").write_bytes((labels / "00001.png").read_bytes()[:60])
+    Image.new("RGB", (21, 12)).save(gta / "images/00002.png")
+    Image.new("RGB", (20, 12)).save(labels / "00004.png")
+    Image.new("L", (20, 12), 77).save(labels / "00005.png")
+    status, errors = convert("gta", gta)
+    assert status == 1
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    for line, (number, reason) in zip(
+        lines, [(1, "can't be read"), (2, "20x12"), (4, "mode RGB"), (5, "77")], strict=True
+    ):
+        assert f"0000{number}.png" in line and reason in line
+    assert [p.name for p in labels.glob("*TrainIds.png")] == ["00003_labelTrainIds.png"]
+    assert len(json.loads((gta / "sample_class_stats.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("name", ["gta", "synthia", "cityscapes"])
+def test_missing_folder_is_one_line(tmp_path, convert, name):
+    status, errors = convert(name, tmp_path)
+    assert status == 1
+    assert errors.startswith("error: no ") and str(tmp_path) in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_synthia_ids_are_the_red_channel_of_16_bits(tmp_path):
+    instances = np.full((4, 6), 3001, np.uint16)
+    red = np.arange(24, dtype=np.uint16).reshape(4, 6) % 23
+    path = str(tmp_path / "0000000.png")
+    cv2.imwrite(path, np.stack([0 * red, instances, red], axis=-1))  # OpenCV's order: B, G, R
+    np.testing.assert_array_equal(read_synthia_image(path), red)
+    train_ids, counts = to_train_ids(read_synthia_image(path), LABEL_SPACES["synthia"])
+    # void, sky, building, road, sidewalk, fence
+    assert train_ids[0].tolist() == [255, 10, 2, 0, 1, 4]
+    assert counts == dict.fromkeys(range(19), 1)
+    cv2.imwrite(path, red.astype(np.uint8))
+    with pytest.raises(ValueError, match="16-bit RGB"):
+        read_synthia_image(path)
+
+
+def test_cityscapes_polygons_before_label_ids_and_statistics_of_train_only(tmp_path, ids, convert):
+    for split, city in (("train", "aachen"), ("val", "lindau")):
+        folder = tmp_path / "gtFine" / split / city
+        folder.mkdir(parents=True)
+        stem = f"{city}_000000_000019_gtFine"
+        Image.fromarray(ids[0]).save(folder / f"{stem}_labelIds.png")
+        if split == "train":
+            road = {"label": "road", "polygon": [[0, 0], [5, 0], [5, 3], [0, 3]]}
+            annotation = {"imgWidth": 6, "imgHeight": 4, "objects": [road]}
+            (folder / f"{stem}_polygons.json").write_text(json.dumps(annotation))
+    status, errors = convert("cityscapes", tmp_path)
+    assert status == 0, errors
+    train = tmp_path / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png"
+    val = tmp_path / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelTrainIds.png"
+    assert (np.asarray(Image.open(train)) == 0).all()
+    np.testing.assert_array_equal(np.asarray(Image.open(val)), map_plainly(ids[0]))
+    statistics = json.loads((tmp_path / "sample_class_stats_dict.json").read_text())
+    assert statistics == {str(train): {"0": 24}}
+
+
+def test_polygons_are_drawn_in_order(tmp_path):
+    def square(label, left, right, **more):
+        corners = [[left, 0], [right, 0], [right, 3], [left, 3]]
+        return {"label": label, "polygon": corners, **more}
+
+    path = tmp_path / "a_gtFine_polygons.json"
+    annotation = {
+        "imgWidth": 12,
+        "imgHeight": 4,
+        "objects": [
+            square("road", 0, 9),
+            square("cargroup", 2, 3),
+            square("polegroup", 4, 5),
+            square("license plate", 2, 3),
+            square("sky", 6, 7, deleted=1),
+            square("person", 5, 5),
+        ],
+    }
+    path.write_text(json.dumps(annotation))
+    # road 7, car 26, pole group 18 (a label of its own), person 24, unlabeled 0
+    assert draw_polygons(path)[1].tolist() == [7, 7, 26, 26, 18, 24, 7, 7, 7, 7, 0, 0]
+    path.write_text(json.dumps({**annotation, "objects": [square("cat", 0, 1)]}))
+    with pytest.raises(ValueError, match="cat"):
+        draw_polygons(path)
+
+
+def test_large_labels_are_counted_exactly():
+    ids = np.zeros((4097, 4099), np.uint8)  # more pixels than float32 can count
+    ids[:, 1:] = 7
+    _, counts = to_train_ids(ids, LABEL_SPACES["gta"])
+    assert counts == {0: 4097 * 4098}
+
+
+def test_palette_indices_are_not_read_as_luminance(tmp_path):
+    image = Image.fromarray(np.array([[7, 26]], np.uint8))
+    image.putpalette([90] * 768)
+    image.save(tmp_path / "a.png")
+    assert read_index_image(str(tmp_path / "a.png")).tolist() == [[7, 26]]
