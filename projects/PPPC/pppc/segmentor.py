@@ -18,7 +18,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from .contrast import PrototypeContrast
-from .modeling.probabilistic_head import ProbabilisticHead, build_probabilistic_head
+from .modeling.probabilistic_head import StageProbabilisticHead, build_probabilistic_head
 from .prototypes import GaussianPrototypes
 from .structures import PixelBatch
 
@@ -40,7 +40,7 @@ class SegmentationNetwork(nn.Module):
         self,
         backbone: Backbone,
         sem_seg_head: nn.Module,
-        probabilistic_head: ProbabilisticHead | None,
+        probabilistic_head: StageProbabilisticHead | None,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
     ):

@@ -40,7 +40,7 @@ def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer
             solver.BASE_LR,
             lr_factor_func=lambda name: (
                 solver.VARIANCE_LR_FACTOR
-                if name.startswith(student.probabilistic_head.VARIANCE_BRANCH)
+                if name.startswith("log_variance.")
                 else solver.HEAD_LR_FACTOR
             ),
         )

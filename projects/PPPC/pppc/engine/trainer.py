@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..ambiguity_crop import choose_crop, class_ambiguity_weights
+from ..ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_ambiguity
 from ..checkpoint import StrictCheckpointer
 from ..contrast import contrast_schedule
 from ..data import build_test_loader, build_train_loader, check_data
@@ -144,8 +144,27 @@ class AdaptationLoop(SimpleTrainer):
         return PixelBatch(target.image, label, weight)
 
     def ambiguity_crop(self, target: PixelBatch, generator: torch.Generator) -> PixelBatch:
-        """Cut from each target image the most ambiguous of some random boxes."""
-        raise NotImplementedError
+        """Cut from each target image the most ambiguous of some random boxes (paper, section 3.4).
+
+        Without prototypes nothing tells ambiguity: the box is random, and no label is needed.
+        """
+        settings = self.cfg.PPPC.AMBIGUITY_CROP
+        height, width = crop_size = tuple(self.cfg.INPUT.CROP.SIZE)
+        prototypes = self.segmentor.prototypes
+        if prototypes is None or settings.NUM_CANDIDATES == 1:
+            labels, weights, candidates = target.image[:, 0], None, 1
+        else:
+            ambiguity = prototypes.log_var
+            if settings.STANDARDIZE:
+                ambiguity = standardized_ambiguity(ambiguity, prototypes.seen)
+            labels = self.teacher_pseudo_label(target.image).label
+            weights = class_ambiguity_weights(ambiguity, settings.TEMPERATURE, settings.TOP_K)
+            candidates = settings.NUM_CANDIDATES
+        crops = []
+        for image, label in zip(target.image, labels):
+            top, left = choose_crop(label, weights, crop_size, candidates, generator)
+            crops.append(image[:, top : top + height, left : left + width])
+        return PixelBatch(torch.stack(crops))
 
     def backward_pass(
         self,

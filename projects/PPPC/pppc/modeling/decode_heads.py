@@ -1,0 +1,259 @@
+"""Decoders: from the backbone's stages to class scores at the finest stage's stride.
+
+Shapes: N images, C classes; stage k is ``(N, C_k, h_k, w_k)``, the finest ``h x w``. The layers are
+those of the published networks, so that their weights fit by a renaming of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+
+__all__ = ["DAFormerHead", "SegFormerHead", "SeparableDeepLabV3PlusHead", "resize"]
+
+
+def resize(features: Tensor, like: Tensor) -> Tensor:
+    """Resize ``(N, C, h', w')`` to the height and width of ``like``, bilinearly."""
+    return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options) -> Conv2d:
+    """Convolution without bias, normalisation, ReLU."""
+    dilation = options.get("dilation", 1)
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        padding=dilation * (kernel // 2),
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=F.relu,
+        **options,
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+def _separable_conv(in_channels: int, out_channels: int, norm: str, dilation: int) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise 1x1 convolution, each with normalisation and ReLU."""
+    return nn.Sequential(
+        _conv(in_channels, in_channels, 3, norm, dilation=dilation, groups=in_channels),
+        _conv(in_channels, out_channels, 1, norm),
+    )
+
+
+class _SeparableASPP(nn.Module):
+    """Atrous spatial pyramid: parallel branches of several dilations, concatenated and fused.
+
+    The branch of dilation 1 is a 1x1 convolution; ``pool`` adds one of the whole image's mean.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, dilations: Sequence[int], norm: str, pool: bool
+    ):
+        super().__init__()
+        self.image_pool = _conv(in_channels, channels, 1, norm) if pool else None
+        self.branches = nn.ModuleList(
+            _conv(in_channels, channels, 1, norm)
+            if dilation == 1
+            else _separable_conv(in_channels, channels, norm, dilation)
+            for dilation in dilations
+        )
+        self.bottleneck = _conv((len(dilations) + pool) * channels, channels, 3, norm)
+
+    def forward(self, features: Tensor) -> Tensor:
+        outputs = [branch(features) for branch in self.branches]
+        if self.image_pool is not None:
+            pooled = self.image_pool(F.adaptive_avg_pool2d(features, 1))
+            outputs.insert(0, pooled.expand(-1, -1, *features.shape[-2:]))
+        return self.bottleneck(torch.cat(outputs, dim=1))
+
+
+class _Classifier(nn.Sequential):
+    """Dropout of whole channels and a 1x1 convolution to the class scores."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float):
+        conv = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.zeros_(conv.bias)
+        super().__init__(nn.Dropout2d(dropout), conv)
+
+
+class _MultiStageHead(nn.Module):
+    """Embeds each stage by a linear map and concatenates them at the finest stage's size."""
+
+    def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int):
+        super().__init__()
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.embeddings = nn.ModuleDict(
+            {name: nn.Linear(input_shape[name].channels, channels) for name in self.in_features}
+        )
+
+    def embed(self, features: Mapping[str, Tensor]) -> Tensor:
+        """``(N, stages x channels, h, w)``."""
+        finest = features[self.in_features[0]]
+        embedded = [
+            resize(self.embeddings[name](features[name].movedim(1, -1)).movedim(-1, 1), finest)
+            for name in self.in_features
+        ]
+        return torch.cat(embedded, dim=1)
+
+
+def _common_arguments(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return {
+        "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
+        "num_classes": head.NUM_CLASSES,
+        "channels": head.CONVS_DIM,
+        "norm": head.NORM,
+        "dropout": head.DROPOUT,
+    }
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class DAFormerHead(_MultiStageHead):
+    """The DAFormer decoder (arXiv 2111.14887, section 3.2): context-aware fusion of all stages."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        num_classes: int,
+        channels: int = 256,
+        dilations: Sequence[int] = (1, 6, 12, 18),
+        norm: str = "BN",
+        dropout: float = 0.1,
+    ):
+        """
+        Args:
+            input_shape: channels and stride of the stages to fuse.
+            num_classes: C.
+            channels: of each embedded stage, each branch and the fused features.
+            dilations: of the branches.
+            norm: name of the normalisation, as in Detectron2.
+            dropout: probability that a channel before the classifier is dropped.
+        """
+        super().__init__(input_shape, channels)
+        self.fuse = _SeparableASPP(
+            len(input_shape) * channels, channels, dilations, norm, pool=False
+        )
+        self.classifier = _Classifier(channels, num_classes, dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+        return {
+            **_common_arguments(cfg, input_shape),
+            "dilations": cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS,
+        }
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The stages' features to class scores ``(N, C, h, w)``."""
+        return self.classifier(self.fuse(self.embed(features)))
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class SegFormerHead(_MultiStageHead):
+    """The all-MLP decoder of SegFormer (arXiv 2105.15203, section 3.2)."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        num_classes: int,
+        channels: int = 256,
+        norm: str = "BN",
+        dropout: float = 0.1,
+    ):
+        """
+        Args:
+            input_shape: channels and stride of the stages to fuse.
+            num_classes: C.
+            channels: of each embedded stage and the fused features.
+            norm: name of the normalisation, as in Detectron2.
+            dropout: probability that a channel before the classifier is dropped.
+        """
+        super().__init__(input_shape, channels)
+        self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
+        self.classifier = _Classifier(channels, num_classes, dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+        return _common_arguments(cfg, input_shape)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The stages' features to class scores ``(N, C, h, w)``."""
+        return self.classifier(self.fuse(self.embed(features)))
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class SeparableDeepLabV3PlusHead(nn.Module):
+    """DeepLabV3+ (arXiv 1802.02611) with depthwise separable convolutions, as published for PPPC.
+
+    Detectron2's DeepLabV3PlusHead fuses by a 1x1 convolution; this one by a 3x3, so that the
+    published weights fit.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        num_classes: int,
+        channels: int = 512,
+        detail_channels: int = 48,
+        dilations: Sequence[int] = (1, 12, 24, 36),
+        norm: str = "BN",
+        dropout: float = 0.1,
+    ):
+        """
+        Args:
+            input_shape: channels and stride of two stages, for detail and for context.
+            num_classes: C.
+            channels: of the branches and the fused features.
+            detail_channels: to which the finer stage is reduced.
+            dilations: of the branches.
+            norm: name of the normalisation, as in Detectron2.
+            dropout: probability that a channel before the classifier is dropped.
+        """
+        super().__init__()
+        if len(input_shape) != 2:
+            raise ValueError(
+                "SeparableDeepLabV3PlusHead takes two stages, a fine and a coarse one; "
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {list(input_shape)}"
+            )
+        self.detail_feature, self.context_feature = sorted(
+            input_shape, key=lambda name: (input_shape[name].stride, input_shape[name].channels)
+        )
+        self.context = _SeparableASPP(
+            input_shape[self.context_feature].channels, channels, dilations, norm, pool=True
+        )
+        self.detail = _conv(input_shape[self.detail_feature].channels, detail_channels, 1, norm)
+        self.fuse = nn.Sequential(
+            _separable_conv(channels + detail_channels, channels, norm, dilation=1),
+            _separable_conv(channels, channels, norm, dilation=1),
+        )
+        self.classifier = _Classifier(channels, num_classes, dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            **_common_arguments(cfg, input_shape),
+            "detail_channels": head.PROJECT_CHANNELS[0],
+            "dilations": head.ASPP_DILATIONS,
+        }
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The two stages' features to class scores ``(N, C, h, w)``."""
+        detail = self.detail(features[self.detail_feature])
+        context = resize(self.context(features[self.context_feature]), detail)
+        return self.classifier(self.fuse(torch.cat([context, detail], dim=1)))

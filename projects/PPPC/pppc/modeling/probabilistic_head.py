@@ -1,0 +1,125 @@
+"""The head that embeds each pixel as a Gaussian (paper, section 3.2).
+
+Shapes: N images, D embedding dimensions, h x w positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from .decode_heads import resize
+
+__all__ = ["ProbabilisticHead", "StageProbabilisticHead", "build_probabilistic_head"]
+
+MAX_LOGIT = 80.0  # keeps exp finite in float32
+EPSILON = 1e-6
+
+
+class _LogVarianceBranch(nn.Module):
+    """Two linear maps with rows of unit length; the published (and PRCL's) uncertainty head."""
+
+    def __init__(self, in_channels: int, dim: int):
+        super().__init__()
+        self.fc1 = nn.Parameter(torch.empty(dim, in_channels))
+        self.fc2 = nn.Parameter(torch.empty(dim, dim))
+        nn.init.kaiming_normal_(self.fc1)
+        nn.init.kaiming_normal_(self.fc2)
+        self.bn1 = nn.BatchNorm2d(dim)
+        self.bn2 = nn.BatchNorm2d(dim, affine=False)
+        self.gamma = nn.Parameter(torch.ones(1))
+        self.beta = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(N, in, h, w)`` to log-variances in (0, 1), ``(N, D, h, w)`` float32."""
+        hidden = F.relu(self.bn1(_unit_rows_conv(features, self.fc1)))
+        hidden = self.bn2(_unit_rows_conv(hidden, self.fc2))
+        with torch.autocast(features.device.type, enabled=False):
+            logit = (self.gamma * hidden.float() + self.beta).clamp(max=MAX_LOGIT)
+            return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
+
+
+def _unit_rows_conv(features: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(features, F.normalize(weight, dim=1)[:, :, None, None])
+
+
+class ProbabilisticHead(nn.Module):
+    """Mean and log-variance of each position's Gaussian.
+
+    Args:
+        in_channels: of the features.
+        dim: D.
+        mid_channels: of the mean branch's hidden layers; None: ``in_channels``.
+        num_convs: 1x1 convolutions of the mean branch.
+    """
+
+    def __init__(
+        self, in_channels: int, dim: int, mid_channels: int | None = None, num_convs: int = 2
+    ):
+        super().__init__()
+        mid_channels = mid_channels or in_channels
+        widths = [in_channels, *[mid_channels] * (num_convs - 1), dim]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:]):
+            layers += [
+                nn.Conv2d(width, next_width, 1, bias=False),
+                nn.BatchNorm2d(next_width),
+                nn.ReLU(),
+            ]
+        self.mean = nn.Sequential(*layers)
+        self.log_variance = _LogVarianceBranch(in_channels, dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            features: ``(N, in, h, w)``.
+
+        Returns:
+            means of unit length and log-variances in (0, 1), both ``(N, D, h, w)`` float32.
+        """
+        mean = F.normalize(self.mean(features).float(), dim=1)
+        return mean, self.log_variance(features)
+
+
+class StageProbabilisticHead(ProbabilisticHead):
+    """A probabilistic head on several stages, resized to the finest of them and concatenated.
+
+    Args:
+        input_shape: channels and stride of the stages.
+        dim, mid_channels, num_convs: as in :class:`ProbabilisticHead`.
+    """
+
+    def __init__(
+        self,
+        input_shape: Mapping[str, ShapeSpec],
+        dim: int,
+        mid_channels: int | None = None,
+        num_convs: int = 2,
+    ):
+        channels = sum(shape.channels for shape in input_shape.values())
+        super().__init__(channels, dim, mid_channels, num_convs)
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """All stages' features to mean and log-variance at the finest stage's stride."""
+        finest = features[self.in_features[0]]
+        stages = [resize(features[name], finest) for name in self.in_features]
+        return super().forward(torch.cat(stages, dim=1))
+
+
+def build_probabilistic_head(
+    cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]
+) -> StageProbabilisticHead:
+    """The head that MODEL.PROBABILISTIC_HEAD describes."""
+    head = cfg.MODEL.PROBABILISTIC_HEAD
+    return StageProbabilisticHead(
+        {name: input_shape[name] for name in head.IN_FEATURES},
+        head.DIM,
+        head.MID_CHANNELS or None,
+        head.NUM_CONVS,
+    )

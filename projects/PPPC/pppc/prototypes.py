@@ -1,0 +1,130 @@
+"""Class prototypes as Gaussians, updated from labelled pixels.
+
+Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from .contrast import resize_labels
+
+__all__ = ["GaussianPrototypes"]
+
+UPDATE_RULES = ("ema", "posterior", "batch")
+VARIANCES = ("product", "count_normalised")
+
+
+class GaussianPrototypes(nn.Module):
+    """A Gaussian per class: the product of its pixels' Gaussians (paper, section 3.3).
+
+    With the precision ``exp(-s)`` of a pixel of log-variance ``s``, a batch's class has the sums
+    ``precision = sum exp(-s)``, ``weighted_mean = sum exp(-s) mu`` and the count N over all
+    processes; its mean is ``weighted_mean / precision``, its variance ``1 / precision``
+    ("product") or ``N / precision`` ("count_normalised").
+
+    The paper's own file for this was never published; the rules are reconstructions.
+
+    Args:
+        num_classes: C.
+        dim: D.
+        update_rule: "ema" averages the batches' means and variances; "posterior" adds the batches'
+            sums up; "batch" keeps the last batch's.
+        variance: "product" or "count_normalised".
+        momentum: of "ema": the share that an update keeps, once a class has had so many updates
+            that their plain average would keep more.
+        forgetting: of "posterior": the share of the old sums that an update keeps.
+        ignore_label: label of pixels that take no part.
+
+    Attributes:
+        mean, log_var: ``(C, D)`` float32; 0 for a class not seen yet.
+        num_updates: ``(C,)`` int64, the batches that showed the class.
+
+    Raises:
+        ValueError: the rule or the variance is unknown.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        update_rule: str,
+        variance: str,
+        momentum: float,
+        forgetting: float,
+        ignore_label: int = 255,
+    ):
+        super().__init__()
+        if update_rule not in UPDATE_RULES:
+            raise ValueError(
+                f"PPPC.PROTOTYPES.UPDATE_RULE is {update_rule!r}: use one of {UPDATE_RULES}"
+            )
+        if variance not in VARIANCES:
+            raise ValueError(f"PPPC.PROTOTYPES.VARIANCE is {variance!r}: use one of {VARIANCES}")
+        self.update_rule = update_rule
+        self.variance = variance
+        self.momentum = momentum
+        self.forgetting = forgetting
+        self.ignore_label = ignore_label
+        self.register_buffer("mean", torch.zeros(num_classes, dim))
+        self.register_buffer("log_var", torch.zeros(num_classes, dim))
+        self.register_buffer("num_updates", torch.zeros(num_classes, dtype=torch.int64))
+        if update_rule == "posterior":
+            # Precision, weighted mean and, in the last column, the count: what is exact to add.
+            self.register_buffer("sums", torch.zeros(num_classes, 2 * dim + 1))
+
+    @property
+    def seen(self) -> Tensor:
+        """``(C,)`` bool: the classes that have a prototype."""
+        return self.num_updates > 0
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, log_var: Tensor, label: Tensor) -> None:
+        """Take in one batch; classes that it does not show stay as they are.
+
+        Args:
+            mean, log_var: ``(B, D, h, w)``.
+            label: ``(B, H, W)`` train IDs or the ignore label, resized to the nearest.
+        """
+        sums = self._batch_sums(mean.float(), log_var.float(), label)
+        if comm.get_world_size() > 1:
+            dist.all_reduce(sums)
+        present = sums[:, -1] > 0
+        if self.update_rule == "posterior":
+            self.sums[present] = self.forgetting * self.sums[present] + sums[present]
+            sums = self.sums
+        batch_mean, batch_log_var = self._gaussian(sums[present])
+        self.num_updates += present
+        if self.update_rule == "ema":
+            keep = (1 - 1 / self.num_updates[present]).clamp(max=self.momentum)[:, None]
+            batch_mean = keep * self.mean[present] + (1 - keep) * batch_mean
+            batch_var = keep * self.log_var[present].exp() + (1 - keep) * batch_log_var.exp()
+            batch_log_var = batch_var.log()
+        self.mean[present] = batch_mean
+        self.log_var[present] = batch_log_var
+
+    def _batch_sums(self, mean: Tensor, log_var: Tensor, label: Tensor) -> Tensor:
+        """Precision, weighted mean and count of each class, ``(C, 2 D + 1)``."""
+        num_classes, _ = self.mean.shape
+        label = resize_labels(label, mean.shape[-2:]).flatten()
+        used = (label != self.ignore_label) & (label < num_classes)
+        mean = mean.movedim(1, -1).flatten(0, 2)[used]
+        precision = (-log_var).exp().movedim(1, -1).flatten(0, 2)[used]
+        per_pixel = torch.cat(
+            [precision, precision * mean, torch.ones_like(precision[:, :1])], dim=1
+        )
+        sums = per_pixel.new_zeros(num_classes, per_pixel.shape[1])
+        return sums.index_add_(0, label[used], per_pixel)
+
+    def _gaussian(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance ``(K, D)`` of the sums ``(K, 2 D + 1)`` of K classes."""
+        dim = self.mean.shape[1]
+        precision, weighted_mean, count = sums.split((dim, dim, 1), dim=1)
+        log_var = -precision.log()
+        if self.variance == "count_normalised":
+            log_var = log_var + count.log()
+        return weighted_mean / precision, log_var

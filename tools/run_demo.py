@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""The demo: make data, convert them, train source-only and PPPC, compare them on the target.
+
+It goes the way of the real data sets, by the same tools; run again, it goes on where it stopped.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pppc
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
+from tabulate import tabulate
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+METHODS = {"source-only": "source_only", "PPPC": "pppc"}
+PROGRESS = re.compile(r"eta: (?P<eta>[\d:, a-z]+?)  iter: (?P<iter>\d+)  total_loss: (?P<loss>\S+)")
+
+
+def run(script: str, *arguments: str) -> None:
+    """Run one of the tools; if it fails, so does the demo, with its last lines."""
+    command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools" / script), *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if match := PROGRESS.search(line):
+            print(
+                f"  iteration {int(match['iter']) + 1}, loss {match['loss']}, ETA {match['eta']}",
+                flush=True,
+            )
+    if process.wait():
+        sys.exit(f"{''.join(lines[-15:])}\nThe demo stopped: {' '.join(command)} failed.")
+
+
+def load_config(config_file: Path, run_folder: Path) -> CfgNode:
+    """The configuration of a finished run, for prediction with its last checkpoint."""
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    cfg.merge_from_file(str(config_file))
+    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
+    cfg.TEST.UNCERTAINTY = cfg.PPPC.CONTRAST.ENABLED
+    return cfg
+
+
+def comparison_table(results: dict[str, dict[str, float]], classes: list[str]) -> str:
+    """IoU of every class and their mean, a column per method, in percent."""
+    rows = [
+        [name, *(scores.get(f"IoU-{name}") for scores in results.values())] for name in classes
+    ]
+    rows.append(["mean", *(scores["mIoU"] for scores in results.values())])
+    return tabulate(
+        rows, headers=["class", *results], floatfmt=".1f", missingval="-", tablefmt="pipe"
+    )
+
+
+def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> list[Path]:
+    """A picture per target image: image, truth, a prediction per method, PPPC's uncertainty."""
+    predictors = {method: DefaultPredictor(cfg) for method, cfg in configs.items()}
+    name = configs["PPPC"].DATASETS.TEST[0]
+    metadata = MetadataCatalog.get(name)
+    records = DatasetCatalog.get(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for record in records[:: max(1, len(records) // count)][:count]:
+        image = cv2.imread(record["file_name"])
+        truth = metadata.label_reader.read(record["sem_seg_file_name"])
+        row = {
+            "target image": image[:, :, ::-1],
+            "truth": colorize_labels(truth, metadata.stuff_colors),
+        }
+        for method, predictor in predictors.items():
+            output = predictor(image)
+            prediction = output["sem_seg"].argmax(0).cpu().numpy()
+            row[method] = colorize_labels(prediction, metadata.stuff_colors)
+            if "uncertainty" in output:
+                row["uncertainty"] = colorize_uncertainty(output["uncertainty"].cpu().numpy())
+        paths.append(folder / f"{Path(record['file_name']).stem}.png")
+        cv2.imwrite(str(paths[-1]), np.ascontiguousarray(captioned_row(row)[:, :, ::-1]))
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder of results")
+    parser.add_argument("--pictures", type=int, default=4, help="target images to draw")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of both runs"
+    )
+    args = parser.parse_args()
+    start = time.perf_counter()
+
+    data = args.output / "datasets"
+    os.environ["DETECTRON2_DATASETS"] = str(data)
+    print(f"Making the data sets in {data}")
+    run("make_demo_data.py", str(data))
+    for name in ("gta", "cityscapes"):
+        print(f"Converting the labels of {name}")
+        run(f"convert_datasets/{name}.py", str(data / name), "--nproc", str(os.cpu_count()))
+
+    configs, results = {}, {}
+    for method, file in METHODS.items():
+        config_file = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{file}.yaml"
+        folder = args.output / file
+        common = ("--config-file", str(config_file), "--resume")
+        options = ("OUTPUT_DIR", str(folder), *args.opts)
+        print(f"Training {method} ({torch.get_num_threads()} threads)")
+        run("train_net.py", *common, *options)
+        run("train_net.py", *common, "--eval-only", *options)
+        results[method] = json.loads((folder / "inference" / "results.json").read_text())["sem_seg"]
+        configs[method] = load_config(folder / "config.yaml", folder)
+
+    pictures = draw_predictions(configs, args.output / "pictures", args.pictures)
+    classes = MetadataCatalog.get(configs["PPPC"].DATASETS.TEST[0]).stuff_classes
+    table = comparison_table(results, classes)
+    (args.output / "results.md").write_text(table + "\n")
+    print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
+    print(f"Pictures: {', '.join(map(str, pictures))}")
+    print(f"Table: {args.output / 'results.md'}. Took {(time.perf_counter() - start) / 60:.1f} min.")
+
+
+if __name__ == "__main__":
+    main()
