@@ -1,21 +1,21 @@
 """timm's encoders as Detectron2 backbones, and the SegFormer encoders MiT-B0 to B5 as timm models.
 
-Shapes: N images of H x W pixels; stage k has its channels at stride s_k: ``(N, C_k, H/s_k, W/s_k)``,
-rounded up.
+Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k: ``(N, C_k, H/s_k, W/s_k)``.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 
 import timm
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from timm.models import register_model
-from timm.models.pvt_v2 import PyramidVisionTransformerV2, _create_pvt2
-from torch import Tensor
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from torch import Tensor, nn
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "convert_mit_state_dict"]
 
@@ -32,7 +32,9 @@ class TimmBackbone(Backbone):
         pretrained: download timm's weights.
 
     Raises:
-        ValueError: timm has no such model, or it cannot return four maps at this stride.
+        ValueError: timm has no such model, or it takes images of one size only, or it cannot
+            return four maps at this stride.
+        OSError: timm's weights cannot be downloaded.
     """
 
     def __init__(
@@ -45,38 +47,61 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         if not timm.is_model(name):
-            near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
-            raise ValueError(f"timm has no model {name!r} (MODEL.TIMM.NAME). Near: {near or 'none'}")
-        options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+            near = ", ".join(difflib.get_close_matches(name, timm.list_models()))
+            raise ValueError(
+                f"MODEL.TIMM.NAME: timm has no model {name!r}"
+                + (f"; did you mean one of {near}?" if near else "")
+            )
+        # Not every model takes these, so they are passed only where they ask for something.
+        options: dict[str, float] = {}
+        if drop_path_rate:
+            options["drop_path_rate"] = drop_path_rate
         if output_stride != 32:
             options["output_stride"] = output_stride
         try:
             self.model = timm.create_model(
                 name, pretrained=pretrained, features_only=True, **options
             )
-            info = list(self.model.feature_info)[-NUM_STAGES:]
-        except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
-            raise ValueError(
-                f"timm's {name} cannot be the backbone with {options or 'these options'}: {error}"
+        except OSError as error:
+            raise OSError(
+                f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded. Load a "
+                f"local checkpoint by MODEL.WEIGHTS instead. ({error})"
             ) from error
-        if len(info) < NUM_STAGES or info[-1]["reduction"] != output_stride:
+        except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
+            asked = "".join(f", MODEL.TIMM.{key.upper()} {options[key]}" for key in options)
             raise ValueError(
-                f"timm's {name} gives feature maps of strides "
-                f"{[level['reduction'] for level in info]}; four are needed, the last of stride "
-                f"{output_stride} (MODEL.TIMM.OUTPUT_STRIDE)"
+                f"timm cannot build this feature extractor: MODEL.TIMM.NAME {name}{asked}"
+                + (f" ({error})" if str(error) else "")
+            ) from error
+        if self.model.pretrained_cfg["fixed_input_size"]:
+            raise ValueError(f"MODEL.TIMM.NAME: timm's {name} takes images of one size only")
+        channels = self.model.feature_info.channels()[-NUM_STAGES:]
+        strides = self.model.feature_info.reduction()[-NUM_STAGES:]
+        if len(strides) < NUM_STAGES or strides[-1] != output_stride:
+            raise ValueError(
+                f"MODEL.TIMM.NAME: {name} gives feature maps of strides {strides}; four are "
+                f"needed, the last of MODEL.TIMM.OUTPUT_STRIDE {output_stride}"
             )
-        self._shapes = {
-            f"stage{i}": ShapeSpec(channels=level["num_chs"], stride=level["reduction"])
-            for i, level in enumerate(info, start=1)
+        self._output_shape = {
+            f"stage{i}": ShapeSpec(channels=c, stride=s)
+            for i, (c, s) in enumerate(zip(channels, strides), start=1)
         }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Heights and widths that are multiples of this give maps of exactly H/s_k x W/s_k."""
+        return self._output_shape[f"stage{NUM_STAGES}"].stride
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each stage."""
-        return self._shapes
+        return self._output_shape
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``(N, 3, H, W)`` normalised images to the four stages' features."""
-        return dict(zip(self._shapes, self.model(image)[-NUM_STAGES:]))
+        features = self.model(image)[-NUM_STAGES:]
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            features = [feature.movedim(-1, 1) for feature in features]
+        return dict(zip(self._output_shape, features))
 
 
 @BACKBONE_REGISTRY.register()
@@ -90,56 +115,93 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     )
 
 
-# SegFormer (arXiv 2105.15203), table 6: blocks of each stage. timm's PVT-v2 is the same encoder
-# with other widths.
-_MIT_DEPTHS = {
-    "mit_b0": (2, 2, 2, 2),
-    "mit_b1": (2, 2, 2, 2),
-    "mit_b2": (3, 4, 6, 3),
-    "mit_b3": (3, 4, 18, 3),
-    "mit_b4": (3, 8, 27, 3),
-    "mit_b5": (3, 6, 40, 3),
-}
+# timm looks for its models' metadata under this name. It knows no weights of these.
+default_cfgs = generate_default_cfgs({f"mit_b{size}": {} for size in range(6)})
 
 
-def _register_mit(name: str, depths: tuple[int, ...]) -> None:
-    def build(pretrained: bool = False, **options) -> PyramidVisionTransformerV2:
-        architecture = {
-            "depths": depths,
-            "embed_dims": (32, 64, 160, 256) if name == "mit_b0" else (64, 128, 320, 512),
-            "num_heads": (1, 2, 5, 8),
-            "sr_ratios": (8, 4, 2, 1),
-            "mlp_ratios": (4.0, 4.0, 4.0, 4.0),
-        }
-        return _create_pvt2(name, pretrained=pretrained, **{**architecture, **options})
+def _build_mit(
+    name: str,
+    pretrained: bool,
+    depths: tuple[int, ...],
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512),
+    **options,
+) -> nn.Module:
+    """A SegFormer encoder (arXiv 2105.15203, table 6): timm's PVT-v2 with other numbers."""
+    return build_model_with_cfg(
+        PyramidVisionTransformerV2,
+        name,
+        pretrained,
+        feature_cfg={"flatten_sequential": True, "out_indices": tuple(range(NUM_STAGES))},
+        depths=depths,
+        embed_dims=embed_dims,
+        num_heads=(1, 2, 5, 8),
+        sr_ratios=(8, 4, 2, 1),
+        mlp_ratios=(4, 4, 4, 4),
+        **options,
+    )
 
-    build.__name__ = name
-    build.__module__ = __name__
-    globals()[name] = build  # timm's registry looks the function up in its module
-    register_model(build)
+
+@register_model
+def mit_b0(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B0."""
+    return _build_mit("mit_b0", pretrained, (2, 2, 2, 2), (32, 64, 160, 256), **options)
 
 
-for _name, _depths in _MIT_DEPTHS.items():
-    _register_mit(_name, _depths)
+@register_model
+def mit_b1(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B1."""
+    return _build_mit("mit_b1", pretrained, (2, 2, 2, 2), **options)
+
+
+@register_model
+def mit_b2(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B2."""
+    return _build_mit("mit_b2", pretrained, (3, 4, 6, 3), **options)
+
+
+@register_model
+def mit_b3(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B3."""
+    return _build_mit("mit_b3", pretrained, (3, 4, 18, 3), **options)
+
+
+@register_model
+def mit_b4(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B4."""
+    return _build_mit("mit_b4", pretrained, (3, 8, 27, 3), **options)
+
+
+@register_model
+def mit_b5(pretrained: bool = False, **options) -> nn.Module:
+    """MiT-B5."""
+    return _build_mit("mit_b5", pretrained, (3, 6, 40, 3), **options)
 
 
 def convert_mit_state_dict(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of an official SegFormer encoder (``mit_b5.pth``) to :class:`TimmBackbone`'s.
+    """Rename the weights of a published SegFormer encoder (``mit_b5.pth``) to ours.
 
     Args:
-        official: the state dictionary; its classifier, if any, is left out.
+        official: the published state dictionary; its ImageNet classifier, if any, is dropped.
+
+    Returns:
+        What ``TimmBackbone("mit_b5").load_state_dict`` takes.
+
+    Raises:
+        ValueError: a key is none of such an encoder.
     """
     return {
-        f"model.{_timm_key(key)}": tensor
-        for key, tensor in official.items()
+        _convert_mit_key(key): value
+        for key, value in official.items()
         if not key.startswith("head.")
     }
 
 
-def _timm_key(key: str) -> str:
-    module, rest = key.split(".", 1)
-    kind, stage = module[:-1], int(module[-1]) - 1
-    rest = rest.replace("dwconv.dwconv", "dwconv")
-    if kind == "patch_embed":
-        return f"patch_embed.{rest}" if stage == 0 else f"stages_{stage}.downsample.{rest}"
-    return f"stages_{stage}.{'blocks' if kind == 'block' else 'norm'}.{rest}"
+def _convert_mit_key(key: str) -> str:
+    match = re.fullmatch(r"(patch_embed|block|norm)([1-4])\.(.+)", key)
+    if match is None:
+        raise ValueError(f"{key!r} is no weight of a published SegFormer encoder")
+    kind, stage, rest = match[1], int(match[2]) - 1, match[3].replace("dwconv.dwconv", "dwconv")
+    if kind == "patch_embed" and stage == 0:
+        return f"model.patch_embed.{rest}"
+    ours = {"patch_embed": "downsample", "block": "blocks", "norm": "norm"}[kind]
+    return f"model.stages_{stage}.{ours}.{rest}"
