@@ -21,6 +21,8 @@ __all__ = ["DAFormerHead", "SegFormerHead", "SeparableDeepLabV3PlusHead", "resiz
 
 def resize(features: Tensor, like: Tensor) -> Tensor:
     """Resize ``(N, C, h', w')`` to the height and width of ``like``, bilinearly."""
+    if features.shape[-2:] == like.shape[-2:]:
+        return features
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -87,7 +89,7 @@ class _Classifier(nn.Sequential):
 
 
 class _MultiStageHead(nn.Module):
-    """Embeds each stage by a linear map and concatenates them at the finest stage's size."""
+    """Embeds each stage by a linear map, at the finest stage's size."""
 
     def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int):
         super().__init__()
@@ -96,14 +98,13 @@ class _MultiStageHead(nn.Module):
             {name: nn.Linear(input_shape[name].channels, channels) for name in self.in_features}
         )
 
-    def embed(self, features: Mapping[str, Tensor]) -> Tensor:
-        """``(N, stages x channels, h, w)``."""
+    def embed(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """``(N, channels, h, w)`` of each stage, the finest first."""
         finest = features[self.in_features[0]]
-        embedded = [
+        return [
             resize(self.embeddings[name](features[name].movedim(1, -1)).movedim(-1, 1), finest)
             for name in self.in_features
         ]
-        return torch.cat(embedded, dim=1)
 
 
 def _common_arguments(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
@@ -142,7 +143,7 @@ class DAFormerHead(_MultiStageHead):
             dropout: probability that a channel before the classifier is dropped.
         """
         super().__init__(input_shape, channels)
-        self.fuse = _SeparableASPP(
+        self.aspp = _SeparableASPP(
             len(input_shape) * channels, channels, dilations, norm, pool=False
         )
         self.classifier = _Classifier(channels, num_classes, dropout)
@@ -156,7 +157,7 @@ class DAFormerHead(_MultiStageHead):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """The stages' features to class scores ``(N, C, h, w)``."""
-        return self.classifier(self.fuse(self.embed(features)))
+        return self.classifier(self.aspp(torch.cat(self.embed(features), dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -191,15 +192,15 @@ class SegFormerHead(_MultiStageHead):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """The stages' features to class scores ``(N, C, h, w)``."""
-        return self.classifier(self.fuse(self.embed(features)))
+        coarsest_first = self.embed(features)[::-1]  # the order of the published weights
+        return self.classifier(self.fuse(torch.cat(coarsest_first, dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SeparableDeepLabV3PlusHead(nn.Module):
     """DeepLabV3+ (arXiv 1802.02611) with depthwise separable convolutions, as published for PPPC.
 
-    Detectron2's DeepLabV3PlusHead fuses by a 1x1 convolution; this one by a 3x3, so that the
-    published weights fit.
+    Detectron2's DeepLabV3PlusHead has other layers, which the published weights do not fit.
     """
 
     @configurable
@@ -209,17 +210,17 @@ class SeparableDeepLabV3PlusHead(nn.Module):
         input_shape: Mapping[str, ShapeSpec],
         num_classes: int,
         channels: int = 512,
-        detail_channels: int = 48,
+        low_level_channels: int = 48,
         dilations: Sequence[int] = (1, 12, 24, 36),
         norm: str = "BN",
         dropout: float = 0.1,
     ):
         """
         Args:
-            input_shape: channels and stride of two stages, for detail and for context.
+            input_shape: channels and stride of two stages; the finer one gives the low-level features.
             num_classes: C.
             channels: of the branches and the fused features.
-            detail_channels: to which the finer stage is reduced.
+            low_level_channels: to which the finer stage is reduced.
             dilations: of the branches.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
@@ -230,15 +231,15 @@ class SeparableDeepLabV3PlusHead(nn.Module):
                 "SeparableDeepLabV3PlusHead takes two stages, a fine and a coarse one; "
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {list(input_shape)}"
             )
-        self.detail_feature, self.context_feature = sorted(
+        self.low_level_feature, self.high_level_feature = sorted(
             input_shape, key=lambda name: (input_shape[name].stride, input_shape[name].channels)
         )
-        self.context = _SeparableASPP(
-            input_shape[self.context_feature].channels, channels, dilations, norm, pool=True
+        self.aspp = _SeparableASPP(
+            input_shape[self.high_level_feature].channels, channels, dilations, norm, pool=True
         )
-        self.detail = _conv(input_shape[self.detail_feature].channels, detail_channels, 1, norm)
+        self.low_level = _conv(input_shape[self.low_level_feature].channels, low_level_channels, 1, norm)
         self.fuse = nn.Sequential(
-            _separable_conv(channels + detail_channels, channels, norm, dilation=1),
+            _separable_conv(channels + low_level_channels, channels, norm, dilation=1),
             _separable_conv(channels, channels, norm, dilation=1),
         )
         self.classifier = _Classifier(channels, num_classes, dropout)
@@ -248,12 +249,12 @@ class SeparableDeepLabV3PlusHead(nn.Module):
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             **_common_arguments(cfg, input_shape),
-            "detail_channels": head.PROJECT_CHANNELS[0],
+            "low_level_channels": head.PROJECT_CHANNELS[0],
             "dilations": head.ASPP_DILATIONS,
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """The two stages' features to class scores ``(N, C, h, w)``."""
-        detail = self.detail(features[self.detail_feature])
-        context = resize(self.context(features[self.context_feature]), detail)
-        return self.classifier(self.fuse(torch.cat([context, detail], dim=1)))
+        low_level = self.low_level(features[self.low_level_feature])
+        high_level = resize(self.aspp(features[self.high_level_feature]), low_level)
+        return self.classifier(self.fuse(torch.cat([high_level, low_level], dim=1)))
