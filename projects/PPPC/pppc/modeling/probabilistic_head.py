@@ -36,12 +36,11 @@ class _LogVarianceBranch(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(N, in, h, w)`` to log-variances in (0, 1), ``(N, D, h, w)`` float32."""
+        """``(N, in, h, w)`` to log-variances in [1e-6, 1), ``(N, D, h, w)``."""
         hidden = F.relu(self.bn1(_unit_rows_conv(features, self.fc1)))
         hidden = self.bn2(_unit_rows_conv(hidden, self.fc2))
-        with torch.autocast(features.device.type, enabled=False):
-            logit = (self.gamma * hidden.float() + self.beta).clamp(max=MAX_LOGIT)
-            return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
+        logit = (self.gamma * hidden + self.beta).clamp(max=MAX_LOGIT)
+        return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
 
 
 def _unit_rows_conv(features: Tensor, weight: Tensor) -> Tensor:
@@ -80,10 +79,12 @@ class ProbabilisticHead(nn.Module):
             features: ``(N, in, h, w)``.
 
         Returns:
-            means of unit length and log-variances in (0, 1), both ``(N, D, h, w)`` float32.
+            means of unit length and log-variances in [1e-6, 1), both ``(N, D, h, w)`` float32.
         """
-        mean = F.normalize(self.mean(features).float(), dim=1)
-        return mean, self.log_variance(features)
+        # Scores of a pixel with two prototypes differ by about 1/D: too little for bfloat16.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return F.normalize(self.mean(features), dim=1), self.log_variance(features)
 
 
 class StageProbabilisticHead(ProbabilisticHead):
