@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the demo data: street scenes in the formats of GTA V, SYNTHIA, Cityscapes and Dark Zurich."""
+"""Make the demo data: streets in the formats of GTA V, SYNTHIA, Cityscapes and Dark Zurich."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from dataclasses import fields
 from pppc.data.demo.datasets import DemoData, make_demo_data
 
 
-def _size(text: str) -> tuple[int, int]:
+def width_x_height(text: str) -> tuple[int, int]:
     width, height = (int(number) for number in text.split("x"))
     return width, height
 
@@ -23,7 +23,9 @@ def main() -> int:
     for field in fields(DemoData):
         option = "--" + field.name.replace("_", "-")
         if field.name == "size":
-            parser.add_argument(option, type=_size, default="320x160", help="WIDTHxHEIGHT in pixels")
+            parser.add_argument(
+                option, type=width_x_height, default="320x160", help="WIDTHxHEIGHT in pixels"
+            )
         else:
             meaning = "of all chance" if field.name == "seed" else "number of images"
             parser.add_argument(option, type=int, default=field.default, help=meaning)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert GTA V's labels (ROOT/labels/*.png) to Cityscapes train ids and count their classes."""
+"""Convert GTA V's labels (ROOT/labels/*.png) to Cityscapes train ids and count classes."""
 
 import sys
 from functools import partial

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert SYNTHIA's labels (ROOT/GT/LABELS/*.png) to Cityscapes train ids and count their classes."""
+"""Convert SYNTHIA's labels (ROOT/GT/LABELS/*.png) to Cityscapes train ids and count classes."""
 
 import sys
 from functools import partial

@@ -61,7 +61,7 @@ def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes:
     """
     output_dir = Path(output_dir)
     manifest = json.dumps({"drawing_version": _DRAWING_VERSION, **asdict(data)}, indent=1)
-    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+    if output_dir.is_file() or (output_dir.is_dir() and any(output_dir.iterdir())):
         manifest_file = output_dir / MANIFEST_NAME
         if manifest_file.is_file() and manifest_file.read_text() == manifest:
             return False
@@ -70,7 +70,8 @@ def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes:
             f"(its {MANIFEST_NAME} is missing or differs); name another folder or remove it"
         )
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as unfinished:
+    prefix = f".{output_dir.name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=output_dir.parent) as unfinished:
         root = Path(unfinished) / "data"
         root.mkdir()
         drawings = _drawings(data, root)

@@ -22,8 +22,8 @@ def _amplitudes(default: float, **by_class: float) -> np.ndarray:
 # Standard deviations of relative brightness, from pixel to pixel and from patch to patch.
 _GAME_FINE = _amplitudes(0.015, vegetation=0.16, terrain=0.07, road=0.02)
 _GAME_COARSE = _amplitudes(0.02, vegetation=0.10, sky=0.0)
-_STREET_FINE = _amplitudes(0.04, vegetation=0.30, terrain=0.20, road=0.07, sidewalk=0.08, sky=0.0)
-_STREET_COARSE = _amplitudes(0.06, vegetation=0.18, terrain=0.12, car=0.03, sky=0.02)
+_STREET_FINE = _amplitudes(0.03, vegetation=0.20, terrain=0.12, road=0.05, sidewalk=0.06, sky=0.0)
+_STREET_COARSE = _amplitudes(0.05, vegetation=0.15, terrain=0.10, car=0.03, sky=0.02)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.ndarray:
@@ -67,9 +67,9 @@ def _vignette(shape: tuple[int, int], strength: float) -> np.ndarray:
 def game(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
     """A game's frame: clean, saturated, sharp, under a warm sun."""
     image = _textured(rendering, rng, _GAME_FINE, _GAME_COARSE)
-    image = _saturate(image, rng.uniform(1.1, 1.35))
+    image = _saturate(image, rng.uniform(0.8, 1.35))
     warmth = np.array([1.04, 1.0, 0.94], np.float32)
-    return _to_bytes(image**rng.uniform(0.85, 1.15) * rng.uniform(0.85, 1.1) * warmth)
+    return _to_bytes(image ** rng.uniform(0.8, 1.25) * rng.uniform(0.65, 1.1) * warmth)
 
 
 def simulation(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
@@ -84,12 +84,12 @@ def photograph(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
     """A car camera's picture: uneven light, greenish, soft, with noise and JPEG artefacts."""
     image = _textured(rendering, rng, _STREET_FINE, _STREET_COARSE)
     shape = rendering.label.shape
-    light = rng.uniform(0.7, 1.05) * (1 + 0.13 * _noise(rng, shape, max(shape) // 3)[..., None])
+    light = rng.uniform(0.7, 1.05) * (1 + 0.08 * _noise(rng, shape, max(shape) // 3)[..., None])
     cast = np.array([0.93, 1.0, 0.93], np.float32) * rng.uniform(0.96, 1.04, 3).astype(np.float32)
-    image = _saturate(image, rng.uniform(0.5, 0.8)) * light * cast
+    image = _saturate(image, rng.uniform(0.6, 0.9)) * light * cast
     image = np.maximum(image, 0) ** rng.uniform(0.8, 1.15) * _vignette(shape, rng.uniform(0.1, 0.4))
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.8))
-    image += rng.normal(0, rng.uniform(0.01, 0.025), image.shape)
+    image += rng.uniform(0.008, 0.02) * rng.standard_normal(image.shape, dtype=np.float32)
     return _as_jpeg(_to_bytes(image), int(rng.integers(55, 90)))
 
 
@@ -99,16 +99,16 @@ def night(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
     height, width = rendering.label.shape
     lamps = rendering.light
     # Lamps light up their surroundings; the own headlights light the road ahead.
-    surroundings = cv2.GaussianBlur(cv2.resize(lamps, (width // 4, height // 4)), (0, 0), width / 50)
-    surroundings = cv2.resize(surroundings, (width, height))
+    coarse = cv2.resize(lamps, (width // 4, height // 4))
+    surroundings = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), width / 50), (width, height))
     rows = (np.arange(height, dtype=np.float32)[:, None] / height - 0.8) / 0.22
     columns = (np.arange(width, dtype=np.float32)[None] / width - 0.5) / 0.3
     headlights = np.exp(-(rows**2 + columns**2))[..., None] * np.array([1.0, 0.9, 0.75])
-    ambient = rng.uniform(0.12, 0.28) * np.array([1.05, 0.85, 0.7])
+    ambient = rng.uniform(0.15, 0.35) * np.array([1.05, 0.85, 0.7])
     light = ambient + rng.uniform(0.15, 0.4) * headlights + rng.uniform(2.0, 4.0) * surroundings
     image = image * light
     image[rendering.label == TRAIN_ID["sky"]] *= 0.3
     image = _saturate(image, 0.75) + lamps + 0.8 * cv2.GaussianBlur(lamps, (0, 0), width / 120)
     image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(0.6, 1.1))
-    image += rng.normal(0, rng.uniform(0.015, 0.035), image.shape)
+    image += rng.uniform(0.015, 0.035) * rng.standard_normal(image.shape, dtype=np.float32)
     return _as_jpeg(_to_bytes(image), int(rng.integers(50, 85)))

@@ -59,10 +59,11 @@ def bar(start: tuple[float, float], end: tuple[float, float], thickness: float) 
 
 def place(shape: np.ndarray, x: float, z: float, lengthwise: bool = False) -> np.ndarray:
     """Stand shapes (K, N, 2) up in the world: (K, N, 3)."""
-    along, up = shape[..., 0], shape[..., 1]
-    if lengthwise:
-        return np.stack([np.full_like(along, x), up, z + along], axis=-1)
-    return np.stack([x + along, up, np.full_like(along, z)], axis=-1)
+    points = np.empty((*shape.shape[:2], 3), np.float32)
+    points[...] = x, 0, z
+    points[..., 2 if lengthwise else 0] += shape[..., 0]
+    points[..., 1] = shape[..., 1]
+    return points
 
 
 def shade(color: Color, factor: float) -> Color:
@@ -82,6 +83,13 @@ class _Drawing:
         self.faces.append(
             Face(points, color, self.train_id if train_id is None else train_id, emission)
         )
+
+
+def deck(x: float, width: float, start: float, end: float, up: float) -> np.ndarray:
+    """A level rectangle in the world, such as a roof: (1, 4, 3)."""
+    left, right = x - width / 2, x + width / 2
+    corners = [(left, up, start), (left, up, end), (right, up, end), (right, up, start)]
+    return np.array([corners], np.float32)
 
 
 # Side profiles, as fractions of length (0 is the rear) and height.
@@ -114,11 +122,14 @@ def car(rng: np.random.Generator, x, z, color: Color, crossing=False, oncoming=F
         side.add(disc(wheel * length, 0.32, 0.17), (0.5, 0.5, 0.52))
     if crossing:
         return side.faces
+    # Seen from above only where the camera is high.
+    body = Face(deck(x, width, z, z + length, 0.62 * height), shade(color, 1.05), TRAIN_ID["car"])
+    roof = deck(x, 0.84 * width, z, z + 0.6 * length, height)
     end = _Drawing(x, z, TRAIN_ID["car"])
     half = width / 2
     end.add(box(-half, -0.6 * half, 0, 0.3), TIRE)
     end.add(box(0.6 * half, half, 0, 0.3), TIRE)
-    cabin = np.array([[(-0.96, 0.66), (-0.74, 1), (0.74, 1), (0.96, 0.66)]], np.float32)
+    cabin = np.array([[(-0.97, 0.66), (-0.84, 1), (0.84, 1), (0.97, 0.66)]], np.float32)
     end.add(cabin * (half, height), shade(color, 0.9))
     end.add(cabin * (0.86 * half, 0.94 * height), GLASS)
     end.add(box(-half, half, 0.17 * height, 0.67 * height), color)
@@ -128,16 +139,24 @@ def car(rng: np.random.Generator, x, z, color: Color, crossing=False, oncoming=F
     for left in (-0.95 * half, 0.6 * half):
         lamp = box(left, left + 0.35 * half, 0.5 * height, 0.6 * height)
         end.add(lamp, shade(light, 0.8), emission=light)
-    return side.faces + end.faces
+    return [body, *side.faces, body._replace(points=roof), *end.faces]
 
 
-def _long_vehicle(x, z, length, width, train_id, draw_side, draw_end) -> list[Face]:
-    """A vehicle in the direction of the street, of one drawing for its side and one for its end."""
+def _long_vehicle(x, z, size, color, train_id, draw_side, draw_end) -> list[Face]:
+    """A vehicle in the direction of the street: its roof, side and end.
+
+    Args:
+        size: length, width and height.
+        color: of the roof.
+        draw_side, draw_end: add the shapes of the side and the end to a drawing.
+    """
+    length, width, height = size
+    roof = Face(deck(x, width, z, z + length, height), shade(color, 1.05), train_id)
     side = _Drawing(x - np.sign(x) * width / 2, z, train_id, lengthwise=True)
     draw_side(side)
     end = _Drawing(x, z, train_id)
     draw_end(end)
-    return side.faces + end.faces
+    return [roof, *side.faces, *end.faces]
 
 
 def _tail_lights(end: _Drawing, width: float, bottom: float) -> None:
@@ -165,7 +184,9 @@ def truck(rng: np.random.Generator, x, z, cargo: Color, cab: Color) -> list[Face
         end.add(box(-0.02, 0.02, 0.95, height), shade(cargo, 0.6))
         _tail_lights(end, width, 0.65)
 
-    return _long_vehicle(x, z, length, width, TRAIN_ID["truck"], draw_side, draw_end)
+    return _long_vehicle(
+        x, z, (length, width, height), cargo, TRAIN_ID["truck"], draw_side, draw_end
+    )
 
 
 def bus(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
@@ -186,7 +207,9 @@ def bus(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
         end.add(box(-0.3 * width, 0.3 * width, 2.7, 2.95), (0.1, 0.1, 0.1), None, (0.7, 0.4, 0.05))
         _tail_lights(end, width, 0.8)
 
-    return _long_vehicle(x, z, length, width, TRAIN_ID["bus"], draw_side, draw_end)
+    return _long_vehicle(
+        x, z, (length, width, height), color, TRAIN_ID["bus"], draw_side, draw_end
+    )
 
 
 def train(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
@@ -207,7 +230,9 @@ def train(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
         end.add(bar((-0.3, height), (0.3, 4.1), 0.08), (0.2, 0.2, 0.2))
         _tail_lights(end, width, 0.7)
 
-    return _long_vehicle(x, z, length, width, TRAIN_ID["train"], draw_side, draw_end)
+    return _long_vehicle(
+        x, z, (length, width, height), color, TRAIN_ID["train"], draw_side, draw_end
+    )
 
 
 def _draw_person(drawing: _Drawing, rng, top: Color, legs: Color, height: float, train_id: int):
@@ -253,7 +278,10 @@ def _motorcycle_side(drawing: _Drawing, color: Color) -> None:
         drawing.add(disc(wheel, 0.32, 0.33), TIRE)
         drawing.add(disc(wheel, 0.32, 0.16), (0.4, 0.4, 0.42))
     body = np.array(
-        [[(-0.85, 0.62), (-0.6, 0.92), (0.1, 0.8), (0.5, 1.05), (0.62, 0.7), (0.2, 0.25), (-0.35, 0.25)]],
+        [
+            [(-0.85, 0.62), (-0.6, 0.92), (0.1, 0.8), (0.5, 1.05)]
+            + [(0.62, 0.7), (0.2, 0.25), (-0.35, 0.25)]
+        ],
         np.float32,
     )
     drawing.add(body, color)
@@ -324,10 +352,8 @@ def bush(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
     """A low bush."""
     drawing = _Drawing(x, z, TRAIN_ID["vegetation"])
     for _ in range(4):
-        radius = rng.uniform(0.4, 0.8)
-        drawing.add(
-            disc(rng.uniform(-0.9, 0.9), 0.7 * radius, radius), shade(color, rng.uniform(0.7, 1.05))
-        )
+        radius, light = rng.uniform(0.4, 0.8), rng.uniform(0.7, 1.05)
+        drawing.add(disc(rng.uniform(-0.9, 0.9), 0.7 * radius, radius), shade(color, light))
     return drawing.faces
 
 

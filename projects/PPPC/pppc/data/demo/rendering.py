@@ -32,7 +32,7 @@ class Camera:
     z: float = 0.0
 
     def project(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """World points (P, 3) to fixed-point pixel positions (P, 2) of an image of (width, height)."""
+        """World points (P, 3) to fixed-point positions (P, 2) in an image of (width, height)."""
         width, height = size
         depth = np.maximum(points[:, 2] - self.z, NEAR)
         scale = self.focal_length * width / depth
@@ -68,14 +68,12 @@ class Rendering:
     Attributes:
         image: (H, W, 3) float32, RGB, 0 to 1.
         label: (H, W) uint8 train ids.
-        light: (H, W, 3) float32, the light that visible lamps and windows give off.
-        ground_depth: (H,) float32, metres to the ground in each row; infinite above the horizon.
+        light: (H, W, 3) float32, what visible lamps and windows give off; None: not drawn.
     """
 
     image: np.ndarray
     label: np.ndarray
-    light: np.ndarray
-    ground_depth: np.ndarray
+    light: np.ndarray | None
 
 
 def render(
@@ -85,6 +83,7 @@ def render(
     haze: float = 0.0,
     shadow: float = 0.4,
     bonnet: bool = False,
+    lamps: bool = False,
 ) -> Rendering:
     """Draw a scene.
 
@@ -95,6 +94,7 @@ def render(
         haze: share of a thing's color that the horizon's replaces for every 100 m.
         shadow: share of the light that shadows on the ground take away.
         bonnet: whether the bottom rows show the own car, which is labelled as ignored.
+        lamps: whether to draw what lamps and windows give off.
     """
     width, height = size
     # Color and label share one canvas of four channels, so that they can't come apart.
@@ -118,20 +118,19 @@ def render(
     colors = [_color_and_label(f, scene, share) for f, share in zip(standing, hidden, strict=True)]
     _paint(canvas, standing, colors, camera)
 
-    light = np.zeros((height, width, 3), np.uint8)
-    emissions = [tuple(255 * c for c in face.emission or (0, 0, 0)) for face in standing]
-    _paint(light, standing, emissions, camera)
     if bonnet:
         center = (int(width * 0.5), int(height * 1.19))
         axes = (int(width * 0.6), int(height * 0.27))
         cv2.ellipse(canvas, center, axes, 0, 180, 360, (30, 32, 35, IGNORE_LABEL), -1)
-        cv2.ellipse(light, center, axes, 0, 180, 360, (0, 0, 0), -1)
-    return Rendering(
-        image=canvas[..., :3].astype(np.float32) / 255,
-        label=canvas[..., 3].copy(),
-        light=light.astype(np.float32) / 255,
-        ground_depth=depth,
-    )
+
+    light = None
+    if lamps:
+        light = np.zeros((height, width, 3), np.uint8)
+        emissions = [tuple(255 * c for c in face.emission or (0, 0, 0)) for face in standing]
+        _paint(light, standing, emissions, camera)
+        light = light.astype(np.float32) / 255
+    image = canvas[..., :3].astype(np.float32) / 255
+    return Rendering(image=image, label=canvas[..., 3].copy(), light=light)
 
 
 def _color_and_label(face: Face, scene: Scene, hidden: float) -> tuple:

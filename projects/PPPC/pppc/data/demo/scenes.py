@@ -30,7 +30,8 @@ class Style:
         sunny: probability of a hard, low sun; its light falls on one side of the street.
         grass: whether bare ground is terrain (else it is paved like the sidewalk).
         parked: share of the places at the kerb that cars take.
-        driving, persons, riders, motorcycles, bicycles, trucks, buses, trees, signs: how many. motorcycles, bicycles, trucks, buses, trees, signs: of each so many.
+        driving: cars on the road.
+        persons, riders, motorcycles, bicycles, trucks, buses, trees, signs: how many.
         train: probability of a tram.
     """
 
@@ -141,15 +142,16 @@ class _Street:
         self.ground.append(_flat(-200, 200, NEAR, FAR * 3, self.color(beyond), beyond))
         front, half_width = self.front, self.half_width
         self.ground.append(_flat(-front, front, NEAR, FAR, pavement, "sidewalk"))
-        if self.style.grass and self.rng.random() < 0.3:  # a green strip along the kerb
+        if self.style.grass and self.rng.random() < 0.4:  # a green strip along the kerb
             green = self.color("terrain")
-            strip = half_width + 0.45 * self.sidewalk
+            strip = half_width + 0.5 * self.sidewalk
             self.ground.append(_flat(-strip, strip, NEAR, FAR, green, "terrain"))
         self.ground.append(
             _flat(-half_width - 0.3, half_width + 0.3, NEAR, FAR, shade(pavement, 1.12), "sidewalk")
         )
+        darker = shade(pavement, 0.8)
         for joint in np.arange(NEAR + 1, 30, 2.0):  # joints between the slabs of the sidewalk
-            line = _flat(half_width + 0.3, front, joint, joint + 0.07, shade(pavement, 0.8), "sidewalk")
+            line = _flat(half_width + 0.3, front, joint, joint + 0.07, darker, "sidewalk")
             mirrored = line.points * np.array([-1, 1, 1], np.float32)
             self.ground.append(line._replace(points=np.concatenate([line.points, mirrored])))
         self.ground.append(_flat(-half_width, half_width, NEAR, FAR, road, "road"))
@@ -245,11 +247,12 @@ class _Street:
             x = side * (self.front + self.rng.uniform(2, 6))
             height = self.rng.uniform(4, 9)
             faces += objects.tree(self.rng, x, max(z, 3.0), self.color("vegetation"), height)
-        kind = self.rng.choice(("wall", "fence", "hedge", "open"), p=(0.36, 0.36, 0.13, 0.15))
+        kind = self.rng.choice(("wall", "fence", "hedge", "open"), p=(0.3, 0.3, 0.1, 0.3))
         x, length = side * self.front, end - start
 
         def add(shape, color, name):
-            faces.append(Face(objects.place(shape, x, start, lengthwise=True), color, TRAIN_ID[name]))
+            points = objects.place(shape, x, start, lengthwise=True)
+            faces.append(Face(points, color, TRAIN_ID[name]))
 
         if kind == "wall":
             color, height = self.color("wall"), self.rng.uniform(1.4, 2.8)
@@ -302,7 +305,8 @@ class _Street:
             x = self._at_kerb(side)
             self._stand(z, objects.traffic_sign(rng, x, z, pole), x, 0.1, 2.5)
         if self.has_crossing or rng.random() < 0.35:
-            z, x = self.crossing - 4 if self.has_crossing else rng.uniform(8, 25), self._at_kerb(side)
+            z = self.crossing - 4 if self.has_crossing else rng.uniform(8, 25)
+            x = self._at_kerb(side)
             self._stand(z, objects.traffic_light(rng, x, z, pole), x, 0.1, 3.5)
         if rng.random() < 0.3:
             start = rng.uniform(5, 20)
@@ -318,8 +322,9 @@ class _Street:
             if not at_crossing and rng.random() < self.style.parked:
                 faces = objects.car(rng, x, z, self.color("car"), oncoming=side < 0)
                 self._stand(z, faces, x, 1.9, 0.6)
-        for name, count in (("bicycle", self.style.bicycles), ("motorcycle", self.style.motorcycles)):
-            for z in self._depths(count / 2, 5, 25):
+        means = {"bicycle": self.style.bicycles, "motorcycle": self.style.motorcycles}
+        for name, mean in means.items():
+            for z in self._depths(mean / 2, 5, 25):
                 at = side * (self.half_width + rng.uniform(0.7, max(0.8, self.sidewalk - 0.4)))
                 from_side = rng.random() < 0.75
                 faces = objects.cycle(rng, name, at, z, self.color("cycle"), from_side)
@@ -328,12 +333,12 @@ class _Street:
     def _draw_traffic(self) -> None:
         rng, style = self.rng, self.style
         lane = max(1.6, self.half_width * 0.4)
-        taken: list[tuple[float, float, int]] = []
+        taken: dict[int, list[tuple[float, float]]] = {-1: [], 1: []}
 
         def free(z: float, length: float, side: int) -> bool:
-            clear = all(s != side or z > end + 2 or z + length < start - 2 for start, end, s in taken)
+            clear = all(z > end + 2 or z + length < start - 2 for start, end in taken[side])
             if clear:
-                taken.append((z, z + length, side))
+                taken[side].append((z, z + length))
             return clear
 
         for z in self._depths(style.trucks, 9, 45):

@@ -1,30 +1,29 @@
 """The streets, cameras and looks of the demo data sets."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from . import looks
-from .rendering import Camera, Rendering, render
+from .rendering import Camera, render
 from .scenes import Scene, Style
 
 _SUNNY_PALETTE = {
-    "road": ((0.06, 0.12), (0.03, 0.12), (0.34, 0.48)),
+    "road": ((0.05, 0.14), (0.02, 0.12), (0.34, 0.5)),
     "lane mark": ((0.12, 0.16), (0.05, 0.6), (0.85, 0.98)),
     "sidewalk": ((0.07, 0.12), (0.08, 0.22), (0.6, 0.78)),
-    "building": ((0.0, 0.15), (0.2, 0.6), (0.5, 0.92)),
+    "building": ((0.0, 0.15), (0.1, 0.6), (0.45, 0.92)),
     "window": ((0.52, 0.6), (0.3, 0.6), (0.3, 0.6)),
     "wall": ((0.03, 0.12), (0.15, 0.4), (0.55, 0.8)),
     "fence": ((0.05, 0.15), (0.1, 0.5), (0.35, 0.6)),
     "pole": ((0.55, 0.65), (0.0, 0.12), (0.35, 0.6)),
     "vegetation": ((0.22, 0.33), (0.5, 0.8), (0.3, 0.58)),
     "terrain": ((0.17, 0.28), (0.4, 0.7), (0.45, 0.65)),
-    "sky top": ((0.56, 0.61), (0.5, 0.75), (0.75, 1.0)),
-    "sky horizon": ((0.53, 0.6), (0.12, 0.3), (0.9, 1.0)),
+    "sky top": ((0.56, 0.61), (0.15, 0.75), (0.75, 1.0)),
+    "sky horizon": ((0.53, 0.6), (0.05, 0.3), (0.9, 1.0)),
     "clothes": ((0.0, 1.0), (0.2, 0.9), (0.2, 0.9)),
     "trousers": ((0.5, 0.75), (0.1, 0.7), (0.15, 0.6)),
-    "car": ((0.0, 1.0), (0.3, 0.95), (0.35, 0.95)),
+    "car": ((0.0, 1.0), (0.1, 0.95), (0.2, 0.95)),
     "truck": ((0.0, 1.0), (0.0, 0.7), (0.5, 0.95)),
     "bus": ((0.0, 0.65), (0.3, 0.8), (0.6, 0.95)),
     "train": ((0.0, 0.65), (0.4, 0.8), (0.4, 0.8)),
@@ -55,18 +54,18 @@ _OVERCAST_PALETTE = {
 GTA_STYLE = Style(
     palette=_SUNNY_PALETTE,
     road_half_width=(5.5, 9.0),
-    sidewalk_width=(3.0, 5.0),
+    sidewalk_width=(3.0, 6.0),
     building_height=(5.0, 14.0),
     building_fraction=0.55,
-    sunny=0.8,
+    sunny=0.7,
     grass=True,
     parked=0.12,
     driving=3.5,
     persons=5.0,
     riders=1.6,
-    motorcycles=0.8,
-    bicycles=0.6,
-    trucks=0.8,
+    motorcycles=1.0,
+    bicycles=1.0,
+    trucks=0.6,
     buses=0.5,
     trees=4.0,
     signs=2.0,
@@ -85,25 +84,25 @@ SYNTHIA_STYLE = replace(
 )
 CITYSCAPES_STYLE = Style(
     palette=_OVERCAST_PALETTE,
-    road_half_width=(4.2, 6.5),
-    sidewalk_width=(2.2, 5.0),
+    road_half_width=(3.8, 5.8),
+    sidewalk_width=(3.0, 8.0),
     building_height=(9.0, 22.0),
-    building_fraction=0.62,
+    building_fraction=0.52,
     sunny=0.25,
     grass=True,
-    parked=0.4,
+    parked=0.32,
     driving=1.5,
     persons=7.0,
     riders=1.6,
-    motorcycles=0.6,
-    bicycles=2.0,
+    motorcycles=0.8,
+    bicycles=1.8,
     trucks=0.4,
-    buses=0.35,
+    buses=0.3,
     trees=5.0,
     signs=3.5,
-    train=0.1,
+    train=0.08,
 )
-DARK_ZURICH_STYLE = replace(CITYSCAPES_STYLE, sunny=0.1, persons=2.5, building_fraction=0.6)
+DARK_ZURICH_STYLE = replace(CITYSCAPES_STYLE, sunny=0.1, persons=3.5)
 
 
 def game_frame(scene: Scene, size: tuple[int, int], rng: np.random.Generator):
@@ -135,19 +134,19 @@ def simulator_frame(scene: Scene, size: tuple[int, int], rng: np.random.Generato
 def car_photograph(scene: Scene, size: tuple[int, int], rng: np.random.Generator):
     """An image as in Cityscapes; the own car's bonnet is labelled as ignored."""
     camera = Camera(
-        height=rng.uniform(1.15, 1.3),
+        height=rng.uniform(1.3, 1.6),
         focal_length=rng.uniform(0.9, 1.05),
         horizon=rng.uniform(0.4, 0.45),
         center=rng.uniform(0.42, 0.58),
         x=rng.uniform(0.0, 1.8),
     )
-    rendering = render(scene, camera, size, haze=0.75, shadow=0.35, bonnet=True)
+    rendering = render(scene, camera, size, haze=0.55, shadow=0.35, bonnet=True)
     return looks.photograph(rendering, rng), rendering.label
 
 
 def _dashboard_camera(rng: np.random.Generator) -> Camera:
     return Camera(
-        height=rng.uniform(1.2, 1.4),
+        height=rng.uniform(1.3, 1.6),
         focal_length=rng.uniform(0.75, 0.85),
         horizon=rng.uniform(0.44, 0.5),
         center=rng.uniform(0.45, 0.55),
@@ -164,5 +163,5 @@ def day_drive(scene: Scene, size: tuple[int, int], rng: np.random.Generator):
 
 def night_drive(scene: Scene, size: tuple[int, int], rng: np.random.Generator):
     """An image as in Dark Zurich by night; drawn anew, the camera stands elsewhere than by day."""
-    rendering = render(scene, _dashboard_camera(rng), size, haze=0.0, shadow=0.2)
+    rendering = render(scene, _dashboard_camera(rng), size, haze=0.0, shadow=0.2, lamps=True)
     return looks.night(rendering, rng), rendering.label
