@@ -14,7 +14,7 @@ Keys of Detectron2 that are used with their own meaning:
     INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
                           a source crop in which one class fills more than this share is redrawn
     SOLVER.IMS_PER_BATCH  source images per iteration, over all processes
-    SOLVER.AMP.ENABLED    run the networks under bfloat16 autocast (CPU and CUDA)
+    SOLVER.AMP.ENABLED    run the networks under bfloat16 autocast, in evaluation too (CPU and CUDA)
     VIS_PERIOD            iterations between two pictures of the training batch (0: none)
 """
 

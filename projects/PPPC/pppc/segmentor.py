@@ -34,7 +34,15 @@ class NetworkOutput(NamedTuple):
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone, decoder and, where the contrast is used, the probabilistic head."""
+    """Backbone, decoder and, where the contrast is used, the probabilistic head.
+
+    Args:
+        backbone: images to features.
+        sem_seg_head: features to class scores.
+        probabilistic_head: features to Gaussians, or None.
+        pixel_mean, pixel_std: of the images' channels, in [0, 255].
+        mixed_precision: run under bfloat16 autocast.
+    """
 
     def __init__(
         self,
@@ -43,8 +51,10 @@ class SegmentationNetwork(nn.Module):
         probabilistic_head: StageProbabilisticHead | None,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
+        mixed_precision: bool = False,
     ):
         super().__init__()
+        self.mixed_precision = mixed_precision
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.probabilistic_head = probabilistic_head
@@ -59,9 +69,11 @@ class SegmentationNetwork(nn.Module):
             logits: run the decoder.
             embedding: run the probabilistic head.
         """
-        features = self.backbone((image - self.pixel_mean) / self.pixel_std)
-        mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
-        return NetworkOutput(self.sem_seg_head(features) if logits else None, mean, log_var)
+        image = (image - self.pixel_mean) / self.pixel_std
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            features = self.backbone(image)
+            mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
+            return NetworkOutput(self.sem_seg_head(features) if logits else None, mean, log_var)
 
 
 def pixel_cross_entropy(
@@ -168,6 +180,7 @@ class PPPCSegmentor(nn.Module):
             head,
             cfg.MODEL.PIXEL_MEAN,
             cfg.MODEL.PIXEL_STD,
+            cfg.SOLVER.AMP.ENABLED,
         )
         return {
             "student": student,

@@ -127,8 +127,7 @@ class AdaptationLoop(SimpleTrainer):
     @torch.no_grad()
     def teacher_pseudo_label(self, image: Tensor) -> PseudoLabel:
         """The teacher's labels of ``(N, 3, H, W)`` images."""
-        with self.autocast():
-            logits = self.segmentor.teacher(image, embedding=False).logits
+        logits = self.segmentor.teacher(image, embedding=False).logits
         return pseudo_label(
             upsampled_probabilities(logits, image.shape[-2:]),
             self.cfg.PPPC.SELF_TRAINING.THRESHOLD,
@@ -188,18 +187,9 @@ class AdaptationLoop(SimpleTrainer):
         """
         wait = comm.get_world_size() > 1 and not last
         with self.model.no_sync() if wait else nullcontext():
-            with self.autocast():
-                losses = self.model(
-                    batch, segmentation=segmentation, contrast_scale=contrast_scale
-                )
+            losses = self.model(batch, segmentation=segmentation, contrast_scale=contrast_scale)
             sum(losses.values()).backward()
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
-
-    def autocast(self) -> torch.autocast:
-        """Where the networks run in bfloat16, if the configuration says so."""
-        return torch.autocast(
-            self.segmentor.device.type, torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
-        )
 
 
 class Trainer(DefaultTrainer):
