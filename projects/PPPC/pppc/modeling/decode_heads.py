@@ -217,7 +217,7 @@ class SeparableDeepLabV3PlusHead(nn.Module):
     ):
         """
         Args:
-            input_shape: channels and stride of two stages; the finer one gives the low-level features.
+            input_shape: channels and stride of two stages, low-level (fine) and high-level.
             num_classes: C.
             channels: of the branches and the fused features.
             low_level_channels: to which the finer stage is reduced.
@@ -234,10 +234,11 @@ class SeparableDeepLabV3PlusHead(nn.Module):
         self.low_level_feature, self.high_level_feature = sorted(
             input_shape, key=lambda name: (input_shape[name].stride, input_shape[name].channels)
         )
-        self.aspp = _SeparableASPP(
-            input_shape[self.high_level_feature].channels, channels, dilations, norm, pool=True
+        low_level, high_level = (
+            input_shape[name].channels for name in (self.low_level_feature, self.high_level_feature)
         )
-        self.low_level = _conv(input_shape[self.low_level_feature].channels, low_level_channels, 1, norm)
+        self.aspp = _SeparableASPP(high_level, channels, dilations, norm, pool=True)
+        self.low_level = _conv(low_level, low_level_channels, 1, norm)
         self.fuse = nn.Sequential(
             _separable_conv(channels + low_level_channels, channels, norm, dilation=1),
             _separable_conv(channels, channels, norm, dilation=1),

@@ -1,6 +1,7 @@
 """timm's encoders as Detectron2 backbones, and the SegFormer encoders MiT-B0 to B5 as timm models.
 
-Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k: ``(N, C_k, H/s_k, W/s_k)``.
+Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
+``(N, C_k, H/s_k, W/s_k)``.
 """
 
 from __future__ import annotations

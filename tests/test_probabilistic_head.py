@@ -1,0 +1,120 @@
+"""The Gaussian embedding against numbers of the published head, and its limits.
+
+golden/proj_head.npz and golden/uncertainty_head.npz hold weights, inputs and outputs of the
+published head, run once on CPU with random weights.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from torch import Tensor
+
+from pppc.modeling.probabilistic_head import ProbabilisticHead, StageProbabilisticHead
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
+BRANCH_KEYS = ["fc1", "fc2", "gamma", "beta", "bn1.weight", "bn1.bias"] + [
+    f"{norm}.{statistic}"
+    for norm in ("bn1", "bn2")
+    for statistic in ("running_mean", "running_var", "num_batches_tracked")
+]
+
+
+def _golden(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def _branch_state(published: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    return {key: published[prefix + key.replace(".", "_")] for key in BRANCH_KEYS}
+
+
+@pytest.fixture
+def published() -> dict[str, Tensor]:
+    return _golden("proj_head")
+
+
+@pytest.fixture
+def head(published: dict[str, Tensor]) -> ProbabilisticHead:
+    """Of the published weights: two convolutions for the mean, 32 to 32 to 16 channels."""
+    state = {
+        f"log_variance.{key}": value
+        for key, value in _branch_state(published, "uncertain_head_").items()
+    }
+    for key, value in published.items():
+        if key.startswith("convs_"):
+            _, conv, layer, name = key.split("_", 3)
+            state[f"mean.{3 * int(conv) + int(layer)}.{name}"] = value
+    head = ProbabilisticHead(32, 16)
+    head.load_state_dict(state, strict=True)
+    return head
+
+
+def test_published_outputs_in_training_then_evaluation(
+    head: ProbabilisticHead, published: dict[str, Tensor]
+) -> None:
+    mean, log_var = head(published["x"])
+    torch.testing.assert_close(mean, published["mu_train"], **TOLERANCE)
+    torch.testing.assert_close(log_var, published["sigma_train"], **TOLERANCE)
+    head.eval()  # on the running statistics of that one training pass
+    mean, log_var = head(published["x"])
+    torch.testing.assert_close(mean, published["mu_eval_after_one_train_step"], **TOLERANCE)
+    torch.testing.assert_close(log_var, published["sigma_eval_after_one_train_step"], **TOLERANCE)
+
+
+def test_published_log_variance_and_its_running_statistics() -> None:
+    published = _golden("uncertainty_head")
+    branch = ProbabilisticHead(32, 16).log_variance
+    branch.load_state_dict(_branch_state(published), strict=True)
+    branch.eval()
+    torch.testing.assert_close(branch(published["x"]), published["out_eval"], **TOLERANCE)
+    branch.train()
+    torch.testing.assert_close(branch(published["x"]), published["out_train"], **TOLERANCE)
+    for norm in ("bn1", "bn2"):
+        for statistic in ("running_mean", "running_var"):
+            ours = getattr(getattr(branch, norm), statistic)
+            torch.testing.assert_close(ours, published[f"after_{norm}_{statistic}"], **TOLERANCE)
+
+
+def test_autocast_changes_nothing(head: ProbabilisticHead, published: dict[str, Tensor]) -> None:
+    head.eval()
+    expected = head(published["x"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = head(published["x"])
+    for output, wanted in zip(outputs, expected):
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1e3])
+def test_limits_and_finite_gradients(
+    head: ProbabilisticHead, published: dict[str, Tensor], gamma: float
+) -> None:
+    torch.nn.init.constant_(head.log_variance.gamma, gamma)
+    mean, log_var = head(published["x"])
+    assert log_var.min() >= 0.99e-6 and log_var.max() <= 1
+    assert mean.min() >= 0
+    torch.testing.assert_close(mean.norm(dim=1), torch.ones(2, 5, 7))
+    (mean[:, 0].sum() + log_var.sum()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+def test_stages_are_concatenated_at_the_finest_size() -> None:
+    shapes = {
+        "coarse": ShapeSpec(channels=3, stride=8),
+        "fine": ShapeSpec(channels=5, stride=4),
+    }
+    head = StageProbabilisticHead(shapes, dim=4, mid_channels=6).eval()
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.randn(2, 5, 6, 10, generator=generator)
+    coarse = torch.randn(2, 3, 1, 1, generator=generator)  # one value: resized, it is constant
+    plain = ProbabilisticHead(8, 4, mid_channels=6).eval()
+    plain.load_state_dict(head.state_dict())
+    mean, log_var = head({"coarse": coarse.expand(-1, -1, 3, 5), "fine": fine, "other": None})
+    expected_mean, expected_log_var = plain(torch.cat([fine, coarse.expand(-1, -1, 6, 10)], dim=1))
+    torch.testing.assert_close(mean, expected_mean)
+    torch.testing.assert_close(log_var, expected_log_var)
