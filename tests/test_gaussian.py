@@ -1,0 +1,83 @@
+"""Scores between Gaussians and their products."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pppc.gaussian import mutual_likelihood_score, product_of_gaussians
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def random_gaussians(count, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = [torch.randn(count, dim, generator=generator) for _ in range(2)]
+    return [tensor.double().requires_grad_() for tensor in draw]
+
+
+def score_by_definition(mean_a, log_var_a, mean_b, log_var_b):
+    distance = F.normalize(mean_a, dim=1)[:, None] - F.normalize(mean_b, dim=1)[None]
+    total = log_var_a.exp()[:, None] + log_var_b.exp()[None]
+    return -0.5 * (distance**2 / total + total.log()).mean(-1)
+
+
+def test_score_of_published_code():
+    golden = np.load(GOLDEN / "scores.npz")
+    inputs = ("mu_pix", "logvar_pix", "mu_proto", "logvar_proto")
+    score = mutual_likelihood_score(*(torch.from_numpy(golden[name]) for name in inputs))
+    np.testing.assert_allclose(score, golden["elk"], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_all_inputs_are_those_of_the_definition():
+    inputs = random_gaussians(7, 5, seed=0) + random_gaussians(3, 5, seed=1)
+    weight = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
+    expected = torch.autograd.grad((weight * score_by_definition(*inputs)).sum(), inputs)
+    actual = torch.autograd.grad((weight * mutual_likelihood_score(*inputs)).sum(), inputs)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_score_is_highest_between_equal_means():
+    mean, log_var = (tensor.detach() for tensor in random_gaussians(6, 8, seed=3))
+    score = mutual_likelihood_score(mean, log_var[:1].expand(6, 8), mean, log_var[:1].expand(6, 8))
+    assert score.argmax(dim=1).tolist() == list(range(6))
+
+
+def test_uncertain_pixels_are_pulled_less():
+    mean, prototype = torch.eye(2)[:1].repeat(3, 1).requires_grad_(), torch.eye(2)[1:]
+    log_var = torch.tensor([[0.0], [1.0], [4.0]]).expand(3, 2)
+    score = mutual_likelihood_score(mean, log_var, prototype, torch.zeros(1, 2))
+    (gradient,) = torch.autograd.grad(score.sum(), mean)
+    pulls = gradient.norm(dim=1)
+    # The pull goes with 1 / (sum of the variances).
+    torch.testing.assert_close(pulls[0] / pulls[1], torch.tensor((1 + math.e) / 2))
+    torch.testing.assert_close(pulls[0] / pulls[2], torch.tensor((1 + math.e**4) / 2))
+
+
+def test_product_of_two_gaussians_by_hand():
+    mean, log_var = product_of_gaussians(
+        torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [2.0]]).log()
+    )
+    torch.testing.assert_close(mean, torch.tensor([2.0]))  # (1 / 1 + 4 / 2) / (1 + 1 / 2)
+    torch.testing.assert_close(log_var.exp(), torch.tensor([2 / 3]))
+
+
+def test_product_in_any_order_and_grouping_is_the_same():
+    mean, log_var = (tensor.detach() for tensor in random_gaussians(9, 4, seed=4))
+    together = product_of_gaussians(mean, log_var)
+    one_by_one = mean[8], log_var[8]
+    for index in reversed(range(8)):
+        pair = [torch.stack(two) for two in zip(one_by_one, (mean[index], log_var[index]))]
+        one_by_one = product_of_gaussians(*pair)
+    other_axis = product_of_gaussians(mean.T, log_var.T, dim=1)
+    for product in (one_by_one, other_axis):
+        torch.testing.assert_close(product, together, check_dtype=False, rtol=1e-5, atol=1e-5)
+
+
+def test_product_stays_finite_where_precisions_overflow():
+    mean, log_var = product_of_gaussians(torch.tensor([[1.0], [3.0]]), torch.full((2, 1), -200.0))
+    torch.testing.assert_close(mean, torch.tensor([2.0]))
+    torch.testing.assert_close(log_var, torch.tensor([-200 - math.log(2)]))
