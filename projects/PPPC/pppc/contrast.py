@@ -1,7 +1,6 @@
 """The contrast between pixels and class prototypes.
 
-Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions, N
-labelled positions.
+Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -13,21 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .gaussian import mutual_likelihood_score
+from .labelled_pixels import labelled_pixels
 
-__all__ = ["PrototypeContrast", "contrast_schedule", "resize_labels"]
-
-
-def resize_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels ``(B, H, W)`` at the nearest pixel of a grid of ``size`` (h, w): ``(B, h, w)``."""
-    # float32 holds every integer of a label exactly; nearest needs a floating type.
-    return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
+__all__ = ["PrototypeContrast", "contrast_schedule"]
 
 
 def contrast_schedule(iteration: int, max_iter: int, start_iter: int, multiplier: float) -> float:
-    """Weight of the contrast at an iteration (the published ramp-down).
+    """Weight of the contrast at an iteration, counted from 0 (the published ramp-down).
 
-    ``exp(multiplier * ((t + 1) / max_iter)^2)`` from ``start_iter`` on, and 0 before it and at the
-    last iteration; a multiplier of 0 keeps 1 from ``start_iter`` to the end.
+    ``exp(multiplier * ((iteration + 1) / max_iter)^2)`` from ``start_iter`` on, 0 before it and at
+    the last iteration. A multiplier of 0 means no ramp: 1 from ``start_iter`` to the end.
     """
     if iteration < start_iter:
         return 0.0
@@ -62,37 +56,35 @@ class PrototypeContrast(nn.Module):
         prototypes_log_var: Tensor,
         seen: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The two losses (paper, equations 10 and 11), before the schedule's weight.
+        """The two losses of arXiv 2409.18543, before the schedule's weight.
 
         Args:
             mean, log_var: ``(B, D, h, w)`` of the pixels.
             label: ``(B, H, W)`` train IDs or the ignore label, resized to the nearest.
-            prototypes_mean, prototypes_log_var: ``(C, D)``, without gradient.
+            prototypes_mean, prototypes_log_var: ``(C, D)``; they get no gradient.
             seen: ``(C,)`` bool, the classes that have a prototype; None: all. The others leave the
                 softmax, and pixels labelled with one are dropped.
 
         Returns:
-            "loss_contrast": cross-entropy of the scores over the prototypes, the mean over the
-            classes present of the mean over their pixels; "loss_kl": weighted sum over pixels and
-            dimensions. Both are 0, with a zero gradient, where nothing is labelled.
+            "loss_contrast": cross-entropy of the scores over the prototypes, averaged over the
+            pixels of each class, then over the classes present. "loss_kl": ``kl_weight`` times
+            the divergence, summed (not averaged) over pixels and dimensions, as published. Both
+            are 0 with a zero gradient where nothing is labelled.
         """
-        num_classes = len(prototypes_mean)
-        label = resize_labels(label, mean.shape[-2:]).flatten()
         if seen is None:
-            seen = torch.ones(num_classes, dtype=torch.bool, device=label.device)
-        in_space = (label != self.ignore_label) & (label < num_classes)
-        used = in_space & seen[label.where(in_space, 0)]
-        label = label[used]
-        mean = mean.movedim(1, -1).flatten(0, 2)[used].float()
-        log_var = log_var.movedim(1, -1).flatten(0, 2)[used].float()
+            seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
+        pixels = labelled_pixels(mean, log_var, label, seen, self.ignore_label)
 
         scores = mutual_likelihood_score(
-            mean, log_var, prototypes_mean.detach(), prototypes_log_var.detach()
+            pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach()
         )
         logits = (scores / self.temperature).masked_fill(~seen, -torch.inf)
-        pixels = torch.bincount(label, minlength=num_classes)
-        present = (pixels > 0).sum().clamp(min=1)
-        weight = 1 / (present * pixels[label])
-        contrast = (weight * F.cross_entropy(logits, label, reduction="none")).sum()
-        divergence = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum()
-        return {"loss_contrast": contrast, "loss_kl": self.kl_weight * divergence}
+        counts = torch.bincount(pixels.label, minlength=len(seen))
+        # Every class weighs the same, however many pixels it has.
+        weight = 1 / ((counts > 0).sum() * counts[pixels.label])
+        cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
+        divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
+        return {
+            "loss_contrast": (weight * cross_entropy).sum(),
+            "loss_kl": self.kl_weight * divergence.sum(),
+        }

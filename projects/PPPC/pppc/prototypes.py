@@ -10,7 +10,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from .contrast import resize_labels
+from .labelled_pixels import labelled_pixels
 
 __all__ = ["GaussianPrototypes"]
 
@@ -19,12 +19,13 @@ VARIANCES = ("product", "count_normalised")
 
 
 class GaussianPrototypes(nn.Module):
-    """A Gaussian per class: the product of its pixels' Gaussians (paper, section 3.3).
+    """A Gaussian per class: the product of its pixels' Gaussians (arXiv 2409.18543, PRCL).
 
-    With the precision ``exp(-s)`` of a pixel of log-variance ``s``, a batch's class has the sums
-    ``precision = sum exp(-s)``, ``weighted_mean = sum exp(-s) mu`` and the count N over all
-    processes; its mean is ``weighted_mean / precision``, its variance ``1 / precision``
-    ("product") or ``N / precision`` ("count_normalised").
+    A pixel of log-variance ``s`` has the precision ``exp(-s)``. A batch gives each class the sums
+    ``precision = sum exp(-s)`` and ``weighted_mean = sum exp(-s) mean`` over its N pixels in all
+    processes; the class's mean is then ``weighted_mean / precision``, its variance
+    ``1 / precision`` ("product") or ``N / precision`` ("count_normalised"), which does not shrink
+    as pixels are added.
 
     The paper's own file for this was never published; the rules are reconstructions.
 
@@ -40,7 +41,8 @@ class GaussianPrototypes(nn.Module):
         ignore_label: label of pixels that take no part.
 
     Attributes:
-        mean, log_var: ``(C, D)`` float32; 0 for a class not seen yet.
+        mean: ``(C, D)`` float32, not normalised; 0 for a class not seen yet.
+        log_var: ``(C, D)`` float32; 0 for a class not seen yet.
         num_updates: ``(C,)`` int64, the batches that showed the class.
 
     Raises:
@@ -51,7 +53,6 @@ class GaussianPrototypes(nn.Module):
         self,
         num_classes: int,
         dim: int,
-        *,
         update_rule: str,
         variance: str,
         momentum: float,
@@ -74,8 +75,9 @@ class GaussianPrototypes(nn.Module):
         self.register_buffer("log_var", torch.zeros(num_classes, dim))
         self.register_buffer("num_updates", torch.zeros(num_classes, dtype=torch.int64))
         if update_rule == "posterior":
-            # Precision, weighted mean and, in the last column, the count: what is exact to add.
-            self.register_buffer("sums", torch.zeros(num_classes, 2 * dim + 1))
+            # As _batch_sums returns them; float64, since small batches are added to large sums.
+            sums = torch.zeros(num_classes, 2 * dim + 1, dtype=torch.float64)
+            self.register_buffer("sums", sums)
 
     @property
     def seen(self) -> Tensor:
@@ -90,35 +92,34 @@ class GaussianPrototypes(nn.Module):
             mean, log_var: ``(B, D, h, w)``.
             label: ``(B, H, W)`` train IDs or the ignore label, resized to the nearest.
         """
-        sums = self._batch_sums(mean.float(), log_var.float(), label)
+        sums = self._batch_sums(mean, log_var, label)
         if comm.get_world_size() > 1:
             dist.all_reduce(sums)
         present = sums[:, -1] > 0
         if self.update_rule == "posterior":
             self.sums[present] = self.forgetting * self.sums[present] + sums[present]
             sums = self.sums
-        batch_mean, batch_log_var = self._gaussian(sums[present])
+        new_mean, new_log_var = self._gaussian(sums[present])
         self.num_updates += present
         if self.update_rule == "ema":
             keep = (1 - 1 / self.num_updates[present]).clamp(max=self.momentum)[:, None]
-            batch_mean = keep * self.mean[present] + (1 - keep) * batch_mean
-            batch_var = keep * self.log_var[present].exp() + (1 - keep) * batch_log_var.exp()
-            batch_log_var = batch_var.log()
-        self.mean[present] = batch_mean
-        self.log_var[present] = batch_log_var
+            new_mean = keep * self.mean[present] + (1 - keep) * new_mean
+            new_var = keep * self.log_var[present].exp() + (1 - keep) * new_log_var.exp()
+            new_log_var = new_var.log()
+        self.mean[present] = new_mean.float()
+        self.log_var[present] = new_log_var.float()
 
     def _batch_sums(self, mean: Tensor, log_var: Tensor, label: Tensor) -> Tensor:
-        """Precision, weighted mean and count of each class, ``(C, 2 D + 1)``."""
-        num_classes, _ = self.mean.shape
-        label = resize_labels(label, mean.shape[-2:]).flatten()
-        used = (label != self.ignore_label) & (label < num_classes)
-        mean = mean.movedim(1, -1).flatten(0, 2)[used]
-        precision = (-log_var).exp().movedim(1, -1).flatten(0, 2)[used]
-        per_pixel = torch.cat(
-            [precision, precision * mean, torch.ones_like(precision[:, :1])], dim=1
-        )
-        sums = per_pixel.new_zeros(num_classes, per_pixel.shape[1])
-        return sums.index_add_(0, label[used], per_pixel)
+        """Precision, weighted mean and count of each class in one tensor, ``(C, 2 D + 1)``."""
+        num_classes, dim = self.mean.shape
+        every_class = torch.ones_like(self.seen)
+        pixels = labelled_pixels(mean, log_var, label, every_class, self.ignore_label)
+        precision = (-pixels.log_var).exp()
+        sums = precision.new_zeros(num_classes, 2 * dim + 1)
+        sums[:, :dim].index_add_(0, pixels.label, precision)
+        sums[:, dim:-1].index_add_(0, pixels.label, precision * pixels.mean)
+        sums[:, -1] = torch.bincount(pixels.label, minlength=num_classes)
+        return sums
 
     def _gaussian(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance ``(K, D)`` of the sums ``(K, 2 D + 1)`` of K classes."""

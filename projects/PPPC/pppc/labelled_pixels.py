@@ -1,0 +1,49 @@
+"""Pixels of an embedding with the class that each is labelled with.
+
+Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions, N
+labelled positions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["LabelledPixels", "labelled_pixels", "resize_labels"]
+
+
+class LabelledPixels(NamedTuple):
+    """The Gaussians of labelled positions, and their classes."""
+
+    mean: Tensor  # (N, D) float32
+    log_var: Tensor  # (N, D) float32
+    label: Tensor  # (N,) int64, in [0, C)
+
+
+def resize_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels ``(B, H, W)`` at the nearest pixel of a grid of ``size`` (h, w): ``(B, h, w)``."""
+    # Interpolation needs a floating type; float32 holds the integers of a label exactly.
+    return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+
+def labelled_pixels(
+    mean: Tensor, log_var: Tensor, label: Tensor, classes: Tensor, ignore_label: int
+) -> LabelledPixels:
+    """Select the positions that are labelled with one of ``classes``.
+
+    Args:
+        mean, log_var: ``(B, D, h, w)``.
+        label: ``(B, H, W)`` train IDs, resized to (h, w) by taking the nearest.
+        classes: ``(C,)`` bool, the classes that take part. Labels outside [0, C) do not.
+        ignore_label: label of pixels that do not take part.
+    """
+    label = resize_labels(label, mean.shape[-2:])
+    labelled = (label != ignore_label) & (label >= 0) & (label < len(classes))
+    selected = labelled & classes[label.where(labelled, 0)]
+    return LabelledPixels(
+        mean.movedim(1, -1)[selected].float(),
+        log_var.movedim(1, -1)[selected].float(),
+        label[selected],
+    )
