@@ -24,6 +24,11 @@ __all__ = [
     "upsampled_probabilities",
 ]
 
+# The published day and night fusion: where the day is more probable than DAY_CONFIDENCE, its share
+# is TRUSTED_SHARE, otherwise the night's is.
+DAY_CONFIDENCE = 0.4
+TRUSTED_SHARE = 0.8
+
 
 def teacher_momentum(iteration: int, momentum: float) -> float:
     """The teacher's share in its update: the plain average of all students, then ``momentum``.
@@ -35,15 +40,15 @@ def teacher_momentum(iteration: int, momentum: float) -> float:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, parameters only, in place.
+    """teacher <- momentum * teacher + (1 - momentum) * student, in place.
 
-    Buffers are copied. The published code leaves the teacher's running statistics as they were
-    first; it never uses them, as its teacher normalises by the batch, but whoever evaluates the
-    teacher does.
+    That is for the parameters; buffers are copied. The published code never updates the teacher's
+    BatchNorm running statistics: its teacher normalises by the batch and does not need them, but
+    in evaluation mode it would normalise by statistics of other weights.
     """
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
-    for ours, theirs in zip(teacher.buffers(), student.buffers()):
-        ours.copy_(theirs)
+    for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
+        of_teacher.copy_(of_student)
 
 
 class PseudoLabel(NamedTuple):
@@ -51,7 +56,7 @@ class PseudoLabel(NamedTuple):
 
     label: Tensor  # (N, H, W) int64, the most probable class
     confidence: Tensor  # (N, H, W) float32, its probability
-    weight: Tensor  # scalar: the share of confident pixels in the batches of all processes
+    weight: Tensor  # () float32, the share of confident pixels in the batches of all processes
 
 
 def upsampled_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -61,25 +66,26 @@ def upsampled_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pseudo_label(probabilities: Tensor, threshold: float) -> PseudoLabel:
-    """The most probable classes, and how many of them are trusted (DACS, equation 4).
+    """The most probable classes, and how many of them are trusted (DACS, arXiv 2007.08702).
 
     Args:
         probabilities: ``(N, C, H, W)``.
-        threshold: from which probability a pixel counts as confident.
+        threshold: the probability from which on a pixel counts as confident.
     """
     confidence, label = probabilities.max(dim=1)
-    weight = (confidence >= threshold).float().mean()
+    confident = confidence >= threshold
+    counts = torch.stack([confident.sum(), torch.ones_like(confident).sum()])
     if comm.get_world_size() > 1:
-        dist.all_reduce(weight)
-        weight /= comm.get_world_size()
-    return PseudoLabel(label, confidence, weight)
+        dist.all_reduce(counts)
+    return PseudoLabel(label, confidence, counts[0] / counts[1])
 
 
 def pixel_weights(pseudo: PseudoLabel, ignore_top: int, ignore_bottom: int) -> Tensor:
     """The batch's weight at every pixel, 0 on the first and last rows: ``(N, H, W)`` float32."""
-    weight = pseudo.weight.expand(pseudo.label.shape).clone()
+    weight = pseudo.weight.repeat(pseudo.label.shape)
+    height = weight.shape[1]
     weight[:, :ignore_top] = 0
-    weight[:, weight.shape[1] - ignore_bottom :] = 0
+    weight[:, max(height - ignore_bottom, 0) :] = 0
     return weight
 
 
@@ -97,11 +103,14 @@ def fuse_day_night(
         class_weights: ``(C,)`` factors of the fused probabilities.
 
     Returns:
-        ``(N, C, H, W)``: for static classes 0.8 day + 0.2 night where the day is at least
-        moderately sure (above 0.4), else 0.2 day + 0.8 night; for the others the night's.
+        ``(N, C, H, W)``: for a static class 0.8 day + 0.2 night where the day's probability is
+        above 0.4, else 0.2 day + 0.8 night; for the others the night's. Times the class weights,
+        not normalised again.
     """
-    share = torch.zeros_like(night)
     static = list(static_classes)
-    share[:, static] = torch.where(day[:, static] > 0.4, 0.8, 0.2).to(share.dtype)
-    fused = share * day + (1 - share) * night
-    return fused if class_weights is None else fused * class_weights.view(1, -1, 1, 1)
+    day_share = torch.zeros_like(night)
+    day_share[:, static] = torch.where(
+        day[:, static] > DAY_CONFIDENCE, TRUSTED_SHARE, 1 - TRUSTED_SHARE
+    ).to(night.dtype)
+    fused = day_share * day + (1 - day_share) * night
+    return fused if class_weights is None else fused * class_weights.view(-1, 1, 1)

@@ -1,0 +1,44 @@
+"""Statistics of a batch that is spread over processes equal those of the whole batch."""
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pppc.prototypes import GaussianPrototypes
+from pppc.teacher import pseudo_label
+
+
+def whole_batch():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_var = torch.randn(2, 3, 4, 6, 6, generator=generator)
+    label = torch.randint(3, (3, 6, 6), generator=generator)
+    label[0] = 2  # the first process sees one class only
+    probabilities = torch.randn(3, 5, 6, 6, generator=generator).softmax(dim=1)
+    return mean, log_var, label, probabilities
+
+
+def statistics(mean, log_var, label, probabilities):
+    prototypes = GaussianPrototypes(5, 4, "ema", "count_normalised", momentum=0.9, forgetting=1.0)
+    for _ in range(2):
+        prototypes.update(mean, log_var, label)
+    weight = pseudo_label(probabilities, threshold=0.5).weight
+    return {**prototypes.state_dict(), "weight": weight}
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)  # threads do not survive a fork
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    share = slice(0, 1) if rank == 0 else slice(1, 3)  # of unequal sizes
+    torch.save(statistics(*(part[share] for part in whole_batch())), f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    # Spawned processes would spend 20 times as long on importing.
+    mp.start_processes(process, (str(tmp_path),), nprocs=2, start_method="fork")
+    expected = statistics(*whole_batch())
+    assert 0 < expected["weight"] < 1
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pth"), expected)
