@@ -10,85 +10,100 @@ from torch import Tensor
 
 __all__ = ["choose_crop", "class_ambiguity_weights", "crop_score", "standardized_ambiguity"]
 
-# Standardised ambiguities times this lie as far apart as the published snapshot of class weights.
+# Standard scores times this lie as far apart as the one snapshot of class ambiguities in the
+# published code, for which its temperature of 0.01 was chosen.
 STANDARD_SPREAD = 0.03
 
 
 def class_ambiguity_weights(log_var: Tensor, temperature: float, top_k: int) -> Tensor:
-    """How much a pixel of each class counts (paper, section 3.4).
+    """How much a pixel of each class counts (arXiv 2409.18543).
 
     Args:
-        log_var: ``(C, D)`` of the prototypes.
+        log_var: ``(C, D)`` of the prototypes. Classes at minus infinity take no part.
         temperature: of the softmax over the classes' means.
-        top_k: the classes that count, the most ambiguous ones.
+        top_k: the number of classes that count, the most ambiguous ones.
 
     Returns:
-        ``(C,)``, 0 outside the top k.
+        ``(C,)`` float32, 0 outside the top k; all 0 where no class takes part.
     """
-    weights = torch.softmax(log_var.float().mean(dim=1) / temperature, dim=0)
+    ambiguity = log_var.float().mean(dim=1)
+    # Of minus infinities alone the softmax is not a number.
+    weights = torch.softmax(ambiguity / temperature, dim=0).masked_fill(ambiguity.isneginf(), 0)
     top = weights.topk(min(top_k, len(weights)))
     return torch.zeros_like(weights).scatter_(0, top.indices, top.values)
 
 
 def standardized_ambiguity(log_var: Tensor, seen: Tensor) -> Tensor:
-    """Mean log-variances of the classes seen, standardised, so that their scale does not matter.
+    """Mean log-variance of each class, standardised over the classes seen.
+
+    Prototypes' variances differ in scale from one update rule to another and shrink in training;
+    the published softmax then gives all weight to one class, or the same to all.
 
     Args:
         log_var: ``(C, D)`` of the prototypes.
-        seen: ``(C,)`` bool.
+        seen: ``(C,)`` bool, the classes that have a prototype.
 
     Returns:
-        ``(C, 1)``, to be weighed by :func:`class_ambiguity_weights`: minus infinity for classes
-        not seen, all 0 where fewer than two are.
+        ``(C, 1)`` to pass to :func:`class_ambiguity_weights`; minus infinity for classes not seen,
+        and for all where fewer than two are, since nothing tells them apart.
     """
-    ambiguity = log_var.float().mean(dim=1)
+    ambiguity = log_var.float().mean(dim=1, keepdim=True)
     if seen.sum() < 2:
-        return torch.zeros_like(ambiguity)[:, None]
-    mean, std = ambiguity[seen].mean(), ambiguity[seen].std().clamp(min=1e-12)
-    standard = STANDARD_SPREAD * (ambiguity - mean) / std
-    return standard.masked_fill(~seen, -torch.inf)[:, None]
+        return torch.full_like(ambiguity, -torch.inf)
+    std, mean = torch.std_mean(ambiguity[seen])
+    standard_score = (ambiguity - mean) / std.clamp(min=1e-12)
+    return (STANDARD_SPREAD * standard_score).masked_fill(~seen[:, None], -torch.inf)
 
 
 def crop_score(label: Tensor, weights: Tensor) -> float:
     """Sum of the pixels' weights; labels outside the classes count nothing.
 
     Args:
-        label: ``(h, w)`` int64.
+        label: ``(h, w)`` of an integer type.
         weights: ``(C,)``.
     """
-    in_space = (label >= 0) & (label < len(weights))
-    counts = torch.bincount(label[in_space].flatten(), minlength=len(weights))
+    in_space = label[(label >= 0) & (label < len(weights))]
+    counts = torch.bincount(in_space, minlength=len(weights))
     return float((weights * counts).sum())
 
 
 def choose_crop(
     label: Tensor,
-    weights: Tensor,
+    weights: Tensor | None,
     crop_size: tuple[int, int],
     num_candidates: int,
     generator: torch.Generator,
 ) -> tuple[int, int]:
-    """The top left corner of the most ambiguous of some random boxes; the first of equals.
+    """The (top, left) corner of the most ambiguous of some random boxes, the first of equals.
+
+    With weights of 0, or one candidate, that is a uniformly random crop.
 
     Args:
         label: ``(H, W)`` pseudo-label.
-        weights: ``(C,)`` of the classes.
+        weights: ``(C,)`` of the classes; not needed for one candidate.
         crop_size: (height, width), pixels.
         num_candidates: how many boxes to draw.
-        generator: of the boxes.
+        generator: of the boxes, on the CPU.
 
     Raises:
         ValueError: the crop is larger than the label.
     """
-    spare = [label.shape[i] - crop_size[i] for i in range(2)]
+    height, width = crop_size
+    spare = (label.shape[0] - height, label.shape[1] - width)
     if min(spare) < 0:
-        raise ValueError(f"a crop of {crop_size} does not fit in an image of {tuple(label.shape)}")
-    boxes = [
-        tuple(int(torch.randint(s + 1, (), generator=generator)) for s in spare)
+        raise ValueError(
+            f"a crop of {height}x{width} (INPUT.CROP.SIZE) does not fit in a target image of "
+            f"{label.shape[0]}x{label.shape[1]}: make it smaller, or INPUT.TARGET.MIN_SIZE larger"
+        )
+    corners = [
+        tuple(int(torch.randint(offset + 1, (), generator=generator)) for offset in spare)
         for _ in range(num_candidates)
     ]
     if num_candidates == 1:
-        return boxes[0]
-    height, width = crop_size
-    scores = [crop_score(label[y : y + height, x : x + width], weights) for y, x in boxes]
-    return boxes[scores.index(max(scores))]
+        return corners[0]
+    return max(
+        corners,
+        key=lambda corner: crop_score(
+            label[corner[0] : corner[0] + height, corner[1] : corner[1] + width], weights
+        ),
+    )
