@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -17,7 +19,7 @@ def run_tool(*command: str, **environment: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 

@@ -1,0 +1,72 @@
+"""The configurations: their contrast acts, and they can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from pppc import add_pppc_config
+from pppc.contrast import contrast_schedule
+from pppc.structures import PixelBatch
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def load(name: str, *opts: object):
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    return cfg
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_configuration_merges(name):
+    load(name)
+
+
+@pytest.mark.parametrize("pair", ["demo_gta_to_cityscapes", "camvid_day_to_dusk"])
+def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
+    cfg = load(f"{pair}_pppc")
+    contrast, max_iter = cfg.PPPC.CONTRAST, cfg.SOLVER.MAX_ITER
+    scales = [
+        contrast.LOSS_WEIGHT
+        * contrast_schedule(t, max_iter, contrast.START_ITER, contrast.RAMP_MULTIPLIER)
+        for t in range(max_iter)
+    ]
+    assert sum(scale > 0 for scale in scales) >= max_iter / 2
+
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    label = torch.randint(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (2, 8, 8))
+    label = label.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), label)
+    with torch.no_grad():
+        embedding = model.teacher(batch.image, logits=False, embedding=True)
+    model.prototypes.update(embedding.mean, embedding.log_var, label)
+
+    def gradient(loss: torch.Tensor) -> float:
+        model.zero_grad()
+        loss.backward()
+        parameters = model.student.backbone.parameters()
+        return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item()
+
+    cross_entropy = gradient(model(batch)["loss_segmentation"])
+    losses = model(batch, segmentation=False, contrast_scale=scales[max_iter // 2])
+    # Not merely above rounding: a thousandth of the cross-entropy's, the Kullback-Leibler term,
+    # whose sum drives the published configuration, aside.
+    assert gradient(losses["loss_contrast"]) > 1e-3 * cross_entropy
+
+
+@pytest.mark.parametrize("pair", ["demo_gta_to_cityscapes", "camvid_day_to_dusk"])
+def test_baselines_differ_from_pppc_in_the_method_alone(pair):
+    pppc = load(f"{pair}_pppc")
+    for method in ("source_only", "dacs"):
+        baseline = load(f"{pair}_{method}")
+        baseline.PPPC, baseline.OUTPUT_DIR = pppc.PPPC, pppc.OUTPUT_DIR
+        assert baseline == pppc
+    assert not load(f"{pair}_source_only").PPPC.SELF_TRAINING.ENABLED
+    augmentation = pppc.PPPC.STRONG_AUGMENTATION
+    assert load(f"{pair}_source_only").PPPC.STRONG_AUGMENTATION == augmentation

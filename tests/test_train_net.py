@@ -1,0 +1,152 @@
+"""Whole runs through the command line, on small demo data."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, run_tool
+from PIL import Image
+
+OPTIONS = [
+    "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
+    "MODEL.PROBABILISTIC_HEAD.DIM", "16", "INPUT.CROP.SIZE", "[48, 64]",
+    "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",
+    "INPUT.TARGET.MIN_SIZE", "64", "INPUT.TARGET.MAX_SIZE", "128",
+    "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "128",
+    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.TARGET_IMS_PER_BATCH", "2",
+    "SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "3",
+    "TEST.EVAL_PERIOD", "6", "VIS_PERIOD", "5", "PPPC.CONTRAST.START_ITER", "1",
+    # In six iterations no pseudo-label becomes as sure as in thousands.
+    "PPPC.SELF_TRAINING.THRESHOLD", "0.05",
+]  # fmt: skip
+
+
+def train(method: str, output: Path, root: Path, *arguments: str, opts: list[str] = ()):
+    """Run tools/train_net.py on the demo pair."""
+    config = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{method}.yaml"
+    return run_tool(
+        "train_net.py", "--config-file", config, *arguments, "OUTPUT_DIR", output, *OPTIONS, *opts,
+        DETECTRON2_DATASETS=str(root),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(demo_datasets, tmp_path_factory) -> Path:
+    """The output folder of a PPPC run."""
+    output = tmp_path_factory.mktemp("runs") / "pppc"
+    run = train("pppc", output, demo_datasets)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return output
+
+
+def _metrics(output: Path) -> dict:
+    lines = (output / "metrics.json").read_text().splitlines()
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+def test_a_run_leaves_what_users_of_detectron2_expect(finished):
+    for name in ("model_final.pth", "model_best.pth", "last_checkpoint", "config.yaml", "log.txt"):
+        assert (finished / name).is_file(), name
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert (finished / "pictures/0000005.png").stat().st_size > 1000
+    metrics = _metrics(finished)
+    for name in ("segmentation_source", "segmentation_mixed", "contrast_source",
+                 "contrast_target", "kl_source"):  # fmt: skip
+        assert metrics[f"loss_{name}"] > 0, name
+    assert 0 < metrics["pseudo_label/confident_share"] <= 1
+    assert metrics["prototypes/classes_seen"] > 5
+    assert 0 <= metrics["sem_seg/mIoU"] <= 100
+
+
+def test_student_teacher_and_prototypes_are_in_the_checkpoint(finished):
+    state = torch.load(finished / "model_final.pth", weights_only=True)["model"]
+    student, teacher = (
+        {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
+        for part in ("student.", "teacher.")
+    )
+    assert student.keys() == teacher.keys() and student
+    weights = [key for key in student if key.startswith("backbone") and key.endswith(".weight")]
+    assert any(not torch.equal(student[key], teacher[key]) for key in weights)
+    assert (state["prototypes.num_updates"] > 0).sum() > 5
+
+
+def test_killed_run_resumes_to_the_same_weights(finished, demo_datasets, tmp_path):
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(finished / "model_0000002.pth", resumed)
+    (resumed / "last_checkpoint").write_text("model_0000002.pth")
+    run = train("pppc", resumed, demo_datasets, "--resume")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "Starting training from iteration 3" in run.stdout
+    whole, again = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        for folder in (finished, resumed)
+    )
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_eval_only_gives_the_figures_of_the_training_and_leaves_its_files(finished, demo_datasets):
+    config = (finished / "config.yaml").read_bytes()
+    run = train(
+        "pppc", finished, demo_datasets, "--eval-only",
+        opts=["MODEL.WEIGHTS", str(finished / "model_final.pth")],
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    results = json.loads((finished / "inference/results.json").read_text())["sem_seg"]
+    trained = _metrics(finished)
+    assert results["mIoU"] == pytest.approx(trained["sem_seg/mIoU"])
+    assert results["IoU-road"] == pytest.approx(trained["sem_seg/IoU-road"])
+    assert re.search(r"\| road +\|", run.stdout)
+    assert (finished / "config.yaml").read_bytes() == config
+
+
+@pytest.mark.parametrize("method", ["source_only", "dacs"])
+def test_baselines_train_without_the_contrast(method, demo_datasets, tmp_path):
+    run = train(method, tmp_path / method, demo_datasets, opts=["SOLVER.MAX_ITER", "2"])
+    assert run.returncode == 0, run.stderr[-3000:]
+    metrics = _metrics(tmp_path / method)
+    assert ("loss_segmentation_mixed" in metrics) == (method == "dacs")
+    assert not any("contrast" in name for name in metrics)
+
+
+def test_two_processes_train(demo_datasets, tmp_path):
+    run = train("pppc", tmp_path / "two", demo_datasets, "--num-gpus", "2",
+                opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu"])  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "two/model_final.pth").is_file()
+
+
+def _error(run) -> str:
+    assert run.returncode != 0
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: "), run.stderr[-3000:]
+    assert "eta:" not in run.stdout  # nothing was trained
+    return last
+
+
+def test_wrong_input_ends_with_one_line_before_training(finished, demo_datasets, tmp_path):
+    missing = _error(train("pppc", tmp_path / "a", tmp_path))
+    assert "gta/images" in missing and "DETECTRON2_DATASETS" in missing
+    misspelt = _error(train("pppc", tmp_path / "b", demo_datasets,
+                            opts=["DATASETS.TEST", "('cityscapes_vall',)"]))  # fmt: skip
+    assert "cityscapes_vall" in misspelt and "cityscapes_val " in misspelt + " "
+    overwritten = _error(train("pppc", finished, demo_datasets))
+    assert str(finished) in overwritten and "--resume" in overwritten
+    other = _error(train("dacs", tmp_path / "c", demo_datasets,
+                         opts=["MODEL.TIMM.NAME", "test_convnext",
+                               "MODEL.WEIGHTS", str(finished / "model_final.pth")]))  # fmt: skip
+    assert "model_final.pth" in other and "student.backbone" in other
+
+
+def test_foreign_label_value_is_named_before_training(demo_datasets, tmp_path):
+    shutil.copytree(demo_datasets, tmp_path / "datasets")
+    label = tmp_path / "datasets/gta/labels/00002_labelTrainIds.png"
+    image = Image.open(label).copy()
+    image.putpixel((3, 3), 42)
+    image.save(label)
+    message = _error(train("source_only", tmp_path / "out", tmp_path / "datasets"))
+    assert "00002_labelTrainIds.png" in message and "42" in message
