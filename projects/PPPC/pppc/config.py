@@ -58,7 +58,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.TARGET.MIN_SIZE = 640
     cfg.INPUT.TARGET.MAX_SIZE = 1280
 
-    # Rare-class sampling of source images (DAFormer, arXiv 2111.14887, section 3.3).
+    # Rare-class sampling of source images (DAFormer, arXiv 2111.14887).
     cfg.DATALOADER.RARE_CLASS_SAMPLING = CN()
     cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED = True
     # Temperature of the softmax over (1 - class frequency): lower draws rare classes more often.
@@ -99,7 +99,7 @@ def _add_model(cfg: CN) -> None:
     # Probability that a channel before the classifier is dropped.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
-    # Pixel embedding as a Gaussian: mean and log-variance (paper, section 3.2).
+    # Pixel embedding as a Gaussian: mean and log-variance (arXiv 2409.18543).
     cfg.MODEL.PROBABILISTIC_HEAD = CN()
     # Backbone features, resized to the finest of them and concatenated.
     cfg.MODEL.PROBABILISTIC_HEAD.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
@@ -147,7 +147,7 @@ def _add_method(cfg: CN) -> None:
     cfg.PPPC.SELF_TRAINING = CN()
     cfg.PPPC.SELF_TRAINING.ENABLED = True
     # The share of pixels whose pseudo-label is at least this probable weighs the target's part of
-    # the mixed image (DACS, arXiv 2007.08702, equation 4).
+    # the mixed image (DACS, arXiv 2007.08702).
     cfg.PPPC.SELF_TRAINING.THRESHOLD = 0.968
     # Rows of the target crop that count nothing: sky and the car's bonnet, pixels.
     cfg.PPPC.SELF_TRAINING.IGNORE_TOP = 15
@@ -165,7 +165,7 @@ def _add_method(cfg: CN) -> None:
     cfg.PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY = 0.8
     cfg.PPPC.STRONG_AUGMENTATION.BLUR_PROBABILITY = 0.5
 
-    # Ambiguity-guided crop of the target image (paper, section 3.4).
+    # Ambiguity-guided crop of the target image (arXiv 2409.18543).
     cfg.PPPC.AMBIGUITY_CROP = CN()
     # Random boxes of which the most ambiguous is kept. 1: a random crop.
     cfg.PPPC.AMBIGUITY_CROP.NUM_CANDIDATES = 10
@@ -177,7 +177,7 @@ def _add_method(cfg: CN) -> None:
     # does not depend on their scale (published: off).
     cfg.PPPC.AMBIGUITY_CROP.STANDARDIZE = False
 
-    # Class prototypes as Gaussians (paper, section 3.3).
+    # Class prototypes as Gaussians (arXiv 2409.18543).
     cfg.PPPC.PROTOTYPES = CN()
     # "ema": moving average of the batches' products of Gaussians; "posterior": product over all
     # batches; "batch": this batch's product alone.
@@ -189,7 +189,7 @@ def _add_method(cfg: CN) -> None:
     # "posterior": the share of the accumulated precision that an update keeps.
     cfg.PPPC.PROTOTYPES.FORGETTING = 1.0
 
-    # Contrast of pixels and prototypes (paper, equations 8 to 11).
+    # Contrast of pixels and prototypes (arXiv 2409.18543).
     cfg.PPPC.CONTRAST = CN()
     cfg.PPPC.CONTRAST.ENABLED = True
     # Divides the score between a pixel and a prototype.

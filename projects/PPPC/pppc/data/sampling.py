@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def rare_class_probabilities(
     pixels_per_class: Mapping[int, int], temperature: float
 ) -> tuple[list[int], np.ndarray]:
-    """How often to draw each class (DAFormer, arXiv 2111.14887, equations 5 and 6).
+    """How often to draw each class (DAFormer, arXiv 2111.14887).
 
     Args:
         pixels_per_class: pixel count by train ID.

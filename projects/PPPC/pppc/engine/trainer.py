@@ -143,7 +143,7 @@ class AdaptationLoop(SimpleTrainer):
         return PixelBatch(target.image, label, weight)
 
     def ambiguity_crop(self, target: PixelBatch, generator: torch.Generator) -> PixelBatch:
-        """Cut from each target image the most ambiguous of some random boxes (paper, section 3.4).
+        """Cut from each target image the most ambiguous of some random boxes (arXiv 2409.18543).
 
         Without prototypes nothing tells ambiguity: the box is random, and no label is needed.
         """

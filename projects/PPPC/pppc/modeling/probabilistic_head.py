@@ -1,4 +1,4 @@
-"""The head that embeds each pixel as a Gaussian (paper, section 3.2).
+"""The head that embeds each pixel as a Gaussian (arXiv 2409.18543).
 
 Shapes: N images, D embedding dimensions, h x w positions.
 """
