@@ -61,8 +61,9 @@ def _loader(rank=0, world_size=1, workers=0):
     def mapper(record, train_id, seed):
         return {"image": torch.tensor([record["id"], seed % 1000], dtype=torch.float32)}
 
+    records = [{"id": i} for i in range(5)]
     streams = [
-        SampleStream([{"id": i} for i in range(5)], ShuffledDraw(5, seed=stream), mapper, stream + 9)
+        SampleStream(records, ShuffledDraw(5, seed=stream), mapper, stream + 9)
         for stream in range(2)
     ]
     return PairedLoader(streams, [4, 2], collate, workers, rank, world_size)

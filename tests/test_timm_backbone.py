@@ -24,7 +24,6 @@ from pppc.modeling.timm_backbone import TimmBackbone, convert_mit_state_dict
 )
 def test_four_maps_at_the_stated_strides(name: str, output_stride: int) -> None:
     backbone = TimmBackbone(name, output_stride=output_stride)
-    assert backbone.size_divisibility == output_stride
     with torch.no_grad():
         features = backbone(torch.zeros(2, 3, 64, 96))
     shapes = backbone.output_shape()

@@ -95,7 +95,9 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder of results")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/demo"), help="folder of results"
+    )
     parser.add_argument("--pictures", type=int, default=4, help="target images to draw")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of both runs"
@@ -129,7 +131,8 @@ def main() -> None:
     (args.output / "results.md").write_text(table + "\n")
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")
-    print(f"Table: {args.output / 'results.md'}. Took {(time.perf_counter() - start) / 60:.1f} min.")
+    minutes = (time.perf_counter() - start) / 60
+    print(f"Table: {args.output / "results.md"}. Took {minutes:.1f} minutes.")
 
 
 if __name__ == "__main__":

@@ -258,8 +258,7 @@ class PPPCSegmentor(nn.Module):
         """
         network = self.teacher if self.evaluate_teacher else self.student
         images = ImageList.from_tensors(
-            [inputs["image"].to(self.device).float() for inputs in batched_inputs],
-            self.student.backbone.size_divisibility,
+            [inputs["image"].to(self.device).float() for inputs in batched_inputs]
         )
         output = network(images.tensor, embedding=self.output_uncertainty)
         size = images.tensor.shape[-2:]
@@ -275,8 +274,9 @@ class PPPCSegmentor(nn.Module):
         results = []
         for i, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
             original = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
-            result = {"sem_seg": sem_seg_postprocess(logits[i], image_size, *original).softmax(0)}
+            place = image_size, *original
+            result = {"sem_seg": sem_seg_postprocess(logits[i], *place).softmax(0)}
             if uncertainty is not None:
-                result["uncertainty"] = sem_seg_postprocess(uncertainty[i], image_size, *original)[0]
+                result["uncertainty"] = sem_seg_postprocess(uncertainty[i], *place)[0]
             results.append(result)
         return results

@@ -88,11 +88,6 @@ class TimmBackbone(Backbone):
             for i, (c, s) in enumerate(zip(channels, strides), start=1)
         }
 
-    @property
-    def size_divisibility(self) -> int:
-        """Heights and widths that are multiples of this give maps of exactly H/s_k x W/s_k."""
-        return self._output_shape[f"stage{NUM_STAGES}"].stride
-
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each stage."""
         return self._output_shape
