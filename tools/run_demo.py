@@ -132,7 +132,7 @@ def main() -> None:
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")
     minutes = (time.perf_counter() - start) / 60
-    print(f"Table: {args.output / "results.md"}. Took {minutes:.1f} minutes.")
+    print(f"Table: {args.output}/results.md. Took {minutes:.1f} minutes.")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,10 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.PROBABILISTIC_HEAD.MID_CHANNELS = 256
     # 1x1 convolutions of the mean branch.
     cfg.MODEL.PROBABILISTIC_HEAD.NUM_CONVS = 2
+    # Added to the log-variances, which are in (0, 1) otherwise (published: 0). Means have unit
+    # length, so two of them differ by at most 4 / DIM a dimension, squared: beside variances above
+    # 1 that is little, beside variances near 1 / DIM (a shift of -log DIM) it tells classes apart.
+    cfg.MODEL.PROBABILISTIC_HEAD.LOG_VARIANCE_SHIFT = 0.0
 
 
 def _add_solver(cfg: CN) -> None:

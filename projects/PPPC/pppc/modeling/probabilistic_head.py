@@ -93,6 +93,7 @@ class StageProbabilisticHead(ProbabilisticHead):
     Args:
         input_shape: channels and stride of the stages.
         dim, mid_channels, num_convs: as in :class:`ProbabilisticHead`.
+        log_variance_shift: added to the log-variances (published: 0).
     """
 
     def __init__(
@@ -101,16 +102,19 @@ class StageProbabilisticHead(ProbabilisticHead):
         dim: int,
         mid_channels: int | None = None,
         num_convs: int = 2,
+        log_variance_shift: float = 0.0,
     ):
         channels = sum(shape.channels for shape in input_shape.values())
         super().__init__(channels, dim, mid_channels, num_convs)
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.log_variance_shift = log_variance_shift
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """All stages' features to mean and log-variance at the finest stage's stride."""
         finest = features[self.in_features[0]]
         stages = [resize(features[name], finest) for name in self.in_features]
-        return super().forward(torch.cat(stages, dim=1))
+        mean, log_var = super().forward(torch.cat(stages, dim=1))
+        return mean, log_var + self.log_variance_shift
 
 
 def build_probabilistic_head(
@@ -123,4 +127,5 @@ def build_probabilistic_head(
         head.DIM,
         head.MID_CHANNELS or None,
         head.NUM_CONVS,
+        head.LOG_VARIANCE_SHIFT,
     )
