@@ -1,0 +1,32 @@
+"""Detectron2 and OpenCV are not listed: neither can be named so that pip installs the right one.
+
+Detectron2 is not on the package index under its name, and opencv-python would be installed over an
+opencv-python-headless. ``import pppc`` says how to get them.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="pppc-detectron2",
+    version="0.1.0",
+    description="Probabilistic Prototypical Pixel Contrast: domain-adaptive semantic segmentation "
+    "as a Detectron2 project",
+    license="Apache-2.0",
+    package_dir={"": "projects/PPPC"},
+    packages=find_packages("projects/PPPC"),
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        "fvcore>=0.1.5.post20221221",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pillow>=10.1",
+        "pycocotools>=2.0.7",
+        "tabulate>=0.9",
+        "tensorboard>=2.15",
+        "timm>=1.0.20",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": ["pytest>=8"]},
+)
