@@ -113,11 +113,15 @@ def test_baselines_train_without_the_contrast(method, demo_datasets, tmp_path):
     assert not any("contrast" in name for name in metrics)
 
 
-def test_two_processes_train(demo_datasets, tmp_path):
+def test_two_processes_train_and_evaluate_on_two_sets(demo_datasets, tmp_path):
     run = train("pppc", tmp_path / "two", demo_datasets, "--num-gpus", "2",
-                opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu"])  # fmt: skip
+                opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu",
+                      "DATASETS.TEST", "('cityscapes_val', 'dark_zurich_val_night')"])  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert (tmp_path / "two/model_final.pth").is_file()
+    assert (tmp_path / "two/model_best.pth").is_file()
+    metrics = _metrics(tmp_path / "two")
+    assert 0 <= metrics["dark_zurich_val_night/sem_seg/mIoU"] <= 100
 
 
 def _error(run) -> str:

@@ -238,13 +238,17 @@ class Trainer(DefaultTrainer):
         others = super().build_hooks()
         if comm.is_main_process():
             # Before the writers, which come last.
-            others[-1:-1] = [
-                ResumableBestCheckpointer(
-                    self.cfg.TEST.EVAL_PERIOD, self.checkpointer, "sem_seg/mIoU"
-                ),
-                TrainingPictures(self.cfg),
-            ]
+            others[-1:-1] = [TrainingPictures(self.cfg), *self._best_checkpointer()]
         return method + others
+
+    def _best_checkpointer(self) -> list[HookBase]:
+        """Keep the checkpoint of the best mean IoU on the first test set, if there is one."""
+        names = self.cfg.DATASETS.TEST
+        if not names:
+            return []
+        # Detectron2 names the data set where it evaluates on several.
+        metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"
+        return [ResumableBestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer:
