@@ -1,0 +1,156 @@
+"""The meta-architecture: losses, modes and predictions; its optimiser and its checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from timm.layers import DropPath
+from torch import nn
+
+from pppc import add_pppc_config
+from pppc.checkpoint import StrictCheckpointer
+from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
+from pppc.solver import build_optimizer
+from pppc.structures import PixelBatch
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def configuration(*opts: object) -> CfgNode:
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(
+        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM",
+         16, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.PROBABILISTIC_HEAD.DIM", 8,
+         "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8, *opts]
+    )  # fmt: skip
+    return cfg
+
+
+SOURCE_ONLY = ("PPPC.SELF_TRAINING.ENABLED", False, "PPPC.CONTRAST.ENABLED", False)
+
+
+@pytest.fixture
+def model() -> PPPCSegmentor:
+    torch.manual_seed(0)
+    return build_model(configuration())
+
+
+def test_cross_entropy_is_the_published_mean_over_all_pixels():
+    golden = {name: torch.from_numpy(array) for name, array in
+              np.load(GOLDEN / "cross_entropy.npz").items()}  # fmt: skip
+    logits, label = golden["logits"], golden["label"].long()
+    for weight, expected in ((None, "ce"), (golden["pixel_weight"], "ce_pixel_weight")):
+        loss = pixel_cross_entropy(logits, label, weight, ignore_label=255)
+        torch.testing.assert_close(loss, golden[expected], rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_each_kind_of_pass(model):
+    batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.randint(5, (2, 64, 64)))
+    model.train()
+    assert model(batch).keys() == {"loss_segmentation"}
+    with torch.no_grad():
+        embedding = model.teacher(batch.image, logits=False, embedding=True)
+    model.prototypes.update(embedding.mean, embedding.log_var, batch.label)
+    losses = model(batch, segmentation=False, contrast_scale=1.0)
+    assert losses.keys() == {"loss_contrast", "loss_kl"} and losses["loss_contrast"] > 0
+    without = model(batch, segmentation=False, contrast_scale=0.0)
+    assert without["loss_contrast"] == 0 and without["loss_kl"] == 0
+
+
+def test_unlabelled_batch_gives_zero_not_nan(model):
+    batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.full((2, 64, 64), 255))
+    losses = model.train()(batch, contrast_scale=1.0)
+    assert all(loss == 0 for loss in losses.values())
+
+
+@pytest.mark.parametrize("batch_statistics", [True, False])
+def test_teacher_s_noise_is_off_and_its_batch_norm_follows_its_key(batch_statistics):
+    model = build_model(configuration("PPPC.TEACHER.BATCH_STATISTICS", batch_statistics))
+    model.train()
+    noise = (nn.modules.dropout._DropoutNd, DropPath)
+    modules = list(model.teacher.modules())
+    assert [m for m in modules if isinstance(m, noise)]
+    assert not any(m.training for m in modules if isinstance(m, noise))
+    norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(m.training == batch_statistics for m in norms)
+    assert any(m.training for m in model.student.modules() if isinstance(m, noise))
+    model.eval()
+    assert not any(m.training for m in model.modules())
+
+
+def test_predictions_are_probabilities_at_the_original_size():
+    model = build_model(configuration("TEST.UNCERTAINTY", True)).eval()
+    inputs = [
+        {"image": torch.randint(256, (3, 48, 80)), "height": 96, "width": 160},
+        {"image": torch.randint(256, (3, 64, 64)), "height": 100, "width": 101},
+    ]
+    for output, size in zip(model(inputs), [(96, 160), (100, 101)]):
+        assert output["sem_seg"].shape == (5, *size)
+        torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(size))
+        assert output["uncertainty"].shape == size
+
+
+def test_evaluating_the_teacher_uses_its_weights():
+    model = build_model(configuration("TEST.EVALUATE_TEACHER", True)).eval()
+    inputs = [{"image": torch.randint(256, (3, 64, 64))}]
+    before = model(inputs)[0]["sem_seg"]
+    for parameter in model.student.parameters():
+        nn.init.zeros_(parameter)
+    torch.testing.assert_close(model(inputs)[0]["sem_seg"], before)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("PPPC.SELF_TRAINING.ENABLED", False), "PPPC.CONTRAST.ENABLED needs"),
+        ((*SOURCE_ONLY, "TEST.EVALUATE_TEACHER", True), "TEST.EVALUATE_TEACHER needs"),
+        ((*SOURCE_ONLY, "TEST.UNCERTAINTY", True), "TEST.UNCERTAINTY needs"),
+        (("PPPC.PROTOTYPES.UPDATE_RULE", "mean"), "PPPC.PROTOTYPES.UPDATE_RULE"),
+    ],
+)
+def test_contradictory_configuration_is_an_error(opts, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(configuration(*opts))
+
+
+def test_optimiser_has_the_published_groups(model):
+    optimizer = build_optimizer(configuration(), model)
+    groups = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(groups)
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    assert groups.keys() == trainable == {id(p) for p in model.student.parameters()}
+    norms = {
+        id(parameter)
+        for module in model.student.backbone.modules()
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
+        for parameter in module.parameters()
+    }
+    assert norms
+    for name, parameter in model.student.named_parameters():
+        lr, decay = groups[id(parameter)]
+        fast = not name.startswith(("backbone.", "probabilistic_head.log_variance."))
+        assert lr == pytest.approx(6e-4 if fast else 6e-5), name
+        assert decay == (0.0 if id(parameter) in norms else 0.01), name
+
+
+def test_checkpoint_of_another_architecture_is_refused_and_of_another_method_taken(tmp_path):
+    source_only = build_model(configuration(*SOURCE_ONLY))
+    StrictCheckpointer(source_only, str(tmp_path)).save("source_only")
+    path = str(tmp_path / "source_only.pth")
+    adapted = build_model(configuration())
+    StrictCheckpointer(adapted).load(path)
+    for name, parameter in source_only.state_dict().items():
+        assert torch.equal(adapted.state_dict()[name], parameter)
+    for opts in (("MODEL.TIMM.NAME", "test_resnet"), ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6)):
+        with pytest.raises(ValueError, match=r"source_only\.pth does not fit"):
+            StrictCheckpointer(build_model(configuration(*opts))).load(path)
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        StrictCheckpointer(adapted).load(str(tmp_path / "elsewhere.pth"))
