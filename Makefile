@@ -1,5 +1,5 @@
-# PYTHON: the interpreter (3.11 or 3.12) that the environment is made of.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+# The interpreter (3.11 or 3.12) that the environment is made with; empty: the first on the path.
+PYTHON ?=
 VENV := .venv
 
 .PHONY: help setup demo test clean
@@ -7,8 +7,9 @@ VENV := .venv
 help:
 	@echo "make demo    set up, make data, train source-only and PPPC, compare them (output/demo)"
 	@echo "make test    set up, run the tests"
-	@echo "make setup   only make the environment in $(VENV); PYTHON=... chooses the interpreter"
+	@echo "make setup   only make the environment in $(VENV), or complete it"
 	@echo "make clean   remove $(VENV) and caches; results in output/ stay"
+	@echo "PYTHON=...   after any of these: the Python 3.11 or 3.12 that the environment is made with"
 
 setup:
 	@bash tools/setup_environment.sh "$(PYTHON)" $(VENV)

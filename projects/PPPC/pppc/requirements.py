@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from types import ModuleType
 
-__all__ = ["check_requirements"]
+__all__ = ["check_detectron2", "check_requirements"]
 
-MENDS = {
-    "detectron2": "Install it: pip install --no-build-isolation "
-    "'git+https://github.com/facebookresearch/detectron2.git'; or, where only the package index "
-    "can be reached, run `make setup` in the repository.",
-    "cv2": "Install OpenCV: pip install opencv-python-headless (or opencv-python, where there is "
-    "a display).",
-}
+INSTALL_DETECTRON2 = (
+    "Install Detectron2: pip install --no-build-isolation "
+    "'git+https://github.com/facebookresearch/detectron2.git'; "
+    "or, where only the package index can be reached, run `make setup` in the repository."
+)
+INSTALL_OPENCV = (
+    "Install OpenCV: pip install opencv-python-headless (or opencv-python, where there is a display)."
+)
 
 
 def check_requirements() -> None:
-    """Find Detectron2 and OpenCV.
+    """Find OpenCV and Detectron2.
 
     Raises:
         ImportError: one is missing, broken or too old; the message says what to do.
     """
-    for name, mend in MENDS.items():
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            missing = isinstance(error, ModuleNotFoundError) and error.name == name
-            problem = f"PPPC needs {name}" if missing else f"{name} cannot be imported ({error})"
-            raise ImportError(f"{problem}. {mend}") from error
+    _import("cv2", INSTALL_OPENCV)  # first: Detectron2 would pass on a broken one's error
+    check_detectron2()
 
-    from detectron2.solver.build import get_default_optimizer_params
 
-    if "lr_factor_func" not in inspect.signature(get_default_optimizer_params).parameters:
-        raise ImportError(f"this Detectron2 is too old for PPPC. {MENDS['detectron2']}")
+def check_detectron2() -> None:
+    """Find a Detectron2 with the options that this project uses.
+
+    Raises:
+        ImportError: it is missing, broken or too old; the message says what to do.
+    """
+    solver = _import("detectron2.solver.build", INSTALL_DETECTRON2)
+    options = inspect.signature(solver.get_default_optimizer_params).parameters
+    if "lr_factor_func" not in options:
+        raise ImportError(f"this Detectron2 is too old for PPPC. {INSTALL_DETECTRON2}")
+
+
+def _import(module: str, mend: str) -> ModuleType:
+    package = module.partition(".")[0]
+    try:
+        importlib.import_module(package)
+        return importlib.import_module(module)
+    except Exception as error:  # compiled parts of another version raise errors of any type
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        problem = f"PPPC needs {package}" if missing else f"{package} cannot be imported ({error})"
+        raise ImportError(f"{problem}. {mend}") from error
