@@ -2,6 +2,8 @@
 """The demo: make data, convert them, train source-only and PPPC, compare them on the target.
 
 It goes the way of the real data sets, by the same tools; run again, it goes on where it stopped.
+The two networks are trained at the same time, each on its share of the cores: they are too small
+for several threads to help.
 """
 
 import argparse
@@ -11,12 +13,12 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pppc
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
@@ -28,8 +30,12 @@ METHODS = {"source-only": "source_only", "PPPC": "pppc"}
 PROGRESS = re.compile(r"eta: (?P<eta>[\d:, a-z]+?)  iter: (?P<iter>\d+)  total_loss: (?P<loss>\S+)")
 
 
-def run(script: str, *arguments: str) -> None:
-    """Run one of the tools; if it fails, so does the demo, with its last lines."""
+def run(script: str, *arguments: str, name: str = "") -> None:
+    """Run one of the tools and show its progress under ``name``.
+
+    Raises:
+        RuntimeError: it failed; the message ends with what it printed last.
+    """
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools" / script), *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -38,20 +44,32 @@ def run(script: str, *arguments: str) -> None:
     for line in process.stdout:
         lines.append(line)
         if match := PROGRESS.search(line):
-            print(
-                f"  iteration {int(match['iter']) + 1}, loss {match['loss']}, ETA {match['eta']}",
-                flush=True,
-            )
+            done, loss, eta = int(match["iter"]) + 1, match["loss"], match["eta"]
+            print(f"  {name:12} iteration {done:5}   loss {loss:6}   ETA {eta}", flush=True)
     if process.wait():
-        sys.exit(f"{''.join(lines[-15:])}\nThe demo stopped: {' '.join(command)} failed.")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(lines[-15:])}")
 
 
-def load_config(config_file: Path, run_folder: Path) -> CfgNode:
+def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
+    """Train a method by the command line, or go on with it, and evaluate it.
+
+    Returns:
+        its IoU of every class and "mIoU" on the target domain.
+    """
+    config_file = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{METHODS[method]}.yaml"
+    common = ("--config-file", str(config_file), "--resume")
+    options = ("OUTPUT_DIR", str(folder), *opts)
+    run("train_net.py", *common, *options, name=method)
+    run("train_net.py", *common, "--eval-only", *options)
+    return json.loads((folder / "inference" / "results.json").read_text())["sem_seg"]
+
+
+def load_config(folder: Path) -> CfgNode:
     """The configuration of a finished run, for prediction with its last checkpoint."""
     cfg = get_cfg()
     pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(str(config_file))
-    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
+    cfg.merge_from_file(str(folder / "config.yaml"))
+    cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
     cfg.TEST.UNCERTAINTY = cfg.PPPC.CONTRAST.ENABLED
     return cfg
 
@@ -113,18 +131,17 @@ def main() -> None:
         print(f"Converting the labels of {name}")
         run(f"convert_datasets/{name}.py", str(data / name), "--nproc", str(os.cpu_count()))
 
-    configs, results = {}, {}
-    for method, file in METHODS.items():
-        config_file = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{file}.yaml"
-        folder = args.output / file
-        common = ("--config-file", str(config_file), "--resume")
-        options = ("OUTPUT_DIR", str(folder), *args.opts)
-        print(f"Training {method} ({torch.get_num_threads()} threads)")
-        run("train_net.py", *common, *options)
-        run("train_net.py", *common, "--eval-only", *options)
-        results[method] = json.loads((folder / "inference" / "results.json").read_text())["sem_seg"]
-        configs[method] = load_config(folder / "config.yaml", folder)
+    print("Training source-only and PPPC at the same time")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // len(METHODS)))
+    folders = {method: args.output / name for method, name in METHODS.items()}
+    with ThreadPoolExecutor() as pool:
+        runs = {
+            method: pool.submit(train, method, folder, args.opts)
+            for method, folder in folders.items()
+        }
+        results = {method: run.result() for method, run in runs.items()}
 
+    configs = {method: load_config(folder) for method, folder in folders.items()}
     pictures = draw_predictions(configs, args.output / "pictures", args.pictures)
     classes = MetadataCatalog.get(configs["PPPC"].DATASETS.TEST[0]).stuff_classes
     table = comparison_table(results, classes)
@@ -136,4 +153,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(f"The demo stopped: {error}")
