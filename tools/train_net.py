@@ -16,6 +16,7 @@ import pppc  # before Detectron2: it says what is missing
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from pppc.checkpoint import StrictCheckpointer
 from pppc.data import check_data
 from pppc.engine import Trainer
@@ -47,12 +48,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def prepare_output(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Detectron2's default set-up, and the log of this project beside Detectron2's."""
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pppc")
+
+
 def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
     """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference."""
     inference = cfg.clone()
     inference.defrost()
     inference.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
-    default_setup(inference, args)
+    prepare_output(inference, args)
     with input_errors():
         check_data(cfg)
         model = Trainer.build_model(cfg)
@@ -79,7 +86,7 @@ def main(args: argparse.Namespace) -> dict:
         cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args)
-    default_setup(cfg, args)
+    prepare_output(cfg, args)
     with input_errors():
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
