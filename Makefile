@@ -18,7 +18,7 @@ demo: setup
 	@$(VENV)/bin/python -W ignore tools/run_demo.py
 
 test: setup
-	@$(VENV)/bin/python -m pytest tests
+	@$(VENV)/bin/python -m pytest -rs tests
 
 clean:
 	rm -rf $(VENV) .pytest_cache

@@ -1,6 +1,8 @@
 """Registered data sets: what is found, what is missing, what is wrong."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +78,23 @@ def test_counts_are_those_of_the_files(tmp_path):
     expected = np.zeros((1, 12), np.int64)
     expected[0, [0, 1, 10, 11]] = 2, 1, 1, 2
     np.testing.assert_array_equal(counts, expected)
+
+
+CAMVID_ROOT = os.getenv("DETECTRON2_DATASETS", "datasets")
+
+
+@pytest.mark.skipif(
+    not (Path(CAMVID_ROOT) / "CamVid").is_dir(),
+    reason=f"no CamVid in {CAMVID_ROOT}: set DETECTRON2_DATASETS to test on real images",
+)
+def test_camvid_is_found_whole_and_dusk_is_not_in_the_source():
+    day, dusk, test = (
+        DatasetCatalog.get(name)
+        for name in ("camvid_day_train", "camvid_dusk_train_unlabeled", "camvid_dusk_test")
+    )
+    assert len(day) == 203 and len(dusk) == 62 and len(test) > 0
+    assert not any("0001TP" in record["file_name"] for record in day)
+    assert not any("sem_seg_file_name" in record for record in dusk)
+    paths = [record["sem_seg_file_name"] for record in test]
+    counts = count_class_pixels(paths, dataset_metadata("camvid_dusk_test").label_reader)
+    assert counts.sum() == len(test) * 480 * 360 and (counts[:, 3] > 0).all()  # road everywhere
