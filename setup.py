@@ -28,5 +28,5 @@ setup(
         "torchvision>=0.21",
         "tqdm>=4.66",
     ],
-    extras_require={"test": ["pytest>=8"]},
+    extras_require={"test": ["packaging", "pytest>=8", "setuptools"]},
 )
