@@ -28,13 +28,13 @@ def demo_datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small, converted gta, synthia, cityscapes and dark_zurich data sets."""
     root = tmp_path_factory.mktemp("demo") / "datasets"
     made = run_tool(
-        "make_demo_data.py", root, "--size", "128x64", "--gta-train", 8, "--cityscapes-train", 6,
-        "--cityscapes-val", 3, "--synthia-train", 4, "--dark-zurich-train", 3,
+        "make_demo_data.py", root, "--nproc", 1, "--size", "128x64", "--gta-train", 8,
+        "--cityscapes-train", 6, "--cityscapes-val", 3, "--synthia-train", 4, "--dark-zurich-train", 3,
         "--dark-zurich-val", 2, "--dark-zurich-test", 2,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     for name in ("gta", "synthia", "cityscapes"):
-        converted = run_tool(f"convert_datasets/{name}.py", root / name, "--nproc", "2")
+        converted = run_tool(f"convert_datasets/{name}.py", root / name, "--nproc", "1")
         assert converted.returncode == 0, converted.stderr
     return root
 

@@ -25,7 +25,7 @@ def convert(monkeypatch, capfd):
     """Runs a converter's command line; returns its exit status and what it wrote to stderr."""
 
     def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--nproc", "2"])
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--nproc", "1"])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
         return end.value.code, capfd.readouterr().err

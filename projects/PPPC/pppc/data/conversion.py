@@ -11,7 +11,6 @@ Classes without a pixel are left out; paths are those of the train-id images.
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .processes import map_in_processes
 from .train_ids import LabelSpace
 
 TRAIN_IDS_SUFFIX = "_labelTrainIds.png"
@@ -233,13 +233,12 @@ def convert_labels(
     """
     convert = partial(_convert_or_explain, read=read, space=space)
     counts, problems = {}, []
-    with multiprocessing.Pool(num_processes) as pool:
-        results = pool.imap(convert, labels, chunksize=8)
-        for label, pixels, problem in tqdm(results, total=len(labels), unit="label"):
-            if problem is not None:
-                problems.append(problem)
-            elif label.counted:
-                counts[label.output] = pixels
+    results = map_in_processes(convert, labels, num_processes)
+    for label, pixels, problem in tqdm(results, total=len(labels), unit="label"):
+        if problem is not None:
+            problems.append(problem)
+        elif label.counted:
+            counts[label.output] = pixels
     return counts, problems
 
 

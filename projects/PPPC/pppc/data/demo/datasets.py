@@ -5,7 +5,6 @@ of processes changes it.
 """
 
 import json
-import multiprocessing
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..processes import map_in_processes
 from ..train_ids import IGNORE_LABEL, LABEL_SPACES
 from . import styles
 from .objects import TRAIN_ID
@@ -75,10 +75,9 @@ def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes:
         root = Path(unfinished) / "data"
         root.mkdir()
         drawings = _drawings(data, root)
-        with multiprocessing.Pool(num_processes) as pool:
-            done = pool.imap_unordered(_run, drawings, chunksize=4)
-            for _ in tqdm(done, total=len(drawings), desc="drawing", unit="image"):
-                pass
+        done = map_in_processes(_run, drawings, num_processes)
+        for _ in tqdm(done, total=len(drawings), desc="drawing", unit="image"):
+            pass
         _write_correspondences(root, data.dark_zurich_train)
         (root / MANIFEST_NAME).write_text(manifest)
         root.rename(output_dir)
