@@ -41,10 +41,13 @@ def import_pppc(*first_on_path: Path, blocked: str | None = None) -> str:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
+    # Not as a part of the `make test` that these tests may run in.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     return subprocess.run(
         ["make", "-C", str(REPOSITORY), "--no-print-directory", *arguments],
         capture_output=True,
         text=True,
+        env=environment,
     )
 
 
