@@ -110,6 +110,8 @@ def test_evaluating_the_teacher_uses_its_weights():
         ((*SOURCE_ONLY, "TEST.EVALUATE_TEACHER", True), "TEST.EVALUATE_TEACHER needs"),
         ((*SOURCE_ONLY, "TEST.UNCERTAINTY", True), "TEST.UNCERTAINTY needs"),
         (("PPPC.PROTOTYPES.UPDATE_RULE", "mean"), "PPPC.PROTOTYPES.UPDATE_RULE"),
+        (("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2"]), "SEM_SEG_HEAD.IN_FEATURES: .*stage1"),
+        (("MODEL.PROBABILISTIC_HEAD.IN_FEATURES", ["res2"]), "PROBABILISTIC_HEAD.IN_FEATURES: "),
     ],
 )
 def test_contradictory_configuration_is_an_error(opts, message):

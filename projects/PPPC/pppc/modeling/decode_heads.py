@@ -16,7 +16,13 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-__all__ = ["DAFormerHead", "SegFormerHead", "SeparableDeepLabV3PlusHead", "resize"]
+__all__ = [
+    "DAFormerHead",
+    "SegFormerHead",
+    "SeparableDeepLabV3PlusHead",
+    "resize",
+    "select_stages",
+]
 
 
 def resize(features: Tensor, like: Tensor) -> Tensor:
@@ -107,10 +113,25 @@ class _MultiStageHead(nn.Module):
         ]
 
 
+def select_stages(
+    input_shape: Mapping[str, ShapeSpec], names: Sequence[str], key: str
+) -> dict[str, ShapeSpec]:
+    """The shapes of the stages that the configuration's ``key`` names.
+
+    Raises:
+        ValueError: the backbone has no such stage.
+    """
+    if unknown := [name for name in names if name not in input_shape]:
+        raise ValueError(f"{key}: the backbone has no {unknown}, only {list(input_shape)}")
+    return {name: input_shape[name] for name in names}
+
+
 def _common_arguments(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
     head = cfg.MODEL.SEM_SEG_HEAD
     return {
-        "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
+        "input_shape": select_stages(
+            input_shape, head.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES"
+        ),
         "num_classes": head.NUM_CLASSES,
         "channels": head.CONVS_DIM,
         "norm": head.NORM,

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from .decode_heads import resize
+from .decode_heads import resize, select_stages
 
 __all__ = ["ProbabilisticHead", "StageProbabilisticHead", "build_probabilistic_head"]
 
@@ -123,7 +123,7 @@ def build_probabilistic_head(
     """The head that MODEL.PROBABILISTIC_HEAD describes."""
     head = cfg.MODEL.PROBABILISTIC_HEAD
     return StageProbabilisticHead(
-        {name: input_shape[name] for name in head.IN_FEATURES},
+        select_stages(input_shape, head.IN_FEATURES, "MODEL.PROBABILISTIC_HEAD.IN_FEATURES"),
         head.DIM,
         head.MID_CHANNELS or None,
         head.NUM_CONVS,
