@@ -4,7 +4,7 @@
 #   tools/setup_environment.sh PYTHON VENV
 #
 # PYTHON may be empty: the first Python 3.11 or 3.12 on the path. Every package is installed at its
-# pinned version, from the package index alone; but a usable Detectron2 of PYTHON's is used as it is.
+# pinned version, from the package index alone; but a usable Detectron2 of PYTHON's is used as is.
 set -u -o pipefail
 python=$1
 venv=$2
@@ -24,9 +24,11 @@ present=$(suitable_version "$venv/bin/python")
 if [ -n "$python" ]; then
     wanted=$(suitable_version "$python")
     [ -n "$wanted" ] ||
-        fail "'$python' is no working Python 3.11 or 3.12; name another: make PYTHON=/path/to/python3.11"
+        fail "'$python' is no working Python 3.11 or 3.12; \
+name another: make PYTHON=/path/to/python3.11"
     [ "${present:-$wanted}" = "$wanted" ] ||
-        fail "$venv has Python $present and '$python' is $wanted: run make clean first, or leave PYTHON out"
+        fail "$venv has Python $present and '$python' is $wanted: \
+run make clean first, or leave PYTHON out"
 fi
 
 # Written last, so that an interrupted set-up has none: what the environment is made of, and where.

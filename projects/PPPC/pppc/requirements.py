@@ -14,7 +14,8 @@ INSTALL_DETECTRON2 = (
     "or, where only the package index can be reached, run `make setup` in the repository."
 )
 INSTALL_OPENCV = (
-    "Install OpenCV: pip install opencv-python-headless (or opencv-python, where there is a display)."
+    "Install OpenCV: pip install opencv-python-headless "
+    "(or opencv-python, where there is a display)."
 )
 
 
