@@ -51,17 +51,17 @@ def run(script: str, *arguments: str, name: str = "") -> None:
 
 
 def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
-    """Train a method by the command line, or go on with it, and evaluate it.
+    """Train and evaluate a method by the command line, or go on with it.
 
     Returns:
         its IoU of every class and "mIoU" on the target domain.
     """
     config_file = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{METHODS[method]}.yaml"
-    common = ("--config-file", str(config_file), "--resume")
-    options = ("OUTPUT_DIR", str(folder), *opts)
-    run("train_net.py", *common, *options, name=method)
-    run("train_net.py", *common, "--eval-only", *options)
-    return json.loads((folder / "inference" / "results.json").read_text())["sem_seg"]
+    arguments = ("--config-file", str(config_file), "--resume", "OUTPUT_DIR", str(folder), *opts)
+    run("train_net.py", *arguments, name=method)
+    metrics = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    *_, last = (line for line in metrics if "sem_seg/mIoU" in line)
+    return {key.removeprefix("sem_seg/"): value for key, value in last.items()}
 
 
 def load_config(folder: Path) -> CfgNode:
