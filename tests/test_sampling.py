@@ -1,7 +1,9 @@
 """Sampling and mapping: rare classes, epochs, and streams that can start anywhere."""
 
+import json
 import logging
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,18 +21,17 @@ from pppc.data.sampling import (
     rare_class_probabilities,
 )
 
-# Cityscapes' pixel counts of a 500-image sample and the published function's probabilities.
-PIXELS = [36869696, 6084986, 22824049, 655399, 877272, 1227341, 207795, 551270, 15928651, 1157818,
-          4018982, 1218957, 135122, 6994545, 267456, 235192, 232904, 98658, 413907]  # fmt: skip
-EXPECTED = {17: 0.11274397, 12: 0.10870644, 6: 0.10108695, 5: 0.03646798, 0: 1.2095841e-17}
+GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_rare_class_probabilities_are_the_published_ones():
-    classes, probabilities = rare_class_probabilities(dict(enumerate(PIXELS)), temperature=0.01)
-    assert classes[:3] == [17, 12, 6] and classes[-1] == 0
-    assert probabilities.sum() == pytest.approx(1)
-    for train_id, expected in EXPECTED.items():
-        assert probabilities[classes.index(train_id)] == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+def test_rare_class_probabilities_are_the_published_ones(temperature):
+    golden = json.loads((GOLDEN / "rcs_probs.json").read_text())
+    expected = golden["result"][f"T{temperature}"]
+    pixels = dict(enumerate(golden["pixel_count"]))
+    classes, probabilities = rare_class_probabilities(pixels, temperature)
+    assert classes == expected["classes"]
+    np.testing.assert_allclose(probabilities, expected["prob"], rtol=1e-4)
 
 
 def test_every_image_comes_once_per_epoch():

@@ -43,8 +43,14 @@ def test_cross_entropy_is_the_published_mean_over_all_pixels():
     golden = {name: torch.from_numpy(array) for name, array in
               np.load(GOLDEN / "cross_entropy.npz").items()}  # fmt: skip
     logits, label = golden["logits"], golden["label"].long()
-    for weight, expected in ((None, "ce"), (golden["pixel_weight"], "ce_pixel_weight")):
-        loss = pixel_cross_entropy(logits, label, weight, ignore_label=255)
+    weight, class_weights = golden["pixel_weight"], golden["class_weight"]
+    for expected, arguments in {
+        "ce": (None, 255),
+        "ce_pixel_weight": (weight, 255),
+        "ce_class_weight": (None, 255, class_weights),
+        "ce_both": (weight, 255, class_weights),
+    }.items():
+        loss = pixel_cross_entropy(logits, label, *arguments)
         torch.testing.assert_close(loss, golden[expected], rtol=1e-4, atol=1e-6)
 
 

@@ -113,6 +113,9 @@ def _add_model(cfg: CN) -> None:
     # length, so two of them differ by at most 4 / DIM a dimension, squared: beside variances above
     # 1 that is little, beside variances near 1 / DIM (a shift of -log DIM) it tells classes apart.
     cfg.MODEL.PROBABILISTIC_HEAD.LOG_VARIANCE_SHIFT = 0.0
+    # Predict log-variances. False: they are LOG_VARIANCE_SHIFT everywhere, so that pixels are
+    # points, for the deterministic contrast that the paper compares with.
+    cfg.MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE = True
 
 
 def _add_solver(cfg: CN) -> None:
@@ -192,14 +195,23 @@ def _add_method(cfg: CN) -> None:
     cfg.PPPC.PROTOTYPES.MOMENTUM = 0.999
     # "posterior": the share of the accumulated precision that an update keeps.
     cfg.PPPC.PROTOTYPES.FORGETTING = 1.0
+    # Use the target's pseudo-labelled pixels too, those of CONTRAST.TARGET_THRESHOLD.
+    cfg.PPPC.PROTOTYPES.INCLUDE_TARGET = False
 
     # Contrast of pixels and prototypes (arXiv 2409.18543).
     cfg.PPPC.CONTRAST = CN()
     cfg.PPPC.CONTRAST.ENABLED = True
+    # Between a pixel and a prototype: "mutual_likelihood", "bhattacharyya", "wasserstein",
+    # "kullback_leibler", "jensen_shannon" or, of the means alone, "cosine".
+    cfg.PPPC.CONTRAST.SCORE = "mutual_likelihood"
     # Divides the score between a pixel and a prototype.
     cfg.PPPC.CONTRAST.TEMPERATURE = 100.0
     # Weight of the divergence of a pixel's Gaussian from the standard one, summed over pixels.
     cfg.PPPC.CONTRAST.KL_WEIGHT = 1e-6
+    # Target pixels whose pseudo-label is less probable take no part (published: all do).
+    cfg.PPPC.CONTRAST.TARGET_THRESHOLD = 0.0
+    # Of each class and pass that many pixels at most, drawn at random; 0: all (published).
+    cfg.PPPC.CONTRAST.MAX_PIXELS_PER_CLASS = 0
     # Weight of the contrast beside cross-entropy.
     cfg.PPPC.CONTRAST.LOSS_WEIGHT = 1.0
     # Iterations before the contrast begins.

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gaussian import mutual_likelihood_score
-from .labelled_pixels import labelled_pixels
+from .gaussian import SCORES
+from .labelled_pixels import at_most_per_class, labelled_pixels
 
 __all__ = ["PrototypeContrast", "contrast_schedule"]
 
@@ -39,10 +39,26 @@ class PrototypeContrast(nn.Module):
         temperature: divides the scores.
         kl_weight: weight of the divergence of the pixels' Gaussians from the standard one.
         ignore_label: label of pixels that take no part.
+        score: between a pixel and a prototype, a name in :data:`pppc.gaussian.SCORES`.
+        max_pixels_per_class: of each class that many pixels at most, drawn at random; 0: all.
+
+    Raises:
+        ValueError: the score is unknown.
     """
 
-    def __init__(self, temperature: float, kl_weight: float, ignore_label: int = 255):
+    def __init__(
+        self,
+        temperature: float,
+        kl_weight: float,
+        ignore_label: int = 255,
+        score: str = "mutual_likelihood",
+        max_pixels_per_class: int = 0,
+    ):
         super().__init__()
+        if score not in SCORES:
+            raise ValueError(f"PPPC.CONTRAST.SCORE is {score!r}: use one of {sorted(SCORES)}")
+        self.score = score
+        self.max_pixels_per_class = max_pixels_per_class
         self.temperature = temperature
         self.kl_weight = kl_weight
         self.ignore_label = ignore_label
@@ -74,8 +90,10 @@ class PrototypeContrast(nn.Module):
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
         pixels = labelled_pixels(mean, log_var, label, seen, self.ignore_label)
+        if self.max_pixels_per_class:
+            pixels = at_most_per_class(pixels, self.max_pixels_per_class)
 
-        scores = mutual_likelihood_score(
+        scores = SCORES[self.score](
             pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach()
         )
         logits = (scores / self.temperature).masked_fill(~seen, -torch.inf)

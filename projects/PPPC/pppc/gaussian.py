@@ -1,16 +1,35 @@
-"""Diagonal Gaussians: the score between two, and the product of many.
+"""Diagonal Gaussians: scores between two, and the product of many.
 
 Shapes: N pixels, C prototypes, D dimensions. Variances are given by their logarithms.
+
+Every score takes ``(mean_a (N, D), log_var_a (N, D), mean_b (C, D), log_var_b (C, D))``, normalises
+the means to unit length, and returns ``(N, C)`` float32, higher where two Gaussians are closer.
+Those that are divergences are negated. Beside the mutual likelihood score they are the ones that
+the paper (arXiv 2409.18543) compares it with.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["mutual_likelihood_score", "product_of_gaussians"]
+__all__ = [
+    "SCORES",
+    "bhattacharyya_score",
+    "cosine_score",
+    "jensen_shannon_score",
+    "kullback_leibler_score",
+    "mutual_likelihood_score",
+    "product_of_gaussians",
+    "wasserstein_score",
+]
+
+EPSILON = 1e-6  # the published guard of the Bhattacharyya distance's logarithm
 
 
 def mutual_likelihood_score(
@@ -72,6 +91,103 @@ class _Scores(torch.autograd.Function):
             grad_var_a += grad_var
             grad_var_b[c] = grad_var.sum(dim=0)
         return tuple(grads)
+
+
+def _by_prototype(
+    term: Callable[[Tensor, Tensor, Tensor], Tensor],
+    mean_a: Tensor,
+    log_var_a: Tensor,
+    mean_b: Tensor,
+    log_var_b: Tensor,
+) -> Tensor:
+    """Minus the mean over D of ``term(squared distance, var_a, var_b)``, ``(N, C)``.
+
+    One prototype at a time, its ``(N, D)`` terms computed again in the backward pass, as in
+    :class:`_Scores`.
+    """
+    mean_a, mean_b = F.normalize(mean_a.float(), dim=-1), F.normalize(mean_b.float(), dim=-1)
+    var_a, var_b = log_var_a.float().exp(), log_var_b.float().exp()
+
+    def column(mean: Tensor, var: Tensor) -> Tensor:
+        return -term((mean_a - mean).square(), var_a, var).mean(dim=-1)
+
+    columns = [checkpoint(column, mean, var, use_reentrant=False) for mean, var in zip(mean_b, var_b)]
+    return torch.stack(columns, dim=-1)
+
+
+def bhattacharyya_score(
+    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
+) -> Tensor:
+    """Minus the Bhattacharyya distance, up to a constant (log 2 / 2 a dimension) as published.
+
+    ``-mean_d [(a_d - b_d)^2 / (4 (va + vb)) - 1/2 log(sqrt(va vb) / (va + vb))]``.
+    """
+
+    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
+        total = var_a + var_b
+        geometric_mean = ((var_a + EPSILON) * (var_b + EPSILON)).sqrt()
+        return 0.25 * distance / total - 0.5 * (geometric_mean / total).log()
+
+    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+
+
+def wasserstein_score(
+    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
+) -> Tensor:
+    """Minus the squared 2-Wasserstein distance: ``-mean_d [(a - b)^2 + (sqrt va - sqrt vb)^2]``.
+
+    The published code forgets the second square and one of the roots; it never calls it.
+    """
+
+    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
+        return distance + (var_a.sqrt() - var_b.sqrt()).square()
+
+    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+
+
+def kullback_leibler_score(
+    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
+) -> Tensor:
+    """Minus KL(a || b), up to a constant (1/2 a dimension) as published.
+
+    ``-1/2 mean_d [log(vb / va) + va / vb + (a - b)^2 / vb]``.
+    """
+
+    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
+        return 0.5 * (var_b.log() - var_a.log() + (var_a + distance) / var_b)
+
+    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+
+
+def jensen_shannon_score(
+    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
+) -> Tensor:
+    """Minus the mean of KL(a || b) and KL(b || a), up to a constant, as published.
+
+    The published name; it is half of Jeffreys' divergence, since that of Jensen and Shannon has no
+    closed form for Gaussians.
+    """
+
+    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
+        return 0.25 * ((var_a + distance) / var_b + (var_b + distance) / var_a)
+
+    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+
+
+def cosine_score(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
+    """Cosine of the means, whatever the variances: the score of embeddings that are points."""
+    return F.normalize(mean_a.float(), dim=-1) @ F.normalize(mean_b.float(), dim=-1).T
+
+
+# By the names that PPPC.CONTRAST.SCORE takes.
+SCORES = {
+    "mutual_likelihood": mutual_likelihood_score,
+    "bhattacharyya": bhattacharyya_score,
+    "wasserstein": wasserstein_score,
+    "kullback_leibler": kullback_leibler_score,
+    "jensen_shannon": jensen_shannon_score,
+    "cosine": cosine_score,
+}
 
 
 def product_of_gaussians(mean: Tensor, log_var: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LabelledPixels", "labelled_pixels", "resize_labels"]
+__all__ = ["LabelledPixels", "at_most_per_class", "labelled_pixels", "resize_labels"]
 
 
 class LabelledPixels(NamedTuple):
@@ -47,3 +48,17 @@ def labelled_pixels(
         log_var.movedim(1, -1)[selected].float(),
         label[selected],
     )
+
+
+def at_most_per_class(pixels: LabelledPixels, maximum: int) -> LabelledPixels:
+    """Of each class ``maximum`` pixels drawn at random, or all where it has no more.
+
+    The draw is from PyTorch's global generator, which the training step seeds.
+    """
+    shuffled = torch.randperm(len(pixels.label), device=pixels.label.device)
+    label = pixels.label[shuffled]
+    # Sorted by class, a pixel's place within its class is its distance from the class's first.
+    label, order = label.sort(stable=True)
+    first = torch.searchsorted(label, label)
+    chosen = shuffled[order][torch.arange(len(label), device=label.device) - first < maximum]
+    return LabelledPixels(*(tensor[chosen] for tensor in pixels))

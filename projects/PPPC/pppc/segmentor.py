@@ -77,7 +77,11 @@ class SegmentationNetwork(nn.Module):
 
 
 def pixel_cross_entropy(
-    logits: Tensor, label: Tensor, weight: Tensor | None, ignore_label: int
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    ignore_label: int,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy averaged over all pixels, ignored ones included, as the paper's code does.
 
@@ -86,11 +90,15 @@ def pixel_cross_entropy(
         label: ``(N, H, W)`` train IDs or ``ignore_label``.
         weight: ``(N, H, W)`` or None.
         ignore_label: the label of pixels that add nothing to the sum.
+        class_weights: ``(C,)`` factors of the pixels of each class; the mean is not divided by
+            them. None: 1.
     """
     logits = F.interpolate(
         logits.float(), size=label.shape[-2:], mode="bilinear", align_corners=False
     )
-    loss = F.cross_entropy(logits, label, ignore_index=ignore_label, reduction="none")
+    loss = F.cross_entropy(
+        logits, label, class_weights, ignore_index=ignore_label, reduction="none"
+    )
     return (loss if weight is None else loss * weight).mean()
 
 
@@ -136,9 +144,11 @@ class PPPCSegmentor(nn.Module):
             raise ValueError(
                 "TEST.EVALUATE_TEACHER needs a teacher: set PPPC.SELF_TRAINING.ENABLED True"
             )
-        if output_uncertainty and contrast is None:
+        head = student.probabilistic_head
+        if output_uncertainty and (head is None or head.log_variance is None):
             raise ValueError(
-                "TEST.UNCERTAINTY needs the probabilistic head: set PPPC.CONTRAST.ENABLED True"
+                "TEST.UNCERTAINTY needs the probabilistic head's variances: set "
+                "PPPC.CONTRAST.ENABLED and MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE True"
             )
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False) if self_training else None
@@ -172,7 +182,11 @@ class PPPCSegmentor(nn.Module):
                 ignore_label=ignore_label,
             )
             contrast = PrototypeContrast(
-                cfg.PPPC.CONTRAST.TEMPERATURE, cfg.PPPC.CONTRAST.KL_WEIGHT, ignore_label
+                cfg.PPPC.CONTRAST.TEMPERATURE,
+                cfg.PPPC.CONTRAST.KL_WEIGHT,
+                ignore_label,
+                cfg.PPPC.CONTRAST.SCORE,
+                cfg.PPPC.CONTRAST.MAX_PIXELS_PER_CLASS,
             )
         student = SegmentationNetwork(
             backbone,

@@ -22,11 +22,14 @@ class PixelBatch:
         label: ``(N, H, W)`` int64 train IDs or the ignore label; None for target images that have
             no pseudo-label yet.
         weight: ``(N, H, W)`` float32 weight of each pixel in the cross-entropy; None: 1 everywhere.
+        confidence: ``(N, H, W)`` float32 probability of each pseudo-label; None where labels are
+            given.
     """
 
     image: Tensor
     label: Tensor | None = None
     weight: Tensor | None = None
+    confidence: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -42,3 +45,8 @@ class PixelBatch:
                 if tensor is not None
             },
         )
+
+    def confident(self, threshold: float, ignore_label: int) -> PixelBatch:
+        """The same batch, the labels that are less probable than ``threshold`` ignored."""
+        unsure = self.confidence < threshold
+        return replace(self, label=self.label.masked_fill(unsure, ignore_label))

@@ -37,23 +37,34 @@ class TeacherUpdate(HookBase):
 
 
 class PrototypeUpdate(HookBase):
-    """Update the class prototypes with the teacher's embedding of labelled source pixels.
+    """Update the class prototypes with the teacher's embedding of labelled pixels.
 
     Args:
         segmentor: holds teacher and prototypes.
+        include_target: use the target's pseudo-labelled pixels too (published: the source's alone).
     """
 
-    def __init__(self, segmentor: PPPCSegmentor):
+    def __init__(self, segmentor: PPPCSegmentor, include_target: bool):
         self.segmentor = segmentor
+        self.include_target = include_target
 
     @torch.no_grad()
-    def __call__(self, source: PixelBatch) -> None:
+    def __call__(self, source: PixelBatch, target: PixelBatch) -> None:
         """
         Args:
-            source: weakly augmented source images with their labels.
+            source: weakly augmented, with labels.
+            target: weakly augmented, with pseudo-labels; of the source's crop size.
         """
-        output = self.segmentor.teacher(source.image, logits=False, embedding=True)
-        self.segmentor.prototypes.update(output.mean, output.log_var, source.label)
+        batches = [source, target] if self.include_target else [source]
+        # One pass each, since the teacher's BatchNorm uses the batch's statistics.
+        outputs = [
+            self.segmentor.teacher(batch.image, logits=False, embedding=True) for batch in batches
+        ]
+        self.segmentor.prototypes.update(
+            torch.cat([output.mean for output in outputs]),
+            torch.cat([output.log_var for output in outputs]),
+            torch.cat([batch.label for batch in batches]),
+        )
 
     def after_step(self) -> None:
         get_event_storage().put_scalar(

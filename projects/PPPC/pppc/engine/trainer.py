@@ -80,7 +80,9 @@ class AdaptationLoop(SimpleTrainer):
                 augmentation.BLUR_PROBABILITY,
             )
         )
-        self.prototype_update = PrototypeUpdate(self.segmentor)
+        self.prototype_update = PrototypeUpdate(
+            self.segmentor, cfg.PPPC.PROTOTYPES.INCLUDE_TARGET
+        )
 
     def run_step(self) -> None:
         """One iteration of PPPC; without self-training, of source-only training."""
@@ -99,12 +101,12 @@ class AdaptationLoop(SimpleTrainer):
             target = self.ambiguity_crop(target.to(self.segmentor.device), generator)
             target = self.with_pseudo_label(target)
             if self.segmentor.prototypes is not None:
-                self.prototype_update(source)
+                self.prototype_update(source, self.confident(target))
             mixed = self.dacs_mixing(source, target)
             self.batches |= {"target": target, "mixed": mixed}
             losses |= self.backward_pass("mixed", mixed)
             if contrast:
-                strong = self.dacs_mixing.strong(target)
+                strong = self.dacs_mixing.strong(self.confident(target))
                 losses |= self.backward_pass("target", strong, contrast, segmentation=False)
         strong = self.dacs_mixing.strong(source)
         losses |= self.backward_pass("source", strong, contrast, last=True)
@@ -140,7 +142,12 @@ class AdaptationLoop(SimpleTrainer):
         weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
         label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
         get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
-        return PixelBatch(target.image, label, weight)
+        return PixelBatch(target.image, label, weight, pseudo.confidence)
+
+    def confident(self, target: PixelBatch) -> PixelBatch:
+        """Pseudo-labelled images as contrast and prototypes use them (published: all pixels)."""
+        threshold = self.cfg.PPPC.CONTRAST.TARGET_THRESHOLD
+        return target.confident(threshold, self.segmentor.ignore_label)
 
     def ambiguity_crop(self, target: PixelBatch, generator: torch.Generator) -> PixelBatch:
         """Cut from each target image the most ambiguous of some random boxes (arXiv 2409.18543).

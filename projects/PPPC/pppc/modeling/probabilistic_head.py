@@ -55,10 +55,16 @@ class ProbabilisticHead(nn.Module):
         dim: D.
         mid_channels: of the mean branch's hidden layers; None: ``in_channels``.
         num_convs: 1x1 convolutions of the mean branch.
+        learn_variance: whether there is a log-variance branch.
     """
 
     def __init__(
-        self, in_channels: int, dim: int, mid_channels: int | None = None, num_convs: int = 2
+        self,
+        in_channels: int,
+        dim: int,
+        mid_channels: int | None = None,
+        num_convs: int = 2,
+        learn_variance: bool = True,
     ):
         super().__init__()
         mid_channels = mid_channels or in_channels
@@ -71,7 +77,7 @@ class ProbabilisticHead(nn.Module):
                 nn.ReLU(),
             ]
         self.mean = nn.Sequential(*layers)
-        self.log_variance = _LogVarianceBranch(in_channels, dim)
+        self.log_variance = _LogVarianceBranch(in_channels, dim) if learn_variance else None
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -79,12 +85,16 @@ class ProbabilisticHead(nn.Module):
             features: ``(N, in, h, w)``.
 
         Returns:
-            means of unit length and log-variances in [1e-6, 1), both ``(N, D, h, w)`` float32.
+            means of unit length and log-variances in [1e-6, 1), or 0 where there is no branch for
+            them, both ``(N, D, h, w)`` float32.
         """
         # Scores of a pixel with two prototypes differ by about 1/D: too little for bfloat16.
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            return F.normalize(self.mean(features), dim=1), self.log_variance(features)
+            mean = F.normalize(self.mean(features), dim=1)
+            if self.log_variance is None:
+                return mean, torch.zeros_like(mean)
+            return mean, self.log_variance(features)
 
 
 class StageProbabilisticHead(ProbabilisticHead):
@@ -94,6 +104,8 @@ class StageProbabilisticHead(ProbabilisticHead):
         input_shape: channels and stride of the stages.
         dim, mid_channels, num_convs: as in :class:`ProbabilisticHead`.
         log_variance_shift: added to the log-variances (published: 0).
+        learn_variance: predict the log-variances; False: the shift is all there is, so that the
+            embedding is a point for every purpose.
     """
 
     def __init__(
@@ -103,9 +115,10 @@ class StageProbabilisticHead(ProbabilisticHead):
         mid_channels: int | None = None,
         num_convs: int = 2,
         log_variance_shift: float = 0.0,
+        learn_variance: bool = True,
     ):
         channels = sum(shape.channels for shape in input_shape.values())
-        super().__init__(channels, dim, mid_channels, num_convs)
+        super().__init__(channels, dim, mid_channels, num_convs, learn_variance)
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.log_variance_shift = log_variance_shift
 
@@ -128,4 +141,5 @@ def build_probabilistic_head(
         head.MID_CHANNELS or None,
         head.NUM_CONVS,
         head.LOG_VARIANCE_SHIFT,
+        head.LEARN_VARIANCE,
     )
