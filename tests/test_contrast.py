@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pppc.contrast import PrototypeContrast, contrast_schedule
-from pppc.labelled_pixels import resize_labels
+from pppc.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -139,3 +139,35 @@ def test_schedule_starts_late_and_multiplier_zero_is_constant():
     ramp = [contrast_schedule(t, 10, 4, -1.0) for t in range(10)]
     assert [scale > 0 for scale in ramp] == [False] * 4 + [True] * 5 + [False]
     assert [contrast_schedule(t, 10, 4, 0.0) for t in range(10)] == [0.0] * 4 + [1.0] * 6
+
+
+def test_at_most_so_many_pixels_of_each_class_each_as_likely_as_another():
+    label = torch.tensor([0] * 3 + [2] * 7 + [5] * 1 + [0] * 3)
+    pixels = LabelledPixels(torch.arange(14.0)[:, None], torch.zeros(14, 1), label)
+    drawn = torch.zeros(14)
+    torch.manual_seed(0)
+    for _ in range(500):
+        chosen = at_most_per_class(pixels, 4)
+        assert torch.bincount(chosen.label).tolist() == [4, 0, 4, 0, 0, 1]
+        index = chosen.mean[:, 0].long()
+        assert len(index.unique()) == len(index) and torch.equal(label[index], chosen.label)
+        drawn[index] += 1
+    share = torch.tensor([4 / 6] * 3 + [4 / 7] * 7 + [1.0] + [4 / 6] * 3)
+    assert (drawn / 500 - share).abs().max() < 0.1
+
+
+def test_sampled_pixels_alone_get_a_gradient(published):
+    contrast = PrototypeContrast(0.01, 1e-6, max_pixels_per_class=1)
+    losses = contrast(
+        published["mu"], published["sigma"], published["label"], published["proto_mu"],
+        published["proto_sigma"],
+    )  # fmt: skip
+    sum(losses.values()).backward()
+    touched = (published["mu"].grad != 0).any(dim=1)
+    classes = published["label_at_feat"][:, 0][touched]
+    assert sorted(classes.tolist()) == sorted(set(published["label_at_feat"].unique().tolist()) - {255})
+
+
+def test_unknown_score_is_an_error():
+    with pytest.raises(ValueError, match=r"PPPC\.CONTRAST\.SCORE is 'euclidean': use one of .*cosine"):
+        PrototypeContrast(1.0, 0.0, score="euclidean")

@@ -12,6 +12,7 @@ from torch import nn
 
 from pppc import add_pppc_config
 from pppc.checkpoint import StrictCheckpointer
+from pppc.labelled_pixels import resize_labels
 from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
@@ -100,6 +101,26 @@ def test_predictions_are_probabilities_at_the_original_size():
         assert output["uncertainty"].shape == size
 
 
+def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_variance():
+    model = build_model(
+        configuration("MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", False, "PPPC.CONTRAST.SCORE",
+                      "cosine", "PPPC.PROTOTYPES.VARIANCE", "count_normalised")
+    ).train()  # fmt: skip
+    batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.randint(5, (2, 64, 64)))
+    with torch.no_grad():
+        mean, log_var = model.teacher(batch.image, logits=False, embedding=True)[1:]
+    model.prototypes.update(mean, log_var, batch.label)
+    label = resize_labels(batch.label, mean.shape[-2:])
+    expected = torch.stack([mean.movedim(1, -1)[label == c].mean(dim=0) for c in range(5)])
+    torch.testing.assert_close(model.prototypes.mean, expected)
+    torch.testing.assert_close(model.prototypes.log_var, torch.zeros(5, 8), atol=1e-5, rtol=0)
+
+    losses = model(batch, contrast_scale=1.0)
+    losses["loss_contrast"].backward()
+    assert all(p.grad is not None for p in model.student.probabilistic_head.parameters())
+    assert losses["loss_contrast"] > 0
+
+
 def test_evaluating_the_teacher_uses_its_weights():
     model = build_model(configuration("TEST.EVALUATE_TEACHER", True)).eval()
     inputs = [{"image": torch.randint(256, (3, 64, 64))}]
@@ -115,6 +136,8 @@ def test_evaluating_the_teacher_uses_its_weights():
         (("PPPC.SELF_TRAINING.ENABLED", False), "PPPC.CONTRAST.ENABLED needs"),
         ((*SOURCE_ONLY, "TEST.EVALUATE_TEACHER", True), "TEST.EVALUATE_TEACHER needs"),
         ((*SOURCE_ONLY, "TEST.UNCERTAINTY", True), "TEST.UNCERTAINTY needs"),
+        (("TEST.UNCERTAINTY", True, "MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", False),
+         "TEST.UNCERTAINTY needs"),
         (("PPPC.PROTOTYPES.UPDATE_RULE", "mean"), "PPPC.PROTOTYPES.UPDATE_RULE"),
         (("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2"]), "SEM_SEG_HEAD.IN_FEATURES: .*stage1"),
         (("MODEL.PROBABILISTIC_HEAD.IN_FEATURES", ["res2"]), "PROBABILISTIC_HEAD.IN_FEATURES: "),
