@@ -12,6 +12,8 @@ from pppc.contrast import contrast_schedule
 from pppc.structures import PixelBatch
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")
+METHODS = ("source_only", "dacs", "deterministic", "pppc_published", "pppc")
 
 
 def load(name: str, *opts: object):
@@ -22,12 +24,38 @@ def load(name: str, *opts: object):
     return cfg
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(str(path.relative_to(CONFIGS))[:-5] for path in CONFIGS.glob("**/*.yaml"))
+)
 def test_every_configuration_merges(name):
     load(name)
 
 
-@pytest.mark.parametrize("pair", ["demo_gta_to_cityscapes", "camvid_day_to_dusk"])
+def test_methods_and_ablations_differ_from_each_other_and_from_pppc():
+    pair = "demo_gta_to_cityscapes"
+    names = [f"{pair}_{method}" for method in METHODS]
+    names += sorted(f"ablations/{path.stem}" for path in CONFIGS.glob("ablations/*.yaml"))
+    settings = {}
+    for name in names:
+        cfg = load(name)
+        cfg.OUTPUT_DIR = ""
+        settings.setdefault(cfg.dump(), []).append(name)
+    assert sorted(settings.values()) == sorted([name] for name in names)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_published_contrast_is_that_of_the_defaults(pair):
+    """All but what depends on the length of a run and the size of its images."""
+    published, defaults = load(f"{pair}_pppc_published"), get_cfg()
+    add_pppc_config(defaults)
+    defaults.PPPC.CONTRAST.START_ITER = published.PPPC.CONTRAST.START_ITER
+    for node in ("CONTRAST", "PROTOTYPES", "AMBIGUITY_CROP", "STRONG_AUGMENTATION"):
+        assert published.PPPC[node] == defaults.PPPC[node]
+    head = published.MODEL.PROBABILISTIC_HEAD
+    assert head.LOG_VARIANCE_SHIFT == 0 and head.LEARN_VARIANCE
+
+
+@pytest.mark.parametrize("pair", PAIRS)
 def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
     cfg = load(f"{pair}_pppc")
     contrast, max_iter = cfg.PPPC.CONTRAST, cfg.SOLVER.MAX_ITER
@@ -60,12 +88,13 @@ def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
     assert gradient(losses["loss_contrast"]) > 1e-3 * cross_entropy
 
 
-@pytest.mark.parametrize("pair", ["demo_gta_to_cityscapes", "camvid_day_to_dusk"])
+@pytest.mark.parametrize("pair", PAIRS)
 def test_baselines_differ_from_pppc_in_the_method_alone(pair):
     pppc = load(f"{pair}_pppc")
-    for method in ("source_only", "dacs"):
+    for method in METHODS:
         baseline = load(f"{pair}_{method}")
         baseline.PPPC, baseline.OUTPUT_DIR = pppc.PPPC, pppc.OUTPUT_DIR
+        baseline.MODEL.PROBABILISTIC_HEAD = pppc.MODEL.PROBABILISTIC_HEAD
         assert baseline == pppc
     assert not load(f"{pair}_source_only").PPPC.SELF_TRAINING.ENABLED
     augmentation = pppc.PPPC.STRONG_AUGMENTATION

@@ -116,12 +116,16 @@ def test_baselines_train_without_the_contrast(method, demo_datasets, tmp_path):
 def test_two_processes_train_and_evaluate_on_two_sets(demo_datasets, tmp_path):
     run = train("pppc", tmp_path / "two", demo_datasets, "--num-gpus", "2",
                 opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu",
+                      "PPPC.PROTOTYPES.INCLUDE_TARGET", "True",
+                      "PPPC.CONTRAST.TARGET_THRESHOLD", "1.01",
                       "DATASETS.TEST", "('cityscapes_val', 'dark_zurich_val_night')"])  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert (tmp_path / "two/model_final.pth").is_file()
     assert (tmp_path / "two/model_best.pth").is_file()
     metrics = _metrics(tmp_path / "two")
     assert 0 <= metrics["dark_zurich_val_night/sem_seg/mIoU"] <= 100
+    # No pseudo-label is that probable, so that no target pixel is contrasted.
+    assert metrics["loss_contrast_target"] == 0 < metrics["loss_contrast_source"]
 
 
 def _error(run) -> str:

@@ -1,0 +1,53 @@
+"""The study tool, by the command line; and that the documents show what it reports."""
+
+import json
+import subprocess
+
+import pytest
+import yaml
+from conftest import REPOSITORY, run_tool
+from test_train_net import OPTIONS
+
+
+def run_study(path, root, *arguments):
+    study = run_tool("study.py", path, "--output", path.parent / "runs", *arguments,
+                     DETECTRON2_DATASETS=str(root))  # fmt: skip
+    assert study.returncode == 0, study.stderr[-3000:]
+    return study.stdout
+
+
+def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
+    config = "configs/demo_gta_to_cityscapes_{}.yaml"
+    content = {
+        "seeds": [3, 4],
+        "reference": "Source",
+        "opts": OPTIONS,
+        "pretraining": {"config": config.format("source_only")},
+        "rows": {
+            "Source": {"config": config.format("source_only")},
+            "DACS": {"config": config.format("dacs"), "seeds": [4]},
+        },
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    output = run_study(path, demo_datasets)
+    assert "3 runs are missing" in output
+    names = sorted(file.name for file in (tmp_path / "tiny").iterdir())
+    assert names == ["dacs-4.json", "pretraining.json", "source-3.json", "source-4.json"]
+    score = {name: json.loads((tmp_path / "tiny" / name).read_text()) for name in names}
+    dacs = score["dacs-4.json"]
+    assert dacs["settings"]["PPPC.CONTRAST.ENABLED"] == "False"
+    assert dacs["settings"]["MODEL.WEIGHTS"].endswith("tiny/pretraining/model_final.pth")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
+    ).stdout.strip()
+    assert dacs["commit"].rstrip("+") == commit and dacs["seed"] == 4
+    assert 0 <= dacs["mIoU"] <= 100 and 0 <= dacs["IoU-road"] <= 100
+    difference = f"{dacs['mIoU'] - score['source-4.json']['mIoU']:+.1f}"
+    assert [cell.strip() for cell in output.splitlines()[-1].split("|")][5] == difference
+
+    assert "0 runs are missing" in run_study(path, demo_datasets)
+    content["rows"]["DACS"]["opts"] = ["PPPC.TEACHER.MOMENTUM", 0.5]
+    path.write_text(yaml.safe_dump(content))
+    stale = run_study(path, demo_datasets, "--report").splitlines()[-1]
+    assert [cell.strip() for cell in stale.split("|")][1:6] == ["DACS", "", "", "", ""]
