@@ -113,7 +113,7 @@ class Run:
             **{
                 key.removeprefix("sem_seg/"): round(value, 3)
                 for key, value in sorted(last.items())
-                if key.startswith("sem_seg/") and key != "sem_seg/pixel_accuracy"
+                if key.startswith(("sem_seg/mIoU", "sem_seg/IoU-"))
             },
         }
         self.result.parent.mkdir(parents=True, exist_ok=True)

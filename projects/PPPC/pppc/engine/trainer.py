@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -24,7 +24,7 @@ from ..contrast import contrast_schedule
 from ..data import build_test_loader, build_train_loader, check_data
 from ..data.sampling import PairedLoader
 from ..data.catalog import dataset_metadata
-from ..evaluation import MeanIoUEvaluator
+from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..mixing import StrongAugmentation
 from ..segmentor import PPPCSegmentor
 from ..solver import build_optimizer
@@ -273,4 +273,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return MeanIoUEvaluator(dataset_metadata(dataset_name))
+        metadata = dataset_metadata(dataset_name)
+        evaluators: list[DatasetEvaluator] = [MeanIoUEvaluator(metadata)]
+        if cfg.TEST.UNCERTAINTY:
+            evaluators.append(UncertaintyEvaluator(metadata))
+        return DatasetEvaluators(evaluators)

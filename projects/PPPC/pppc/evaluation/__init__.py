@@ -1,5 +1,6 @@
 """Evaluation of semantic segmentation."""
 
 from .mean_iou import MeanIoUEvaluator, intersection_over_union
+from .uncertainty import UncertaintyEvaluator
 
-__all__ = ["MeanIoUEvaluator", "intersection_over_union"]
+__all__ = ["MeanIoUEvaluator", "UncertaintyEvaluator", "intersection_over_union"]

@@ -1,0 +1,112 @@
+"""Does the uncertainty know where the model errs?
+
+Shapes: P pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import numpy as np
+from detectron2.data import Metadata
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+__all__ = ["UncertaintyEvaluator", "area_under_rejection", "error_auroc"]
+
+PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory
+
+
+def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
+    """The probability that a wrong pixel is more uncertain than a right one, ties counting half.
+
+    That is the area under the receiver operating characteristic of "the pixel is wrong".
+
+    Args:
+        uncertainty: ``(P,)``.
+        wrong: ``(P,)`` bool.
+
+    Returns:
+        in [0, 1], 0.5 for an uncertainty that knows nothing; NaN where all are right, or wrong.
+    """
+    num_wrong = int(wrong.sum())
+    num_right = len(wrong) - num_wrong
+    if not num_wrong or not num_right:
+        return math.nan
+    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    rank = (size.cumsum() - (size - 1) / 2)[group]  # from 1; equal values share their mean rank
+    above = rank[wrong].sum() - num_wrong * (num_wrong + 1) / 2
+    return float(above / (num_wrong * num_right))
+
+
+def area_under_rejection(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
+    """Mean error of what is left while the most uncertain pixels are rejected one by one.
+
+    The area under the sparsification (error-rejection) curve: the lower the better, the plain share
+    of wrong pixels for an uncertainty that knows nothing. Pixels of equal uncertainty are rejected
+    together, so each leaves as many errors as its group has on average.
+
+    Args:
+        uncertainty: ``(P,)``.
+        wrong: ``(P,)`` bool.
+    """
+    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    errors = np.bincount(group, weights=wrong)
+    expected = np.repeat(errors / size, size)  # from the most certain pixel on
+    return float((expected.cumsum() / np.arange(1, len(expected) + 1)).mean())
+
+
+class UncertaintyEvaluator(DatasetEvaluator):
+    """Compare the embedding's uncertainty with that of the class probabilities.
+
+    For predictions that hold "uncertainty" beside "sem_seg" (TEST.UNCERTAINTY). Of a large image
+    every n-th labelled pixel counts.
+
+    Args:
+        metadata: of the data set, with its label reader.
+    """
+
+    def __init__(self, metadata: Metadata):
+        self.label_reader = metadata.label_reader
+        self.num_classes = len(metadata.stuff_classes)
+        self.reset()
+
+    def reset(self) -> None:
+        self.wrong: list[np.ndarray] = []
+        self.uncertainties: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("embedding", "confidence", "entropy")
+        }
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for given, output in zip(inputs, outputs):
+            label = self.label_reader.read(given["sem_seg_file_name"]).astype(np.int64)
+            labelled = np.flatnonzero((label >= 0) & (label < self.num_classes))
+            chosen = labelled[:: max(1, math.ceil(len(labelled) / PIXELS_PER_IMAGE))]
+            probability = output["sem_seg"].flatten(1)[:, chosen].float()
+            self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
+            for name, uncertainty in (
+                ("embedding", output["uncertainty"].flatten()[chosen]),
+                ("confidence", 1 - probability.amax(0)),
+                ("entropy", -probability.xlogy(probability).sum(0)),
+            ):
+                self.uncertainties[name].append(uncertainty.float().cpu().numpy())
+
+    def evaluate(self) -> OrderedDict | None:
+        """Returns:
+        ``{"uncertainty": {...}}`` in percent: of each uncertainty the AUROC of "the pixel is wrong"
+        and the area under rejection, beside that of a perfect one and of none. None in the
+        processes that are not the first.
+        """
+        gathered = comm.gather((self.wrong, self.uncertainties))
+        if not comm.is_main_process():
+            return None
+        wrong = np.concatenate([array for part, _ in gathered for array in part])
+        results = {}
+        for name in self.uncertainties:
+            values = np.concatenate([array for _, part in gathered for array in part[name]])
+            results[f"AUROC-{name}"] = 100 * error_auroc(values, wrong)
+            results[f"rejection-{name}"] = 100 * area_under_rejection(values, wrong)
+        results["rejection-perfect"] = 100 * area_under_rejection(wrong, wrong)
+        results["rejection-none"] = 100 * float(wrong.mean())
+        return OrderedDict(uncertainty=results)

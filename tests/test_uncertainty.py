@@ -1,0 +1,52 @@
+"""Does the uncertainty know where the model errs? Figures by hand and by definition."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pppc.evaluation.uncertainty import UncertaintyEvaluator, area_under_rejection, error_auroc
+
+
+def test_auroc_counts_the_pairs_in_which_the_wrong_pixel_is_the_more_uncertain():
+    rng = np.random.default_rng(0)
+    uncertainty, wrong = rng.integers(6, size=80), rng.random(80) < 0.3
+    pairs = uncertainty[wrong][:, None] - uncertainty[~wrong][None]
+    expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    assert error_auroc(uncertainty, wrong) == pytest.approx(expected)
+    assert np.isnan(error_auroc(uncertainty, np.zeros(80, bool)))
+
+
+def test_rejection_curve_by_hand():
+    wrong = np.array([True, False, False, True])
+    # From the most certain on, 3 1 0 2: errors 1, 1, 2, 2 of 1, 2, 3, 4.
+    area = area_under_rejection(np.array([0.3, 0.2, 0.9, 0.1]), wrong)
+    assert area == pytest.approx((1 + 1 / 2 + 2 / 3 + 2 / 4) / 4)
+    # The perfect one: errors 0, 0, 1, 2.
+    assert area_under_rejection(wrong, wrong) == pytest.approx((1 / 3 + 2 / 4) / 4)
+
+
+def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_step():
+    wrong = np.arange(100) % 4 == 0
+    assert area_under_rejection(np.zeros(100), wrong) == pytest.approx(0.25)
+    assert error_auroc(np.zeros(100), wrong) == pytest.approx(0.5)
+
+
+def test_evaluator_leaves_unlabelled_pixels_out_and_tells_the_three_apart():
+    label = np.array([[0, 1, 255], [1, 0, 7]])
+    reader = SimpleNamespace(read=lambda name: label)
+    evaluator = UncertaintyEvaluator(SimpleNamespace(label_reader=reader, stuff_classes=["a", "b"]))
+    probability = torch.tensor([[0.9, 0.6, 0.5], [0.4, 0.3, 0.5]])  # of class 0: 2 of 4 wrong
+    output = {
+        "sem_seg": torch.stack([probability, 1 - probability]),
+        "uncertainty": torch.tensor([[-4.0, -1.0, 9.0], [-2.0, -3.0, 9.0]]),
+    }
+    evaluator.process([{"sem_seg_file_name": "any"}], [output])
+    results = evaluator.evaluate()["uncertainty"]
+    # Wrong: (0, 1), said a at 0.6, is b; (1, 1), said b at 0.7, is a.
+    assert results["AUROC-embedding"] == pytest.approx(75)
+    assert results["AUROC-confidence"] == pytest.approx(62.5)
+    assert results["AUROC-entropy"] == pytest.approx(62.5)
+    assert results["rejection-none"] == pytest.approx(50)
+    assert results["rejection-perfect"] == pytest.approx(100 * (1 / 3 + 2 / 4) / 4)

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Draw where a trained model is uncertain and where it errs, a row per image of its test set.
+
+    tools/draw_uncertainty.py --config-file RUN/config.yaml --output PICTURE.png [--images 3] \
+        MODEL.WEIGHTS RUN/model_final.pth
+
+A row shows the image, the truth, the prediction, wrong pixels in white, the embedding's uncertainty
+and the entropy of the class probabilities, both from dark (certain) to bright.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pppc
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
+
+
+def draw_row(predictor: DefaultPredictor, record: dict, cfg: CfgNode) -> np.ndarray:
+    """One image's row, RGB."""
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    image = cv2.imread(record["file_name"])
+    truth = metadata.label_reader.read(record["sem_seg_file_name"])
+    output = predictor(image)
+    probability = output["sem_seg"].cpu()
+    prediction = probability.argmax(0).numpy()
+    labelled = truth < len(metadata.stuff_classes)
+    wrong = np.where(labelled & (prediction != truth), 255, 0).astype(np.uint8)
+    return captioned_row(
+        {
+            "image": image[:, :, ::-1],
+            "truth": colorize_labels(truth, metadata.stuff_colors),
+            "prediction": colorize_labels(prediction, metadata.stuff_colors),
+            "wrong": np.repeat(wrong[:, :, None], 3, axis=2),
+            "uncertainty": colorize_uncertainty(output["uncertainty"].cpu().numpy()),
+            "entropy": colorize_uncertainty(-probability.xlogy(probability).sum(0).numpy()),
+        }
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the picture")
+    parser.add_argument("--images", type=int, default=3, help="evenly spread over the test set")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
+    args = parser.parse_args()
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(["TEST.UNCERTAINTY", True, *args.opts])
+    predictor = DefaultPredictor(cfg)
+    records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
+    chosen = records[len(records) // (2 * args.images) :: len(records) // args.images]
+    rows = [draw_row(predictor, record, cfg) for record in chosen[: args.images]]
+    picture = np.concatenate(rows)[:, :, ::-1]
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    if not cv2.imwrite(str(args.output), half):
+        raise OSError(f"{args.output} could not be written: does its folder exist?")
+
+
+if __name__ == "__main__":
+    main()
