@@ -18,8 +18,7 @@ A study is a YAML file:
         opts: []               # optional, as are "seeds" of a row
 
 Every finished run leaves a small JSON in the folder beside the file that has its name; a run is
-missing where there is none, or where it was made with other settings than the row has now. The
-data sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from
+missing where there is none, or where it was made with other settings than the row has now. The data sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from
 the repository's root.
 """
 
@@ -69,19 +68,29 @@ class Run:
         }
 
     def load(self) -> dict | None:
-        """The result; None where it is missing or of other settings."""
+        """The result, with "current": whether its settings are those of today; None: missing."""
         if not self.result.is_file():
             return None
         result = json.loads(self.result.read_text())
-        return result if result["settings"] == self.settings() else None
+        return result | {"current": result["settings"] == self.settings()}
+
+    @property
+    def missing(self) -> bool:
+        result = self.load()
+        return result is None or not result["current"]
 
     def train(self) -> None:
         """Train, or go on, and write the result.
 
         Raises:
+            FileExistsError: the run's folder holds one of other settings.
             RuntimeError: the training failed; its log is in the run's folder.
         """
         self.output.mkdir(parents=True, exist_ok=True)
+        started = self.output / "settings.json"
+        if started.exists() and json.loads(started.read_text()) != self.settings():
+            raise FileExistsError(f"{self.output} holds a run of other settings: move it away")
+        started.write_text(json.dumps(self.settings(), indent=1))
         command = [
             sys.executable, "-W", "ignore", str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", self.config, "OUTPUT_DIR", str(self.output),
@@ -163,10 +172,10 @@ class Study:
 
     def train_missing(self, jobs: int) -> None:
         """Train what is missing, all rows of the first seed, then of the second, and so on."""
-        if self.pretraining and not self.pretraining.load():
+        if self.pretraining and self.pretraining.missing:
             self.pretraining.train()
         runs = sorted(
-            (run for row in self.rows.values() for run in row if not run.load()),
+            (run for row in self.rows.values() for run in row if run.missing),
             key=lambda run: self.seeds.index(run.seed),
         )
         print(f"{len(runs)} runs are missing", flush=True)
@@ -175,7 +184,10 @@ class Study:
                 done.result()
 
     def report(self) -> str:
-        """Target mIoU of every run, in percent, and the paired differences from the reference."""
+        """Target mIoU of every run, in percent, and the paired differences from the reference.
+
+        A star marks runs made with other settings than the row has now.
+        """
         results = {row: {run.seed: run.load() for run in runs} for row, runs in self.rows.items()}
         scores = {
             row: {seed: result["mIoU"] for seed, result in by_seed.items() if result}
@@ -191,7 +203,7 @@ class Study:
             table.append(
                 [
                     row,
-                    *(_number(by_seed.get(seed)) for seed in self.seeds),
+                    *(_cell(results[row].get(seed)) for seed in self.seeds),
                     _mean_and_spread(list(by_seed.values())),
                     "" if row == self.reference else _mean_and_spread(differences, "+"),
                     f"{statistics.median(times):.2f}" if times else "",
@@ -210,14 +222,14 @@ def _flatten(node: CfgNode, prefix: str = ""):
             yield prefix + key, value
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.1f}"
+def _cell(result: dict | None) -> str:
+    return "" if result is None else f"{result['mIoU']:.1f}" + ("" if result["current"] else " *")
 
 
 def _mean_and_spread(values: list[float], sign: str = "") -> str:
     """Mean and the standard deviation over seeds."""
     if len(values) < 2:
-        return "".join(_number(value, sign) for value in values)
+        return "".join(f"{value:{sign}.1f}" for value in values)
     return f"{statistics.mean(values):{sign}.1f} ± {statistics.stdev(values):.1f}"
 
 
@@ -241,9 +253,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/study"), help="of the runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time")
     args = parser.parse_args()
-    study = Study(args.study, args.output)
-    if not args.report:
-        study.train_missing(args.jobs)
+    try:
+        study = Study(args.study, args.output)
+        if not args.report:
+            study.train_missing(args.jobs)
+    except (OSError, KeyError, RuntimeError) as error:
+        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
     print(study.report())
 
 
