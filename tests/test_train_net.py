@@ -118,6 +118,7 @@ def test_two_processes_train_and_evaluate_on_two_sets(demo_datasets, tmp_path):
                 opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu",
                       "PPPC.PROTOTYPES.INCLUDE_TARGET", "True",
                       "PPPC.CONTRAST.TARGET_THRESHOLD", "1.01",
+                      "PPPC.CONTRAST.START_ITER", "0",
                       "DATASETS.TEST", "('cityscapes_val', 'dark_zurich_val_night')"])  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert (tmp_path / "two/model_final.pth").is_file()

@@ -18,8 +18,9 @@ A study is a YAML file:
         opts: []               # optional, as are "seeds" of a row
 
 Every finished run leaves a small JSON in the folder beside the file that has its name; a run is
-missing where there is none, or where it was made with other settings than the row has now. The data sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from
-the repository's root.
+missing where there is none, or where it was made with other settings than the row has now. The data
+sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from the
+repository's root.
 """
 
 import argparse
@@ -171,13 +172,16 @@ class Study:
         }
 
     def train_missing(self, jobs: int) -> None:
-        """Train what is missing, all rows of the first seed, then of the second, and so on."""
+        """Train what is missing: the rows with the most seeds first, seed by seed."""
         if self.pretraining and self.pretraining.missing:
             self.pretraining.train()
-        runs = sorted(
-            (run for row in self.rows.values() for run in row if run.missing),
-            key=lambda run: self.seeds.index(run.seed),
-        )
+        missing = [
+            (-len(runs), self.seeds.index(run.seed), run)
+            for runs in self.rows.values()
+            for run in runs
+            if run.missing
+        ]
+        runs = [run for *_, run in sorted(missing, key=lambda entry: entry[:2])]
         print(f"{len(runs)} runs are missing", flush=True)
         with ThreadPoolExecutor(jobs) as pool:
             for done in [pool.submit(run.train) for run in runs]:
