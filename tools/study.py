@@ -41,6 +41,10 @@ from tabulate import tabulate
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Settings that say where and how a run is made, not what it computes.
 CIRCUMSTANCES = ("OUTPUT_DIR", "SEED", "VIS_PERIOD", "MODEL.DEVICE", "VERSION")
+# Settings that nothing reads where there is no contrast.
+OF_THE_CONTRAST = (
+    "PPPC.CONTRAST.", "PPPC.PROTOTYPES.", "PPPC.AMBIGUITY_CROP.", "MODEL.PROBABILISTIC_HEAD.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,22 @@ class Run:
     output: Path
 
     def settings(self) -> dict[str, str]:
-        """Every setting that differs from PPPC's defaults, ``{"A.B.KEY": value}``."""
+        """What the run computes: every setting in use that differs from PPPC's defaults, by key."""
         cfg, defaults = get_cfg(), get_cfg()
         for node in (cfg, defaults):
             pppc.add_pppc_config(node)
         cfg.merge_from_file(self.config)
         cfg.merge_from_list(list(self.opts))
         default_values = dict(_flatten(defaults))
-        return {
+        changed = {
             key: str(value)
             for key, value in _flatten(cfg)
             if value != default_values[key] and key not in CIRCUMSTANCES
         }
+        if not cfg.PPPC.CONTRAST.ENABLED:
+            changed = {k: v for k, v in changed.items() if not k.startswith(OF_THE_CONTRAST)}
+            changed["PPPC.CONTRAST.ENABLED"] = "False"
+        return changed
 
     def load(self) -> dict | None:
         """The result, with "current": whether its settings are those of today; None: missing."""
