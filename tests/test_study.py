@@ -31,7 +31,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
         },
     }
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     output = run_study(path, demo_datasets)
     assert "3 runs are missing" in output
     names = sorted(file.name for file in (tmp_path / "tiny").iterdir())
@@ -50,7 +50,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
 
     assert "0 runs are missing" in run_study(path, demo_datasets)
     content["rows"]["DACS"]["opts"] = ["PPPC.TEACHER.MOMENTUM", 0.5]
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     stale = run_study(path, demo_datasets, "--report").splitlines()[-1]
     assert [cell.strip() for cell in stale.split("|")][1:4] == ["DACS", "", f"{dacs['mIoU']:.1f} *"]
     # The folder of the older run is not taken for one of the new settings, nor overwritten.
