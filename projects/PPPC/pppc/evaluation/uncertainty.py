@@ -5,6 +5,7 @@ Shapes: P pixels.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 
@@ -12,8 +13,11 @@ import numpy as np
 from detectron2.data import Metadata
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from tabulate import tabulate
 
 __all__ = ["UncertaintyEvaluator", "area_under_rejection", "error_auroc"]
+
+logger = logging.getLogger(__name__)
 
 PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory
 
@@ -109,4 +113,12 @@ class UncertaintyEvaluator(DatasetEvaluator):
             results[f"rejection-{name}"] = 100 * area_under_rejection(values, wrong)
         results["rejection-perfect"] = 100 * area_under_rejection(wrong, wrong)
         results["rejection-none"] = 100 * float(wrong.mean())
+        table = [
+            [name, results.get(f"AUROC-{name}", ""), results[f"rejection-{name}"]]
+            for name in (*self.uncertainties, "perfect", "none")
+        ]
+        headers = ["uncertainty", "AUROC of errors", "area under rejection"]
+        logger.info(
+            "In percent:\n%s", tabulate(table, headers=headers, tablefmt="pipe", floatfmt=".2f")
+        )
         return OrderedDict(uncertainty=results)
