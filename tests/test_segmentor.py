@@ -98,7 +98,30 @@ def test_predictions_are_probabilities_at_the_original_size():
     for output, size in zip(model(inputs), [(96, 160), (100, 101)]):
         assert output["sem_seg"].shape == (5, *size)
         torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(size))
-        assert output["uncertainty"].shape == size
+        assert output["uncertainty"].shape == output["log_variance"].shape == size
+
+
+def test_uncertainty_is_the_entropy_of_the_scores_with_the_prototypes_seen():
+    model = build_model(configuration("TEST.UNCERTAINTY", True, "PPPC.CONTRAST.TEMPERATURE", 0.1))
+    model.eval()
+    image = 255 * torch.rand(2, 3, 64, 64)
+    output = model.student(image, logits=False, embedding=True)
+    size = tuple(output.mean.shape[-2:])
+    unknown = model.uncertainty(output, size)
+    torch.testing.assert_close(unknown["uncertainty"], torch.full((2, *size), np.log(5)).float())
+
+    prototypes = model.prototypes
+    prototypes.mean.normal_()
+    prototypes.num_updates[:3] += 1
+    maps = model.uncertainty(output, size)
+    for i, y, x in ((0, 0, 0), (1, size[0] - 1, 1)):
+        variance = output.log_var[i, :, y, x].exp() + prototypes.log_var[:3].exp()
+        means = torch.nn.functional.normalize(prototypes.mean[:3], dim=1)
+        squares = (output.mean[i, :, y, x] - means) ** 2
+        score = -0.5 * (squares / variance + variance.log()).mean(1)
+        entropy = torch.distributions.Categorical(logits=score / 0.1).entropy()
+        torch.testing.assert_close(maps["uncertainty"][i, y, x], entropy)
+        torch.testing.assert_close(maps["log_variance"][i, y, x], output.log_var[i, :, y, x].mean())
 
 
 def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_variance():
@@ -136,8 +159,6 @@ def test_evaluating_the_teacher_uses_its_weights():
         (("PPPC.SELF_TRAINING.ENABLED", False), "PPPC.CONTRAST.ENABLED needs"),
         ((*SOURCE_ONLY, "TEST.EVALUATE_TEACHER", True), "TEST.EVALUATE_TEACHER needs"),
         ((*SOURCE_ONLY, "TEST.UNCERTAINTY", True), "TEST.UNCERTAINTY needs"),
-        (("TEST.UNCERTAINTY", True, "MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", False),
-         "TEST.UNCERTAINTY needs"),
         (("PPPC.PROTOTYPES.UPDATE_RULE", "mean"), "PPPC.PROTOTYPES.UPDATE_RULE"),
         (("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2"]), "SEM_SEG_HEAD.IN_FEATURES: .*stage1"),
         (("MODEL.PROBABILISTIC_HEAD.IN_FEATURES", ["res2"]), "PROBABILISTIC_HEAD.IN_FEATURES: "),

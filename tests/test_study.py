@@ -1,6 +1,7 @@
 """The study tool, by the command line; and that the documents show what it reports."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -49,6 +50,12 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     assert [cell.strip() for cell in output.splitlines()[-1].split("|")][5] == difference
 
     assert "0 runs are missing" in run_study(path, demo_datasets)
+    # In a fresh clone there are results but no weights to go on from.
+    shutil.rmtree(tmp_path / "runs")
+    (tmp_path / "tiny/dacs-4.json").unlink()
+    assert "1 runs are missing" in run_study(path, demo_datasets)
+    assert json.loads((tmp_path / "tiny/dacs-4.json").read_text())["mIoU"] == dacs["mIoU"]
+
     content["rows"]["DACS"]["opts"] = ["PPPC.TEACHER.MOMENTUM", 0.5]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     stale = run_study(path, demo_datasets, "--report").splitlines()[-1]

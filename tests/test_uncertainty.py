@@ -33,7 +33,7 @@ def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_s
     assert error_auroc(np.zeros(100), wrong) == pytest.approx(0.5)
 
 
-def test_evaluator_leaves_unlabelled_pixels_out_and_tells_the_three_apart(caplog):
+def test_evaluator_leaves_unlabelled_pixels_out_and_tells_them_apart(caplog):
     label = np.array([[0, 1, 255], [1, 0, 7]])
     reader = SimpleNamespace(read=lambda name: label)
     evaluator = UncertaintyEvaluator(SimpleNamespace(label_reader=reader, stuff_classes=["a", "b"]))
@@ -41,13 +41,15 @@ def test_evaluator_leaves_unlabelled_pixels_out_and_tells_the_three_apart(caplog
     output = {
         "sem_seg": torch.stack([probability, 1 - probability]),
         "uncertainty": torch.tensor([[-4.0, -1.0, 9.0], [-2.0, -3.0, 9.0]]),
+        "log_variance": torch.tensor([[4.0, 1.0, 9.0], [2.0, 3.0, 9.0]]),
     }
     evaluator.process([{"sem_seg_file_name": "any"}], [output])
     with caplog.at_level("INFO", "pppc"):
         results = evaluator.evaluate()["uncertainty"]
-    assert "| embedding     |             75.00 |" in caplog.text  # Detectron2 prints no such keys
+    assert "| prototypes    |             75.00 |" in caplog.text  # Detectron2 prints no such keys
     # Wrong: (0, 1), said a at 0.6, is b; (1, 1), said b at 0.7, is a.
-    assert results["AUROC-embedding"] == pytest.approx(75)
+    assert results["AUROC-prototypes"] == pytest.approx(75)
+    assert results["AUROC-variance"] == pytest.approx(25)
     assert results["AUROC-confidence"] == pytest.approx(62.5)
     assert results["AUROC-entropy"] == pytest.approx(62.5)
     assert results["rejection-none"] == pytest.approx(50)

@@ -4,8 +4,9 @@
     tools/draw_uncertainty.py --config-file RUN/config.yaml --output PICTURE.png [--images 3] \
         MODEL.WEIGHTS RUN/model_final.pth
 
-A row shows the image, the truth, the prediction, wrong pixels in white, the embedding's uncertainty
-and the entropy of the class probabilities, both from dark (certain) to bright.
+A row shows the image, the truth, the prediction, wrong pixels in white, then from dark (certain) to
+bright the uncertainty by the prototypes, the embedding's log-variance and the entropy of the
+prediction.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def draw_row(predictor: DefaultPredictor, record: dict, cfg: CfgNode) -> np.ndar
             "prediction": colorize_labels(prediction, metadata.stuff_colors),
             "wrong": np.repeat(wrong[:, :, None], 3, axis=2),
             "uncertainty": colorize_uncertainty(output["uncertainty"].cpu().numpy()),
+            "log-variance": colorize_uncertainty(output["log_variance"].cpu().numpy()),
             "entropy": colorize_uncertainty(-probability.xlogy(probability).sum(0).numpy()),
         }
     )

@@ -88,6 +88,11 @@ class Run:
         result = self.load()
         return result is None or not result["current"]
 
+    @property
+    def weights(self) -> Path:
+        """The final checkpoint."""
+        return self.output / "model_final.pth"
+
     def train(self) -> None:
         """Train, or go on, and write the result.
 
@@ -168,7 +173,7 @@ class Study:
         self.pretraining, weights = None, []
         if entry := content.get("pretraining"):
             self.pretraining = run("pretraining", entry, self.seeds[0], "pretraining", [])
-            weights = ["MODEL.WEIGHTS", str(output / "pretraining" / "model_final.pth")]
+            weights = ["MODEL.WEIGHTS", str(self.pretraining.weights)]
         if self.reference not in content["rows"]:
             raise KeyError(f"{path}: the reference {self.reference!r} is not one of the rows")
         self.rows = {
@@ -181,8 +186,6 @@ class Study:
 
     def train_missing(self, jobs: int) -> None:
         """Train what is missing: the rows with the most seeds first, seed by seed."""
-        if self.pretraining and self.pretraining.missing:
-            self.pretraining.train()
         missing = [
             (-len(runs), self.seeds.index(run.seed), run)
             for runs in self.rows.values()
@@ -191,6 +194,10 @@ class Study:
         ]
         runs = [run for *_, run in sorted(missing, key=lambda entry: entry[:2])]
         print(f"{len(runs)} runs are missing", flush=True)
+        # The results are kept with the code, but the weights may be on another machine.
+        first = self.pretraining
+        if runs and first and (first.missing or not first.weights.is_file()):
+            first.train()
         with ThreadPoolExecutor(jobs) as pool:
             for done in [pool.submit(run.train) for run in runs]:
                 done.result()

@@ -143,8 +143,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.TEST.EVAL_PERIOD = 2000
     # Evaluate the teacher instead of the student.
     cfg.TEST.EVALUATE_TEACHER = False
-    # Add "uncertainty" (H, W) to each prediction, the embedding's mean log-variance, and measure in
-    # evaluation whether it knows where the model errs.
+    # Add to each prediction "uncertainty" (H, W), the entropy of the classes by the embedding's
+    # scores with the prototypes, and "log_variance" (H, W), the embedding's mean log-variance; and
+    # measure in evaluation whether they know where the model errs.
     cfg.TEST.UNCERTAINTY = False
     cfg.SEED = 43
 

@@ -93,10 +93,9 @@ class PrototypeContrast(nn.Module):
         if self.max_pixels_per_class:
             pixels = at_most_per_class(pixels, self.max_pixels_per_class)
 
-        scores = SCORES[self.score](
-            pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach()
+        logits = self.class_logits(
+            pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
         )
-        logits = (scores / self.temperature).masked_fill(~seen, -torch.inf)
         counts = torch.bincount(pixels.label, minlength=len(seen))
         # Every class weighs the same, however many pixels it has.
         weight = 1 / ((counts > 0).sum() * counts[pixels.label])
@@ -106,3 +105,21 @@ class PrototypeContrast(nn.Module):
             "loss_contrast": (weight * cross_entropy).sum(),
             "loss_kl": self.kl_weight * divergence.sum(),
         }
+
+    def class_logits(
+        self,
+        mean: Tensor,
+        log_var: Tensor,
+        prototypes_mean: Tensor,
+        prototypes_log_var: Tensor,
+        seen: Tensor,
+    ) -> Tensor:
+        """Scores over the temperature, minus infinity for classes not seen, ``(P, C)``.
+
+        Args:
+            mean, log_var: ``(P, D)`` of the pixels.
+            prototypes_mean, prototypes_log_var: ``(C, D)``.
+            seen: ``(C,)`` bool.
+        """
+        scores = SCORES[self.score](mean, log_var, prototypes_mean, prototypes_log_var)
+        return (scores / self.temperature).masked_fill(~seen, -torch.inf)

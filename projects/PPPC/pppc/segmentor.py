@@ -134,7 +134,7 @@ class PPPCSegmentor(nn.Module):
             contrast: the contrast of pixels and prototypes, or None.
             ignore_label: label of pixels without a class.
             evaluate_teacher: predict with the teacher instead of the student.
-            output_uncertainty: add the mean log-variance of each pixel to the predictions.
+            output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
 
         Raises:
             ValueError: the teacher or the uncertainty is asked for where there is none.
@@ -144,11 +144,9 @@ class PPPCSegmentor(nn.Module):
             raise ValueError(
                 "TEST.EVALUATE_TEACHER needs a teacher: set PPPC.SELF_TRAINING.ENABLED True"
             )
-        head = student.probabilistic_head
-        if output_uncertainty and (head is None or head.log_variance is None):
+        if output_uncertainty and contrast is None:
             raise ValueError(
-                "TEST.UNCERTAINTY needs the probabilistic head's variances: set "
-                "PPPC.CONTRAST.ENABLED and MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE True"
+                "TEST.UNCERTAINTY needs the embedding: set PPPC.CONTRAST.ENABLED True"
             )
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False) if self_training else None
@@ -263,12 +261,38 @@ class PPPCSegmentor(nn.Module):
         return losses
 
     @torch.no_grad()
+    def uncertainty(self, output: NetworkOutput, size: tuple[int, int]) -> dict[str, Tensor]:
+        """How uncertain the embedding is of each pixel, bilinearly resized to ``size``.
+
+        Returns:
+            ``(N, H, W)`` each. "uncertainty": the entropy of the classes' probabilities by the
+            contrast's scores, in nats, so high where a pixel's Gaussian lies between prototypes;
+            "log_variance": the mean over the dimensions of the pixel's log-variance.
+        """
+        num_images, dim, height, width = output.mean.shape
+        mean, log_var = (
+            embedding.float().permute(0, 2, 3, 1).reshape(-1, dim)
+            for embedding in (output.mean, output.log_var)
+        )
+        prototypes = self.prototypes
+        # Where no class was seen yet, all prototypes are equal, and every class as probable.
+        seen = prototypes.seen | ~prototypes.seen.any()
+        logits = self.contrast.class_logits(
+            mean, log_var, prototypes.mean, prototypes.log_var, seen
+        )
+        probability = logits.softmax(1)
+        entropy = -probability.xlogy(probability).sum(1)
+        maps = torch.stack([entropy, log_var.mean(1)]).view(2, num_images, height, width)
+        maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+        return {"uncertainty": maps[0], "log_variance": maps[1]}
+
+    @torch.no_grad()
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
         """Class probabilities, and the uncertainty where it is asked for, at the original size.
 
         Returns:
             Per image "sem_seg" ``(C, height, width)`` and, with ``output_uncertainty``,
-            "uncertainty" ``(height, width)``: the mean log-variance of the pixel's Gaussian.
+            "uncertainty" and "log_variance" ``(height, width)``, see :meth:`uncertainty`.
         """
         network = self.teacher if self.evaluate_teacher else self.student
         images = ImageList.from_tensors(
@@ -277,20 +301,13 @@ class PPPCSegmentor(nn.Module):
         output = network(images.tensor, embedding=self.output_uncertainty)
         size = images.tensor.shape[-2:]
         logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
-        uncertainty = None
-        if self.output_uncertainty:
-            uncertainty = F.interpolate(
-                output.log_var.float().mean(1, keepdim=True),
-                size,
-                mode="bilinear",
-                align_corners=False,
-            )
+        maps = self.uncertainty(output, size) if self.output_uncertainty else {}
         results = []
         for i, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
             original = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
             place = image_size, *original
             result = {"sem_seg": sem_seg_postprocess(logits[i], *place).softmax(0)}
-            if uncertainty is not None:
-                result["uncertainty"] = sem_seg_postprocess(uncertainty[i], *place)[0]
+            for name, values in maps.items():
+                result[name] = sem_seg_postprocess(values[i][None], *place)[0]
             results.append(result)
         return results

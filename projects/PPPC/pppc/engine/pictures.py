@@ -66,11 +66,8 @@ class TrainingPictures(HookBase):
 
 @torch.no_grad()
 def _uncertainty(segmentor: PPPCSegmentor, image: Tensor) -> np.ndarray:
-    """Mean log-variance of the student's embedding, ``(N, H, W)``."""
+    """The student's uncertainty, ``(N, H, W)``."""
     segmentor.eval()  # so that the picture leaves no trace in the running statistics
-    log_var = segmentor.student(image, logits=False, embedding=True).log_var
+    output = segmentor.student(image, logits=False, embedding=True)
     segmentor.train()
-    uncertainty = torch.nn.functional.interpolate(
-        log_var.mean(1, keepdim=True), image.shape[-2:], mode="bilinear", align_corners=False
-    )
-    return uncertainty[:, 0].cpu().numpy()
+    return segmentor.uncertainty(output, image.shape[-2:])["uncertainty"].cpu().numpy()

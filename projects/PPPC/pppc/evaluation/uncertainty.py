@@ -62,9 +62,11 @@ def area_under_rejection(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
 
 
 class UncertaintyEvaluator(DatasetEvaluator):
-    """Compare the embedding's uncertainty with that of the class probabilities.
+    """Compare the embedding's uncertainty with that of the predicted class probabilities.
 
-    For predictions that hold "uncertainty" beside "sem_seg" (TEST.UNCERTAINTY). Of a large image
+    "prototypes" is the entropy of the classes by the scores with the prototypes, "variance" the
+    embedding's mean log-variance, "confidence" and "entropy" are the prediction's. For predictions
+    with "uncertainty" and "log_variance" beside "sem_seg" (TEST.UNCERTAINTY). Of a large image
     every n-th labelled pixel counts.
 
     Args:
@@ -79,7 +81,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self.wrong: list[np.ndarray] = []
         self.uncertainties: dict[str, list[np.ndarray]] = {
-            name: [] for name in ("embedding", "confidence", "entropy")
+            name: [] for name in ("prototypes", "variance", "confidence", "entropy")
         }
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -90,7 +92,8 @@ class UncertaintyEvaluator(DatasetEvaluator):
             probability = output["sem_seg"].flatten(1)[:, chosen].float()
             self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
             for name, uncertainty in (
-                ("embedding", output["uncertainty"].flatten()[chosen]),
+                ("prototypes", output["uncertainty"].flatten()[chosen]),
+                ("variance", output["log_variance"].flatten()[chosen]),
                 ("confidence", 1 - probability.amax(0)),
                 ("entropy", -probability.xlogy(probability).sum(0)),
             ):
