@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
 from PIL import Image
 
+from pppc.class_map import class_map
 from pppc.data.labels import LabelReader
 from pppc.evaluation import MeanIoUEvaluator
+from pppc.evaluation.mean_iou import confusion_matrix
+
+
+MEANS = {"mIoU3": ["sky", "road", "pavement"], "mIoU1": ["car"]}
 
 
 def _evaluate(tmp_path, labels, predictions):
-    metadata = Metadata(
-        stuff_classes=list(LabelReader("camvid", False).space.class_names),
-        label_reader=LabelReader("camvid", False),
-    )
-    evaluator = MeanIoUEvaluator(metadata)
+    evaluator = MeanIoUEvaluator(LabelReader("camvid", False), MEANS)
     for i, (label, prediction) in enumerate(zip(labels, predictions)):
         path = tmp_path / f"{i}.png"
         Image.fromarray(label).save(path)
@@ -47,8 +47,25 @@ def test_iou_equals_a_count_of_sets(tmp_path):
     assert results["mIoU"] == pytest.approx(np.mean(list(expected.values())))
     assert results["pACC"] == pytest.approx(100 * (truth == guess)[valid].mean())
     assert "IoU-pavement" not in results
+    assert results["mIoU3"] == pytest.approx((expected["sky"] + expected["road"]) / 2)
+    assert results["mIoU1"] == pytest.approx(expected["car"])
 
 
 def test_prediction_of_another_size_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"0\.png"):
         _evaluate(tmp_path, [np.zeros((4, 4), np.uint8)], [np.zeros((4, 5), np.int64)])
+
+
+def test_class_map_is_the_first_highest_score():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-3, 4, (19, 30, 50), generator=generator).float()  # with many ties
+    np.testing.assert_array_equal(class_map(scores), scores.numpy().argmax(0))
+    np.testing.assert_array_equal(class_map(-torch.ones(2, 3, 4) + scores[:2, :3, :4] - 9),
+                                  scores[:2, :3, :4].numpy().argmax(0))  # fmt: skip
+
+
+def test_confusion_is_exact_beyond_float32():
+    label = np.zeros((5000, 4000), np.uint8)  # more than 2 ** 24 pixels
+    label[0, :3] = 1, 255, 7
+    confusion = confusion_matrix(np.ones_like(label), label, 2)
+    assert confusion.tolist() == [[0, 5000 * 4000 - 3], [0, 1]]

@@ -12,6 +12,7 @@ from torch import nn
 
 from pppc import add_pppc_config
 from pppc.checkpoint import StrictCheckpointer
+from pppc.class_weights import log_frequency_class_weights
 from pppc.labelled_pixels import resize_labels
 from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
 from pppc.solver import build_optimizer
@@ -89,7 +90,7 @@ def test_teacher_s_noise_is_off_and_its_batch_norm_follows_its_key(batch_statist
     assert not any(m.training for m in model.modules())
 
 
-def test_predictions_are_probabilities_at_the_original_size():
+def test_predictions_have_the_original_size():
     model = build_model(configuration("TEST.UNCERTAINTY", True)).eval()
     inputs = [
         {"image": torch.randint(256, (3, 48, 80)), "height": 96, "width": 160},
@@ -97,8 +98,39 @@ def test_predictions_are_probabilities_at_the_original_size():
     ]
     for output, size in zip(model(inputs), [(96, 160), (100, 101)]):
         assert output["sem_seg"].shape == (5, *size)
-        torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(size))
         assert output["uncertainty"].shape == output["log_variance"].shape == size
+
+
+FREQUENCIES = [0.5, 0.3, 0.1, 0.07, 0.03]
+CLASS_WEIGHTS = ("PPPC.CLASS_WEIGHTS.FREQUENCIES", FREQUENCIES)
+
+
+def test_test_weights_multiply_the_predicted_probabilities(model):
+    spread = ("PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.16)
+    weighted = build_model(configuration(*CLASS_WEIGHTS, *spread))
+    weighted.load_state_dict(model.state_dict())  # weights are not in it
+    inputs = [{"image": torch.randint(256, (3, 64, 96)), "height": 16, "width": 24}]
+    before, after = (
+        m.eval()(inputs)[0]["sem_seg"].softmax(0) for m in (model, weighted)
+    )
+    expected = before * log_frequency_class_weights(torch.tensor(FREQUENCIES), 0.16)[:, None, None]
+    torch.testing.assert_close(after, expected / expected.sum(0))
+
+
+def test_train_weights_are_in_the_cross_entropy_alone(model):
+    weighted = build_model(configuration(*CLASS_WEIGHTS, "PPPC.CLASS_WEIGHTS.TRAIN_SPREAD", 0.5))
+    weighted.load_state_dict(model.state_dict())
+    image = 255 * torch.rand(1, 3, 64, 64)
+    weights = log_frequency_class_weights(torch.tensor(FREQUENCIES), 0.5)
+    for train_id in (0, 4):
+        batch = PixelBatch(image, torch.full((1, 64, 64), train_id))
+        losses = []
+        for network in (model, weighted):
+            torch.manual_seed(0)
+            losses.append(network.train()(batch)["loss_segmentation"].item())
+        assert losses[1] / losses[0] == pytest.approx(weights[train_id].item())
+    inputs = [{"image": image[0]}]
+    torch.testing.assert_close(model.eval()(inputs)[0], weighted.eval()(inputs)[0])
 
 
 def test_uncertainty_is_the_entropy_of_the_scores_with_the_prototypes_seen():
@@ -159,6 +191,7 @@ def test_evaluating_the_teacher_uses_its_weights():
         (("PPPC.SELF_TRAINING.ENABLED", False), "PPPC.CONTRAST.ENABLED needs"),
         ((*SOURCE_ONLY, "TEST.EVALUATE_TEACHER", True), "TEST.EVALUATE_TEACHER needs"),
         ((*SOURCE_ONLY, "TEST.UNCERTAINTY", True), "TEST.UNCERTAINTY needs"),
+        (("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD", 0.05), "PPPC.CLASS_WEIGHTS.FREQUENCIES has 0 numbers"),
         (("PPPC.PROTOTYPES.UPDATE_RULE", "mean"), "PPPC.PROTOTYPES.UPDATE_RULE"),
         (("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2"]), "SEM_SEG_HEAD.IN_FEATURES: .*stage1"),
         (("MODEL.PROBABILISTIC_HEAD.IN_FEATURES", ["res2"]), "PROBABILISTIC_HEAD.IN_FEATURES: "),

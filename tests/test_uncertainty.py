@@ -35,11 +35,11 @@ def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_s
 
 def test_evaluator_leaves_unlabelled_pixels_out_and_tells_them_apart(caplog):
     label = np.array([[0, 1, 255], [1, 0, 7]])
-    reader = SimpleNamespace(read=lambda name: label)
-    evaluator = UncertaintyEvaluator(SimpleNamespace(label_reader=reader, stuff_classes=["a", "b"]))
-    probability = torch.tensor([[0.9, 0.6, 0.5], [0.4, 0.3, 0.5]])  # of class 0: 2 of 4 wrong
+    reader = SimpleNamespace(read=lambda name: label, num_classes=2)
+    evaluator = UncertaintyEvaluator(reader)
+    probability = torch.tensor([[0.9, 0.6, 0.5], [0.45, 0.3, 0.5]])  # of class 0: 2 of 4 wrong
     output = {
-        "sem_seg": torch.stack([probability, 1 - probability]),
+        "sem_seg": torch.stack([probability, 1 - probability]).log(),
         "uncertainty": torch.tensor([[-4.0, -1.0, 9.0], [-2.0, -3.0, 9.0]]),
         "log_variance": torch.tensor([[4.0, 1.0, 9.0], [2.0, 3.0, 9.0]]),
     }
@@ -50,7 +50,7 @@ def test_evaluator_leaves_unlabelled_pixels_out_and_tells_them_apart(caplog):
     # Wrong: (0, 1), said a at 0.6, is b; (1, 1), said b at 0.7, is a.
     assert results["AUROC-prototypes"] == pytest.approx(75)
     assert results["AUROC-variance"] == pytest.approx(25)
-    assert results["AUROC-confidence"] == pytest.approx(62.5)
-    assert results["AUROC-entropy"] == pytest.approx(62.5)
+    assert results["AUROC-confidence"] == pytest.approx(50)
+    assert results["AUROC-entropy"] == pytest.approx(50)
     assert results["rejection-none"] == pytest.approx(50)
     assert results["rejection-perfect"] == pytest.approx(100 * (1 / 3 + 2 / 4) / 4)

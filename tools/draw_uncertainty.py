@@ -16,19 +16,22 @@ import cv2
 import numpy as np
 import pppc
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
+from pppc.class_map import class_map
+from pppc.data import label_reader
+from pppc.data.catalog import model_metadata
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 
 
 def draw_row(predictor: DefaultPredictor, record: dict, cfg: CfgNode) -> np.ndarray:
     """One image's row, RGB."""
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    metadata = model_metadata(cfg)
     image = cv2.imread(record["file_name"])
-    truth = metadata.label_reader.read(record["sem_seg_file_name"])
+    truth = label_reader(cfg, cfg.DATASETS.TEST[0]).read(record["sem_seg_file_name"])
     output = predictor(image)
-    probability = output["sem_seg"].cpu()
-    prediction = probability.argmax(0).numpy()
+    prediction = class_map(output["sem_seg"])
+    probability = output["sem_seg"].cpu().softmax(0)
     labelled = truth < len(metadata.stuff_classes)
     wrong = np.where(labelled & (prediction != truth), 255, 0).astype(np.uint8)
     return captioned_row(

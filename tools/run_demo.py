@@ -20,8 +20,11 @@ import cv2
 import numpy as np
 import pppc
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
+from pppc.class_map import class_map
+from pppc.data import label_reader
+from pppc.data.catalog import model_metadata
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from tabulate import tabulate
 
@@ -89,21 +92,20 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
     """A picture per target image: image, truth, a prediction per method, PPPC's uncertainty."""
     predictors = {method: DefaultPredictor(cfg) for method, cfg in configs.items()}
     name = configs["PPPC"].DATASETS.TEST[0]
-    metadata = MetadataCatalog.get(name)
+    metadata = model_metadata(configs["PPPC"])
     records = DatasetCatalog.get(name)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for record in records[:: max(1, len(records) // count)][:count]:
         image = cv2.imread(record["file_name"])
-        truth = metadata.label_reader.read(record["sem_seg_file_name"])
+        truth = label_reader(configs["PPPC"], name).read(record["sem_seg_file_name"])
         row = {
             "target image": image[:, :, ::-1],
             "truth": colorize_labels(truth, metadata.stuff_colors),
         }
         for method, predictor in predictors.items():
             output = predictor(image)
-            prediction = output["sem_seg"].argmax(0).cpu().numpy()
-            row[method] = colorize_labels(prediction, metadata.stuff_colors)
+            row[method] = colorize_labels(class_map(output["sem_seg"]), metadata.stuff_colors)
             if "uncertainty" in output:
                 row["uncertainty"] = colorize_uncertainty(output["uncertainty"].cpu().numpy())
         paths.append(folder / f"{Path(record['file_name']).stem}.png")
@@ -143,7 +145,7 @@ def main() -> None:
 
     configs = {method: load_config(folder) for method, folder in folders.items()}
     pictures = draw_predictions(configs, args.output / "pictures", args.pictures)
-    classes = MetadataCatalog.get(configs["PPPC"].DATASETS.TEST[0]).stuff_classes
+    classes = model_metadata(configs["PPPC"]).stuff_classes
     table = comparison_table(results, classes)
     (args.output / "results.md").write_text(table + "\n")
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
-__all__ = ["log_frequency_class_weights"]
+__all__ = ["build_class_weights", "log_frequency_class_weights"]
 
 
 def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
@@ -26,3 +27,21 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
     log_frequency = frequencies.log()
     std, mean = torch.std_mean(log_frequency)
     return 1 - spread * (log_frequency - mean) / std
+
+
+def build_class_weights(cfg: CfgNode, spread: float) -> Tensor | None:
+    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0.
+
+    Raises:
+        ValueError: there is not one frequency for each class.
+    """
+    if spread == 0:
+        return None
+    frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)
+    if len(frequencies) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise ValueError(
+            f"PPPC.CLASS_WEIGHTS.FREQUENCIES has {len(frequencies)} numbers, the model "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES} classes: give one of each class, or set "
+            "TRAIN_SPREAD and TEST_SPREAD beside it 0"
+        )
+    return log_frequency_class_weights(frequencies, spread)

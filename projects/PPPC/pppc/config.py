@@ -161,12 +161,27 @@ def _add_method(cfg: CN) -> None:
     # Rows of the target crop that count nothing: sky and the car's bonnet, pixels.
     cfg.PPPC.SELF_TRAINING.IGNORE_TOP = 15
     cfg.PPPC.SELF_TRAINING.IGNORE_BOTTOM = 120
+    # Where each target image comes with one of the same place by day (as in the data set
+    # dark_zurich_train_night_day_unlabeled), that one helps to label these classes.
+    cfg.PPPC.SELF_TRAINING.STATIC_CLASSES = [
+        "road", "sidewalk", "building", "wall", "fence", "vegetation", "terrain", "sky",
+    ]  # fmt: skip
 
     cfg.PPPC.TEACHER = CN()
     # Exponential moving average of the student: teacher <- m teacher + (1 - m) student.
     cfg.PPPC.TEACHER.MOMENTUM = 0.999
     # The teacher's BatchNorm uses the batch's statistics (as published), not running ones.
     cfg.PPPC.TEACHER.BATCH_STATISTICS = True
+
+    # Weights of the classes: 1 minus the spread times the standardised logarithm of the frequency.
+    cfg.PPPC.CLASS_WEIGHTS = CN()
+    # Share of the source's pixels that each class has, by train ID.
+    cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = []
+    # Of the weights in the cross-entropy and in the pseudo-labels of pairs of day and night;
+    # 0: no weights.
+    cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD = 0.0
+    # Of the weights of the predicted probabilities; 0: no weights.
+    cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD = 0.0
 
     cfg.PPPC.STRONG_AUGMENTATION = CN()
     # Brightness, contrast, saturation and hue change by at most this much of their range.

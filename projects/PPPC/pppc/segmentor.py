@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from .class_weights import build_class_weights
 from .contrast import PrototypeContrast
 from .modeling.probabilistic_head import StageProbabilisticHead, build_probabilistic_head
 from .prototypes import GaussianPrototypes
@@ -121,6 +120,8 @@ class PPPCSegmentor(nn.Module):
         prototypes: GaussianPrototypes | None,
         contrast: PrototypeContrast | None,
         ignore_label: int,
+        class_weights: Tensor | None = None,
+        test_class_weights: Tensor | None = None,
         evaluate_teacher: bool = False,
         output_uncertainty: bool = False,
     ):
@@ -133,6 +134,8 @@ class PPPCSegmentor(nn.Module):
             prototypes: class prototypes; None where no contrast is used.
             contrast: the contrast of pixels and prototypes, or None.
             ignore_label: label of pixels without a class.
+            class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
+            test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
             evaluate_teacher: predict with the teacher instead of the student.
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
 
@@ -154,6 +157,9 @@ class PPPCSegmentor(nn.Module):
         self.prototypes = prototypes
         self.contrast = contrast
         self.ignore_label = ignore_label
+        # They come from the configuration, so they are in no checkpoint.
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("test_class_weights", test_class_weights, persistent=False)
         self.evaluate_teacher = evaluate_teacher
         self.output_uncertainty = output_uncertainty
 
@@ -201,6 +207,8 @@ class PPPCSegmentor(nn.Module):
             "prototypes": prototypes,
             "contrast": contrast,
             "ignore_label": ignore_label,
+            "class_weights": build_class_weights(cfg, cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
+            "test_class_weights": build_class_weights(cfg, cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
             "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
@@ -236,7 +244,7 @@ class PPPCSegmentor(nn.Module):
 
         Returns:
             In training weighted losses: "loss_segmentation", "loss_contrast", "loss_kl". In
-            evaluation one ``{"sem_seg": (C, height, width) probabilities}`` per image.
+            evaluation what :meth:`inference` returns.
         """
         if not self.training:
             return self.inference(batch)
@@ -246,7 +254,7 @@ class PPPCSegmentor(nn.Module):
         losses = {}
         if segmentation:
             losses["loss_segmentation"] = pixel_cross_entropy(
-                output.logits, batch.label, batch.weight, self.ignore_label
+                output.logits, batch.label, batch.weight, self.ignore_label, self.class_weights
             )
         if contrast_scale is not None:
             contrast = self.contrast(
@@ -288,26 +296,29 @@ class PPPCSegmentor(nn.Module):
 
     @torch.no_grad()
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
-        """Class probabilities, and the uncertainty where it is asked for, at the original size.
+        """Class scores, and the uncertainty where it is asked for, at the original size.
+
+        Images go through the network one by one, as they need not have one size.
 
         Returns:
-            Per image "sem_seg" ``(C, height, width)`` and, with ``output_uncertainty``,
-            "uncertainty" and "log_variance" ``(height, width)``, see :meth:`uncertainty`.
+            Per image "sem_seg" ``(C, height, width)``, scores whose softmax are probabilities, and,
+            with ``output_uncertainty``, "uncertainty" and "log_variance" ``(height, width)``, see
+            :meth:`uncertainty`.
         """
         network = self.teacher if self.evaluate_teacher else self.student
-        images = ImageList.from_tensors(
-            [inputs["image"].to(self.device).float() for inputs in batched_inputs]
-        )
-        output = network(images.tensor, embedding=self.output_uncertainty)
-        size = images.tensor.shape[-2:]
-        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
-        maps = self.uncertainty(output, size) if self.output_uncertainty else {}
         results = []
-        for i, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
-            original = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
-            place = image_size, *original
-            result = {"sem_seg": sem_seg_postprocess(logits[i], *place).softmax(0)}
-            for name, values in maps.items():
-                result[name] = sem_seg_postprocess(values[i][None], *place)[0]
+        for inputs in batched_inputs:
+            image = inputs["image"].to(self.device).float()[None]
+            size = inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1])
+            output = network(image, embedding=self.output_uncertainty)
+            scores = output.logits.float()
+            if self.test_class_weights is not None:
+                # Adding logarithms to the scores multiplies the probabilities.
+                scores = scores + self.test_class_weights.log().view(-1, 1, 1)
+            scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
+            result = {"sem_seg": scores[0]}
+            if self.output_uncertainty:
+                maps = self.uncertainty(output, size)
+                result |= {name: values[0] for name, values in maps.items()}
             results.append(result)
         return results

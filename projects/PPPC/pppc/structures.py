@@ -24,12 +24,15 @@ class PixelBatch:
         weight: ``(N, H, W)`` float32 weight of each pixel in the cross-entropy; None: 1 everywhere.
         confidence: ``(N, H, W)`` float32 probability of each pseudo-label; None where labels are
             given.
+        day_image: ``(N, 3, H, W)`` as ``image``, of the same places by day; None where there are
+            none.
     """
 
     image: Tensor
     label: Tensor | None = None
     weight: Tensor | None = None
     confidence: Tensor | None = None
+    day_image: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)

@@ -1,7 +1,14 @@
 """Data sets: label spaces, registration, mapping and sampling."""
 
 from . import catalog  # noqa: F401  (registers the data sets)
-from .build import build_test_loader, build_train_loader, check_data
+from .build import build_test_loader, build_train_loader, check_data, label_reader
 from .catalog import Split, register_split
 
-__all__ = ["Split", "build_test_loader", "build_train_loader", "check_data", "register_split"]
+__all__ = [
+    "Split",
+    "build_test_loader",
+    "build_train_loader",
+    "check_data",
+    "label_reader",
+    "register_split",
+]

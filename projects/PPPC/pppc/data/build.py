@@ -10,12 +10,12 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from .catalog import dataset_metadata
-from .labels import count_class_pixels
+from .catalog import dataset_metadata, model_metadata, statistics_file
+from .labels import LabelReader, count_class_pixels
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
 
-__all__ = ["build_test_loader", "build_train_loader", "check_data"]
+__all__ = ["build_test_loader", "build_train_loader", "check_data", "label_reader"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,28 +34,40 @@ def check_data(cfg: CfgNode) -> None:
         FileNotFoundError: a folder, image or label is missing.
         ValueError: the classes do not fit the model, or a label holds a foreign value.
     """
-    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    classes = model_metadata(cfg).stuff_classes
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST):
         metadata = dataset_metadata(name)
-        if len(metadata.stuff_classes) != num_classes:
-            raise ValueError(
-                f"{name} has {len(metadata.stuff_classes)} classes, the model {num_classes}: "
-                "set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-            )
         logger.info("%s: %d images", name, len(DatasetCatalog.get(name)))
+        absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]
+        if len(absent) == len(classes):
+            raise ValueError(
+                f"{name} and the model have no class in common: {', '.join(metadata.stuff_classes)}"
+                f" there, {', '.join(classes)} here. Classes are matched by name"
+            )
+        if absent:
+            logger.warning("%s never labels %s", name, ", ".join(absent))
     for name in cfg.DATASETS.TEST:
-        _count_labels(name)
+        count_class_pixels(_labels(name), label_reader(cfg, name))
 
 
-def _count_labels(name: str) -> np.ndarray:
+def label_reader(cfg: CfgNode, name: str) -> LabelReader:
+    """Reads the labels of data set ``name`` as the model's classes."""
+    return dataset_metadata(name).label_reader.with_classes(model_metadata(cfg).stuff_classes)
+
+
+def _labels(name: str) -> list[str]:
+    """The label files of a data set.
+
+    Raises:
+        ValueError: an image has none.
+    """
     records = DatasetCatalog.get(name)
     if unlabeled := [record for record in records if "sem_seg_file_name" not in record]:
         raise ValueError(
             f"{name} has no labels (for example none for {unlabeled[0]['file_name']}): it can be "
             "a target (DATASETS.TARGET), not a source or a test set"
         )
-    paths = [record["sem_seg_file_name"] for record in records]
-    return count_class_pixels(paths, dataset_metadata(name).label_reader)
+    return [record["sem_seg_file_name"] for record in records]
 
 
 def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
@@ -69,7 +81,8 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     )
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     records = DatasetCatalog.get(source)
-    counts = _count_labels(source)
+    reader = label_reader(cfg, source)
+    counts = count_class_pixels(_labels(source), reader, statistics_file(source))
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     streams = [
         SampleStream(
@@ -77,7 +90,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
             RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
             if sampling.ENABLED
             else ShuffledDraw(len(records), source_draw),
-            SourceMapper(cfg, dataset_metadata(source).label_reader),
+            SourceMapper(cfg, reader),
             source_mapper,
         )
     ]

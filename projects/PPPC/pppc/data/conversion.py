@@ -1,16 +1,6 @@
-"""Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets.
-
-The statistics have the formats of DAFormer and the projects that follow it:
-
-- `sample_class_stats.json`: a list with one `{train id: pixels, ..., "file": path}` per label;
-- `sample_class_stats_dict.json`: `{path: {train id: pixels, ...}}`;
-- `samples_with_class.json`: `{train id: [[path, pixels], ...]}`.
-
-Classes without a pixel are left out; paths are those of the train-id images.
-"""
+"""Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .class_statistics import write_atomically, write_statistics
+from .labels import pixel_histogram
 from .processes import map_in_processes
 from .train_ids import LabelSpace
 
@@ -109,7 +101,7 @@ def to_train_ids(ids: np.ndarray, space: LabelSpace) -> tuple[np.ndarray, dict[i
             raise ValueError(f"holds {ids.max()}, which is none of the data set's ids")
         ids = ids.astype(np.uint8)
     ids = np.ascontiguousarray(ids)
-    pixels = _histogram(ids)
+    pixels = pixel_histogram(ids)
     unknown = np.flatnonzero((pixels > 0) & ~space.known_ids())
     if unknown.size:
         raise ValueError(f"holds {unknown.tolist()}, which are none of the data set's ids")
@@ -119,13 +111,6 @@ def to_train_ids(ids: np.ndarray, space: LabelSpace) -> tuple[np.ndarray, dict[i
         if pixels[label_id]
     }
     return cv2.LUT(ids, space.lookup_table()), counts
-
-
-def _histogram(ids: np.ndarray) -> np.ndarray:
-    """Pixels of each value of a uint8 image: (256,) int64."""
-    if ids.size < 2**24:  # OpenCV is three times as fast, but counts in float32
-        return cv2.calcHist([ids], [0], None, [256], [0, 256]).astype(np.int64).ravel()
-    return np.bincount(ids.ravel(), minlength=256)
 
 
 def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int, int]:
@@ -150,7 +135,7 @@ def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int
     train_ids, counts = to_train_ids(ids, space)
     ok, encoded = cv2.imencode(".png", train_ids, _PNG_OPTIONS)
     assert ok
-    _write_atomically(label.output, encoded.tobytes())
+    write_atomically(label.output, encoded.tobytes())
     return counts
 
 
@@ -177,40 +162,11 @@ def _count_converted(label: LabelFile, space: LabelSpace) -> dict[int, int] | No
         return None
     if _image_size(label.image) not in (None, train_ids.shape[::-1]):
         return None
-    pixels = _histogram(np.ascontiguousarray(train_ids))
+    pixels = pixel_histogram(np.ascontiguousarray(train_ids))
     num_classes = len(space.class_names)
     if pixels.sum() != pixels[:num_classes].sum() + pixels[space.ignore_label]:
         return None
     return {train_id: int(n) for train_id, n in enumerate(pixels[:num_classes]) if n}
-
-
-def _write_atomically(path: str, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
-    unfinished = path + ".partial"
-    with open(unfinished, "wb") as file:
-        file.write(content)
-    os.replace(unfinished, path)
-
-
-def write_statistics(counts: dict[str, dict[int, int]], folder: str) -> None:
-    """Write the three statistics files.
-
-    Args:
-        counts: pixels of each train id by the path of the train-id image.
-        folder: where to; made if absent.
-    """
-    samples_with_class: dict[int, list] = {}
-    for path, pixels in counts.items():
-        for train_id, number in pixels.items():
-            samples_with_class.setdefault(train_id, []).append([path, number])
-    os.makedirs(folder, exist_ok=True)
-    for name, content in {
-        "sample_class_stats": [{**pixels, "file": path} for path, pixels in counts.items()],
-        "sample_class_stats_dict": counts,
-        "samples_with_class": dict(sorted(samples_with_class.items())),
-    }.items():
-        text = json.dumps(content, indent=2)
-        _write_atomically(os.path.join(folder, f"{name}.json"), text.encode())
 
 
 def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace):

@@ -161,23 +161,34 @@ class TargetMapper:
     def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
         """
         Returns:
-            "image" ``(3, H, W)`` float32.
+            "image" ``(3, H, W)`` float32 and, where the record has a "day_file_name", "day_image",
+            resized and flipped alike.
 
         Raises:
-            ValueError: the resized image is smaller than the crop.
+            ValueError: the resized image is smaller than the crop, or the day image has another
+                size.
         """
-        sample = T.AugInput(detection_utils.read_image(record["file_name"], self.image_format))
+        image = detection_utils.read_image(record["file_name"], self.image_format)
+        augmented = T.AugInput(image)
         with _numpy_seed(seed):
-            self.resize(sample)
-            self.flip(sample)
-        height, width = sample.image.shape[:2]
+            transform = T.AugmentationList([self.resize, self.flip])(augmented)
+        sample = {"image": _image_tensor(augmented.image)}
+        height, width = sample["image"].shape[1:]
         if height < self.crop_size[0] or width < self.crop_size[1]:
             raise ValueError(
                 f"{record['file_name']} is {width}x{height} pixels after resizing, smaller than "
                 f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
                 "and MAX_SIZE or lower INPUT.CROP.SIZE"
             )
-        return {"image": _image_tensor(sample.image)}
+        if "day_file_name" in record:
+            day_image = detection_utils.read_image(record["day_file_name"], self.image_format)
+            if day_image.shape != image.shape:
+                raise ValueError(
+                    f"{record['day_file_name']} has another size than its image by night, "
+                    f"{record['file_name']}: they must be of one size"
+                )
+            sample["day_image"] = _image_tensor(transform.apply_image(day_image))
+        return sample
 
 
 class TestMapper:

@@ -1,7 +1,7 @@
 """Label spaces: the ids that a data set stores, and the train ids that the network predicts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class LabelSpace:
         class_names: names by train id.
         colors: RGB colors, 0 to 255, by train id.
         ignore_label: the train id of pixels that count nowhere.
+        means: train ids of the mean IoUs that are reported, beside that of all classes, of networks
+            trained on this data set, by their names.
     """
 
     id_to_train_id: Mapping[int, int]
@@ -52,6 +54,7 @@ class LabelSpace:
     class_names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ignore_label: int = IGNORE_LABEL
+    means: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def lookup_table(self) -> np.ndarray:
         """Train id by id: uint8, shape (256,); `ignore_label` for every id without a train id."""
@@ -72,19 +75,25 @@ _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
 _SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 
 
-def _cityscapes_classes(ids: tuple[int, ...], num_ids: int) -> LabelSpace:
+def _cityscapes_classes(ids: tuple[int, ...], num_ids: int, **means: tuple) -> LabelSpace:
     """The label space that stores Cityscapes class k as `ids[k]`; ids end before `num_ids`."""
     return LabelSpace(
         id_to_train_id={label_id: train_id for train_id, label_id in enumerate(ids)},
         void_ids=frozenset(range(num_ids)) - frozenset(ids),
         class_names=CITYSCAPES_CLASSES,
         colors=CITYSCAPES_COLORS,
+        means=means,
     )
 
 
 LABEL_SPACES: Mapping[str, LabelSpace] = {
     "gta": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=35),  # 34 is a license plate
-    "synthia": _cityscapes_classes(_SYNTHIA_IDS, num_ids=23),  # 22 is a lane marking
+    "synthia": _cityscapes_classes(
+        _SYNTHIA_IDS,
+        num_ids=23,  # 22 is a lane marking
+        mIoU16=SYNTHIA_16_TRAIN_IDS,
+        mIoU13=SYNTHIA_13_TRAIN_IDS,
+    ),
     "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=34),
     "camvid": LabelSpace(
         id_to_train_id={label_id: label_id for label_id in range(len(CAMVID_CLASSES))},

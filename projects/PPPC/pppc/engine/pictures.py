@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from ..data.catalog import model_metadata
 from ..segmentor import PPPCSegmentor
 from ..structures import PixelBatch
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
@@ -30,7 +30,7 @@ class TrainingPictures(HookBase):
         self.period = cfg.VIS_PERIOD
         self.image_format = cfg.INPUT.FORMAT
         self.folder = Path(cfg.OUTPUT_DIR) / "pictures"
-        self.colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
+        self.colors = model_metadata(cfg).stuff_colors
 
     def after_step(self) -> None:
         if self.period <= 0 or (self.trainer.iter + 1) % self.period:

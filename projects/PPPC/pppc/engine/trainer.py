@@ -21,15 +21,21 @@ from torch.utils.data import DataLoader
 from ..ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_ambiguity
 from ..checkpoint import StrictCheckpointer
 from ..contrast import contrast_schedule
-from ..data import build_test_loader, build_train_loader, check_data
+from ..data import build_test_loader, build_train_loader, check_data, label_reader
+from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
-from ..data.catalog import dataset_metadata
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..mixing import StrongAugmentation
 from ..segmentor import PPPCSegmentor
 from ..solver import build_optimizer
 from ..structures import PixelBatch
-from ..teacher import PseudoLabel, pixel_weights, pseudo_label, upsampled_probabilities
+from ..teacher import (
+    PseudoLabel,
+    fuse_day_night,
+    pixel_weights,
+    pseudo_label,
+    upsampled_probabilities,
+)
 from .hooks import DACSMixing, PrototypeUpdate, ResumableBestCheckpointer, TeacherUpdate
 from .pictures import TrainingPictures
 
@@ -72,6 +78,10 @@ class AdaptationLoop(SimpleTrainer):
             model.module if isinstance(model, DistributedDataParallel) else model
         )
         self.self_training = cfg.PPPC.SELF_TRAINING.ENABLED
+        classes = model_metadata(cfg).stuff_classes
+        self.static_classes = [
+            classes.index(name) for name in cfg.PPPC.SELF_TRAINING.STATIC_CLASSES if name in classes
+        ]
         augmentation = cfg.PPPC.STRONG_AUGMENTATION
         self.dacs_mixing = DACSMixing(
             StrongAugmentation(
@@ -127,18 +137,27 @@ class AdaptationLoop(SimpleTrainer):
         return scale if scale > 0 or comm.get_world_size() > 1 else None
 
     @torch.no_grad()
-    def teacher_pseudo_label(self, image: Tensor) -> PseudoLabel:
-        """The teacher's labels of ``(N, 3, H, W)`` images."""
-        logits = self.segmentor.teacher(image, embedding=False).logits
-        return pseudo_label(
-            upsampled_probabilities(logits, image.shape[-2:]),
-            self.cfg.PPPC.SELF_TRAINING.THRESHOLD,
-        )
+    def teacher_pseudo_label(self, target: PixelBatch) -> PseudoLabel:
+        """The teacher's labels of target images, with the help of their day images if they come."""
+
+        def probabilities(image: Tensor) -> Tensor:
+            logits = self.segmentor.teacher(image, embedding=False).logits
+            return upsampled_probabilities(logits, image.shape[-2:])
+
+        probability = probabilities(target.image)
+        if target.day_image is not None:
+            probability = fuse_day_night(
+                probabilities(target.day_image),
+                probability,
+                self.static_classes,
+                self.segmentor.class_weights,
+            )
+        return pseudo_label(probability, self.cfg.PPPC.SELF_TRAINING.THRESHOLD)
 
     def with_pseudo_label(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights; weightless pixels ignored."""
         settings = self.cfg.PPPC.SELF_TRAINING
-        pseudo = self.teacher_pseudo_label(target.image)
+        pseudo = self.teacher_pseudo_label(target)
         weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
         label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
         get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
@@ -163,14 +182,20 @@ class AdaptationLoop(SimpleTrainer):
             ambiguity = prototypes.log_var
             if settings.STANDARDIZE:
                 ambiguity = standardized_ambiguity(ambiguity, prototypes.seen)
-            labels = self.teacher_pseudo_label(target.image).label
+            labels = self.teacher_pseudo_label(target).label
             weights = class_ambiguity_weights(ambiguity, settings.TEMPERATURE, settings.TOP_K)
             candidates = settings.NUM_CANDIDATES
-        crops = []
-        for image, label in zip(target.image, labels):
-            top, left = choose_crop(label, weights, crop_size, candidates, generator)
-            crops.append(image[:, top : top + height, left : left + width])
-        return PixelBatch(torch.stack(crops))
+        corners = [
+            choose_crop(label, weights, crop_size, candidates, generator) for label in labels
+        ]
+
+        def crop(images: Tensor | None) -> Tensor | None:
+            if images is None:
+                return None
+            boxes = zip(images, corners)
+            return torch.stack([i[:, y : y + height, x : x + width] for i, (y, x) in boxes])
+
+        return PixelBatch(crop(target.image), day_image=crop(target.day_image))
 
     def backward_pass(
         self,
@@ -273,8 +298,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        metadata = dataset_metadata(dataset_name)
-        evaluators: list[DatasetEvaluator] = [MeanIoUEvaluator(metadata)]
+        reader = label_reader(cfg, dataset_name)
+        # What the source labels decides which means are customary.
+        means = {
+            name: class_names
+            for source in cfg.DATASETS.TRAIN
+            for name, class_names in label_reader(cfg, source).means.items()
+        }
+        evaluators: list[DatasetEvaluator] = [MeanIoUEvaluator(reader, means)]
         if cfg.TEST.UNCERTAINTY:
-            evaluators.append(UncertaintyEvaluator(metadata))
+            evaluators.append(UncertaintyEvaluator(reader))
         return DatasetEvaluators(evaluators)

@@ -9,37 +9,44 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
-import torch
-from detectron2.data import Metadata
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
-from torch import Tensor
 
+from ..class_map import class_map
 from ..data.labels import LabelReader
 
 __all__ = ["MeanIoUEvaluator", "confusion_matrix", "intersection_over_union"]
 
 logger = logging.getLogger(__name__)
 
+MAX_COUNT = 2**24  # up to which float32 holds every whole number
 
-def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+
+def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
     """Count (label, prediction) pairs; labels outside the classes are left out.
 
     Args:
-        prediction: ``(H, W)`` int64 in [0, C).
-        label: ``(H, W)`` int64.
+        prediction: ``(H, W)`` uint8 in [0, C).
+        label: ``(H, W)`` uint8.
         num_classes: C.
 
     Returns:
         ``(C, C)`` int64, rows are labels.
     """
-    counted = (label >= 0) & (label < num_classes)
-    pairs = num_classes * label[counted] + prediction[counted]
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    # OpenCV's histogram is three times as fast as NumPy's bincount, but counts in float32.
+    parts = -(-label.size // MAX_COUNT)
+    for labels, predictions in zip(np.array_split(label, parts), np.array_split(prediction, parts)):
+        pairs = [labels, predictions]
+        sizes, ranges = [num_classes] * 2, [0, num_classes] * 2
+        confusion += cv2.calcHist(pairs, [0, 1], None, sizes, ranges).astype(np.int64)
+    return confusion
 
 
 def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
@@ -62,30 +69,33 @@ class MeanIoUEvaluator(DatasetEvaluator):
     predicted: the predictions count against the classes that they hide.
 
     Args:
-        metadata: of the data set: "stuff_classes" and "label_reader".
+        label_reader: reads the data set's labels as the model's classes.
+        means: class names of further mean IoUs by their names.
     """
 
-    def __init__(self, metadata: Metadata):
-        self.class_names: list[str] = metadata.stuff_classes
-        self.label_reader: LabelReader = metadata.label_reader
+    def __init__(self, label_reader: LabelReader, means: Mapping[str, Sequence[str]] | None = None):
+        self.label_reader = label_reader
+        self.class_names = label_reader.class_names
+        self.means = {
+            name: [self.class_names.index(class_name) for class_name in class_names]
+            for name, class_names in (means or {}).items()
+        }
         self.reset()
 
     def reset(self) -> None:
         """Forget all counts."""
-        self.confusion = torch.zeros(
-            len(self.class_names), len(self.class_names), dtype=torch.int64
-        )
+        self.confusion = np.zeros((len(self.class_names),) * 2, np.int64)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch of predictions against the label files of its images."""
         for record, output in zip(inputs, outputs):
-            prediction = output["sem_seg"].argmax(0).cpu()
-            label = torch.from_numpy(self.label_reader.read(record["sem_seg_file_name"])).long()
+            prediction = class_map(output["sem_seg"])
+            label = self.label_reader.read(record["sem_seg_file_name"])
             if prediction.shape != label.shape:
                 raise ValueError(
-                    f"{record['sem_seg_file_name']} is {tuple(label.shape)}, the image "
-                    f"{record['file_name']} {tuple(prediction.shape)} (height, width): they must "
-                    "be of one size"
+                    f"{record['sem_seg_file_name']} is {label.shape}, the image "
+                    f"{record['file_name']} {prediction.shape} (height, width): they must be of "
+                    "one size"
                 )
             self.confusion += confusion_matrix(prediction, label, len(self.class_names))
 
@@ -93,18 +103,23 @@ class MeanIoUEvaluator(DatasetEvaluator):
         """The results over all processes, in percent, on the main process; None on the others.
 
         Returns:
-            ``{"sem_seg": {"mIoU", "mACC", "pACC", "IoU-<class>", "ACC-<class>"}}``.
+            ``{"sem_seg": {"mIoU", "mACC", "pACC", "IoU-<class>", "ACC-<class>"}}`` and the further
+            means.
         """
         matrices = comm.gather(self.confusion)
         if not comm.is_main_process():
             return None
-        confusion = torch.stack(matrices).sum(0).numpy()
+        confusion = np.sum(matrices, axis=0)
         labelled = confusion.sum(1) > 0
         iou = 100 * intersection_over_union(confusion)
         with np.errstate(invalid="ignore"):
             accuracy = 100 * np.diag(confusion) / confusion.sum(1)
         results = {
             "mIoU": float(np.mean(iou[labelled])),
+            **{
+                name: float(np.mean(iou[[index for index in indices if labelled[index]]]))
+                for name, indices in self.means.items()
+            },
             "mACC": float(np.mean(accuracy[labelled])),
             "pACC": float(100 * np.diag(confusion).sum() / confusion.sum()),
         }

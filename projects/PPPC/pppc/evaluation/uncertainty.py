@@ -10,7 +10,6 @@ import math
 from collections import OrderedDict
 
 import numpy as np
-from detectron2.data import Metadata
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -70,12 +69,12 @@ class UncertaintyEvaluator(DatasetEvaluator):
     every n-th labelled pixel counts.
 
     Args:
-        metadata: of the data set, with its label reader.
+        label_reader: reads the data set's labels as the model's classes.
     """
 
-    def __init__(self, metadata: Metadata):
-        self.label_reader = metadata.label_reader
-        self.num_classes = len(metadata.stuff_classes)
+    def __init__(self, label_reader: LabelReader):
+        self.label_reader = label_reader
+        self.num_classes = label_reader.num_classes
         self.reset()
 
     def reset(self) -> None:
@@ -89,7 +88,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
             label = self.label_reader.read(given["sem_seg_file_name"]).astype(np.int64)
             labelled = np.flatnonzero((label >= 0) & (label < self.num_classes))
             chosen = labelled[:: max(1, math.ceil(len(labelled) / PIXELS_PER_IMAGE))]
-            probability = output["sem_seg"].flatten(1)[:, chosen].float()
+            probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
             self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
             for name, uncertainty in (
                 ("prototypes", output["uncertainty"].flatten()[chosen]),
