@@ -61,7 +61,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
     inference.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
     prepare_output(inference, args)
     with input_errors():
-        check_data(cfg)
+        check_data(cfg, training=False)
         model = Trainer.build_model(cfg)
         checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

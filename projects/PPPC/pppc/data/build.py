@@ -26,8 +26,12 @@ def _only(names: tuple[str, ...], key: str) -> str:
     return names[0]
 
 
-def check_data(cfg: CfgNode) -> None:
-    """Find what is wrong with the configured data sets before any training time is spent.
+def check_data(cfg: CfgNode, training: bool = True) -> None:
+    """Find what is wrong with the configured data sets before any time is spent.
+
+    Args:
+        cfg: the configuration.
+        training: check source and target, not the test sets alone.
 
     Raises:
         KeyError: a data set's name is unknown.
@@ -35,7 +39,8 @@ def check_data(cfg: CfgNode) -> None:
         ValueError: the classes do not fit the model, or a label holds a foreign value.
     """
     classes = model_metadata(cfg).stuff_classes
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST):
+    trained_on = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET) if training else ()
+    for name in (*trained_on, *cfg.DATASETS.TEST):
         metadata = dataset_metadata(name)
         logger.info("%s: %d images", name, len(DatasetCatalog.get(name)))
         absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]

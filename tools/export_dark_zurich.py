@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Write the archive that Dark Zurich's test server takes.
+
+    tools/export_dark_zurich.py --config-file RUN/config.yaml --output submission.zip \
+        MODEL.WEIGHTS RUN/model_final.pth [KEY VALUE ...]
+
+Per test image, by its own name and at its own size: labelTrainIds/ holds the train IDs (uint8),
+confidence/ the probability of the predicted class (uint16, 65535 is 1), labelTrainIds_invalid/ the
+train IDs again, as no pixel is declared invalid, so that the server's UIoU equals its IoU. The archive
+is not written where images are missing. See datasets/README.md for the server.
+"""
+
+import argparse
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pppc
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
+from pppc.checkpoint import StrictCheckpointer
+from pppc.class_map import class_map
+from pppc.data import build_test_loader
+from pppc.data.catalog import SPLITS
+from pppc.engine import Trainer
+from torch import Tensor
+from tqdm import tqdm
+
+TEST_SET = "dark_zurich_test_night_unlabeled"
+
+
+def images_of_the_test_set(num_images: int) -> list[str]:
+    """File names of the test images.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: there are more or fewer than ``num_images``, or two of one name.
+    """
+    paths = [record["file_name"] for record in DatasetCatalog.get(TEST_SET)]
+    if len(paths) != num_images:
+        folder = Path(paths[0]).parent.parent
+        raise ValueError(
+            f"{folder} holds {len(paths)} images, the test split has {num_images}: the server takes "
+            f"whole submissions only. {SPLITS[TEST_SET].mend}"
+        )
+    names = Counter(Path(path).name for path in paths)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{paths[0]} and others: the name {repeated[0]} occurs twice")
+    return paths
+
+
+def predict(cfg: CfgNode):
+    """Yield the file name and the class scores ``(C, H, W)`` of every test image.
+
+    Raises:
+        ValueError: the checkpoint doesn't fit.
+    """
+    model = Trainer.build_model(cfg).eval()
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    for inputs in build_test_loader(cfg, TEST_SET):
+        yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
+
+
+def encode(scores: Tensor) -> dict[str, bytes]:
+    """The PNG of each folder of the archive, from scores ``(C, H, W)``."""
+    train_ids = class_map(scores)
+    confidence = torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()
+    confidence = np.round(65535 * confidence).astype(np.uint16)
+    label, confidence = (
+        cv2.imencode(".png", image)[1].tobytes() for image in (train_ids, confidence)
+    )
+    return {"labelTrainIds": label, "confidence": confidence, "labelTrainIds_invalid": label}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the archive, a .zip")
+    parser.add_argument(
+        "--num-images", type=int, default=SPLITS[TEST_SET].published_size,
+        help="how many images the test split has (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
+    arguments = parser.parse_args()
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    partial = Path(f"{arguments.output}.partial")
+    try:
+        cfg.merge_from_file(arguments.config_file)
+        cfg.merge_from_list(arguments.opts)
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
+        if arguments.output.exists():
+            raise FileExistsError(f"{arguments.output} exists: choose another --output")
+        paths = images_of_the_test_set(arguments.num_images)
+        with zipfile.ZipFile(partial, "w") as archive:  # PNGs are compressed already
+            for path, scores in tqdm(predict(cfg), total=len(paths), unit="image"):
+                for folder, content in encode(scores).items():
+                    archive.writestr(f"{folder}/{Path(path).name}", content)
+        partial.replace(arguments.output)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.output}: {len(paths)} images in 3 folders")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
