@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from pppc.data.catalog import SPLITS, dataset_metadata
-from pppc.data.labels import LabelReader, count_class_pixels
+from pppc.data.labels import LabelReader, count_class_pixels, pixel_histogram
 
 DEMO_SIZES = {
     "gta_train": 8,
@@ -69,6 +69,16 @@ def test_wrong_label_file_is_named(tmp_path, array, mode, message):
     Image.fromarray(array, mode).save(path)
     with pytest.raises(ValueError, match=rf"wrong\.png.*{message}"):
         LabelReader("cityscapes", train_ids=True).read(str(path))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 60), (4100, 4100)])
+def test_histogram_counts_every_pixel(shape):
+    label = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    label[: shape[0] // 2] = 7  # long runs, as in real labels
+    values, counts = np.unique(label, return_counts=True)
+    histogram = pixel_histogram(label)
+    assert histogram.sum() == label.size
+    np.testing.assert_array_equal(histogram[values], counts)
 
 
 def test_counts_are_those_of_the_files(tmp_path):

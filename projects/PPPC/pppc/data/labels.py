@@ -105,9 +105,17 @@ class LabelReader:
 
 def pixel_histogram(label: np.ndarray) -> np.ndarray:
     """Pixels of each value of a uint8 image ``(H, W)``: ``(256,)`` int64."""
-    if label.size < 2**24:  # OpenCV is three times as fast, but counts in float32
-        return cv2.calcHist([label], [0], None, [256], [0, 256]).astype(np.int64).ravel()
-    return np.bincount(label.ravel(), minlength=256)
+    if label.size >= 2**24:  # more than OpenCV's float32 counts hold exactly
+        return np.bincount(label.ravel(), minlength=256)
+    # In labels most pixels equal the one before, and adding to one counter again and again is slow:
+    # counting pairs from the two halves takes half as long as counting pixels.
+    pixels = label.ravel()
+    halves = pixels[: pixels.size // 2 * 2].reshape(2, 1, -1)
+    pairs = cv2.calcHist(list(halves), [0, 1], None, [256, 256], [0, 256, 0, 256])
+    counts = (pairs.sum(axis=0) + pairs.sum(axis=1)).astype(np.int64)
+    if pixels.size % 2:
+        counts[pixels[-1]] += 1
+    return counts
 
 
 def count_class_pixels(
