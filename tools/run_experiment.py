@@ -45,7 +45,7 @@ def main() -> int:
     )
     names = ", ".join(f"{number}: {name}" for number, name in EXPERIMENTS.items())
     parser.add_argument("--list", action="store_true", help="show what there is and end")
-    parser.add_argument("--exp", type=int, choices=EXPERIMENTS, help=names)
+    parser.add_argument("--exp", type=int, metavar="N", help=names)
     parser.add_argument("--method", choices=METHODS, default="pppc")
     parser.add_argument("--model", choices=MODELS, default="mit_b5", help=str(MODELS)[1:-1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[43], help="43 is the published one")
@@ -56,8 +56,9 @@ def main() -> int:
     if arguments.list:
         print(list_experiments())
         return 0
-    if arguments.exp is None:
-        parser.error("--exp is needed: " + names)
+    if arguments.exp not in EXPERIMENTS:
+        given = "none is given" if arguments.exp is None else f"there is no {arguments.exp}"
+        sys.exit(f"error: --exp takes the number of an experiment, {given}. They are {names}")
     name = f"{EXPERIMENTS[arguments.exp]}_{arguments.method}_{arguments.model}"
     for seed in arguments.seeds:
         folder = arguments.output / name / f"seed_{seed}"
