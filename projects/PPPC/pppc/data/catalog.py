@@ -150,10 +150,10 @@ SPLITS: dict[str, Split] = {
     ),
     "nighttime_driving_test": Split(
         label_space="cityscapes",
-        image_folder="nighttime_driving/leftImg8bit/test/night",
+        image_folder="NighttimeDrivingTest/leftImg8bit/test/night",
         image_patterns=("*_leftImg8bit.png",),
         image_suffix="_leftImg8bit.png",
-        label_folder="nighttime_driving/gtCoarse_daytime_trainvaltest/test/night",
+        label_folder="NighttimeDrivingTest/gtCoarse_daytime_trainvaltest/test/night",
         label_suffix="_gtCoarse_labelTrainIds.png",
         published_size=50,
         mend=_BY_HAND,
