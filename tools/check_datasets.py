@@ -45,7 +45,7 @@ def check(name: str, read_labels: bool) -> tuple[list[str], list[str]]:
     try:
         records = DatasetCatalog.get(name)
     except (OSError, ValueError) as error:
-        return [name, "?", whole, "", "", "incomplete"], [str(error)]
+        return [name, "?", whole, "", "", "incomplete"], [str(error).removeprefix(f"{name}: ")]
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
     with ThreadPoolExecutor() as pool:
         problems = [problem for problem in pool.map(size_problem, records) if problem]
