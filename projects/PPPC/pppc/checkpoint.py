@@ -1,11 +1,19 @@
-"""A checkpointer that fails where Detectron2's warns and goes on with random weights."""
+"""A checkpointer that takes other projects' files, and fails where Detectron2's warns and goes on."""
 
 from __future__ import annotations
+
+import logging
+from collections import Counter
 
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = ["StrictCheckpointer"]
+from .weights import Translation, from_other_layout, read_weights
+from .weights.handles import local_path
+
+__all__ = ["StrictCheckpointer", "describe"]
+
+logger = logging.getLogger(__name__)
 
 # What one method has and another has not: a source-only checkpoint may start an adaptation, and an
 # adapted one may be evaluated as a plain segmentation network. The teacher is copied from the
@@ -17,25 +25,37 @@ class StrictCheckpointer(DetectionCheckpointer):
     """Loads a checkpoint whole, or says what does not fit."""
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
-        """As Detectron2's.
+        """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the checkpoint is of another architecture; the message names the file.
+            OSError: it cannot be fetched.
+            ValueError: the checkpoint is damaged, unsafe, or of another architecture; the message
+                names the file.
         """
-        if path and "://" not in path and not self.path_manager.isfile(path):
-            raise FileNotFoundError(f"no checkpoint {path}: set MODEL.WEIGHTS to an existing file")
         self._path = path
         # Continuing a run, its trainer is loaded too: then nothing may be missing.
         self._whole = checkpointables is None and bool(self.checkpointables)
-        return super().load(path, checkpointables)
+        self._missing: dict[str, str] = {}
+        return super().load(local_path(path) if path else path, checkpointables)
+
+    def _load_file(self, filename: str) -> dict:
+        content = read_weights(filename)
+        model = getattr(self.model, "module", self.model)
+        student = [key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")]
+        translation = from_other_layout(content["model"], student, self._path)
+        if translation is None:
+            return content
+        logger.info(describe(translation))
+        self._missing = translation.missing
+        return {"model": translation.state}
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         problems = [
             f"{key} has shape {theirs}, the model's has {ours}"
             for key, theirs, ours in incompatible.incorrect_shapes
         ]
-        misshapen = {key for key, _, _ in incompatible.incorrect_shapes}
+        explained = {key for key, _, _ in incompatible.incorrect_shapes} | self._missing.keys()
         for what, keys in (
             ("is missing", incompatible.missing_keys),
             ("is not in the model", incompatible.unexpected_keys),
@@ -43,7 +63,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             problems += [
                 f"{key} {what}"
                 for key in keys
-                if key not in misshapen and (self._whole or not key.startswith(METHOD_PARTS))
+                if key not in explained and (self._whole or not key.startswith(METHOD_PARTS))
             ]
         if problems:
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
@@ -51,3 +71,20 @@ class StrictCheckpointer(DetectionCheckpointer):
                 f"checkpoint {self._path} does not fit the configured model: "
                 f"{'; '.join(problems[:5])}{more}. Use the configuration that it was trained with."
             )
+
+
+def describe(translation: Translation) -> str:
+    """Which parts a foreign checkpoint filled, and why others and its own rest were left."""
+
+    def count(names: dict[str, str]) -> str:
+        reasons = Counter(names.values())
+        return "".join(f"\n  {number} tensors: {why}" for why, number in reasons.items())
+
+    parts = Counter(".".join(key.split(".")[:2]) for key in translation.state)
+    filled = "".join(f"\n  {part}: {number} tensors" for part, number in parts.items())
+    text = f"Recognised as {translation.title}. Filled:{filled}"
+    if translation.missing:
+        text += f"\nNot in the file, so initialised:{count(translation.missing)}"
+    if translation.dropped:
+        text += f"\nIn the file, but not used:{count(translation.dropped)}"
+    return text

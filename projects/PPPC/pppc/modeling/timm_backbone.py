@@ -7,8 +7,6 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping
 
 import timm
 from detectron2.config import CfgNode
@@ -18,7 +16,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
-__all__ = ["TimmBackbone", "build_timm_backbone", "convert_mit_state_dict"]
+__all__ = ["TimmBackbone", "build_timm_backbone"]
 
 NUM_STAGES = 4
 
@@ -171,33 +169,3 @@ def mit_b4(pretrained: bool = False, **options) -> nn.Module:
 def mit_b5(pretrained: bool = False, **options) -> nn.Module:
     """MiT-B5."""
     return _build_mit("mit_b5", pretrained, (3, 6, 40, 3), **options)
-
-
-def convert_mit_state_dict(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of a published SegFormer encoder (``mit_b5.pth``) to ours.
-
-    Args:
-        official: the published state dictionary; its ImageNet classifier, if any, is dropped.
-
-    Returns:
-        What ``TimmBackbone("mit_b5").load_state_dict`` takes.
-
-    Raises:
-        ValueError: a key is none of such an encoder.
-    """
-    return {
-        _convert_mit_key(key): value
-        for key, value in official.items()
-        if not key.startswith("head.")
-    }
-
-
-def _convert_mit_key(key: str) -> str:
-    match = re.fullmatch(r"(patch_embed|block|norm)([1-4])\.(.+)", key)
-    if match is None:
-        raise ValueError(f"{key!r} is no weight of a published SegFormer encoder")
-    kind, stage, rest = match[1], int(match[2]) - 1, match[3].replace("dwconv.dwconv", "dwconv")
-    if kind == "patch_embed" and stage == 0:
-        return f"model.patch_embed.{rest}"
-    ours = {"patch_embed": "downsample", "block": "blocks", "norm": "norm"}[kind]
-    return f"model.stages_{stage}.{ours}.{rest}"

@@ -1,0 +1,51 @@
+"""Fetching checkpoints by name: `https://...`, `detectron2://...` and `hf://OWNER/MODEL[/FILE]`."""
+
+from __future__ import annotations
+
+import huggingface_hub
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+__all__ = ["local_path"]
+
+HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class _HuggingFaceHandler(PathHandler):
+    """`hf://OWNER/MODEL` is the model's weights, `hf://OWNER/MODEL/FILE` one of its files."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["hf://"]
+
+    def _get_local_path(self, path: str, **_: object) -> str:
+        owner, model, *rest = path.removeprefix("hf://").split("/")
+        files = ["/".join(rest)] if rest else HUGGING_FACE_FILES
+        for file in files[:-1]:
+            try:
+                return huggingface_hub.hf_hub_download(f"{owner}/{model}", file)
+            except huggingface_hub.errors.EntryNotFoundError:
+                continue
+        return huggingface_hub.hf_hub_download(f"{owner}/{model}", files[-1])
+
+
+PathManager.register_handler(_HuggingFaceHandler())
+
+
+def local_path(path: str) -> str:
+    """The local file of ``path``, which is fetched once where it is an address.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be fetched.
+    """
+    if "://" not in path:
+        if not PathManager.isfile(path):
+            raise FileNotFoundError(f"no checkpoint {path}: set MODEL.WEIGHTS to an existing file")
+        return path
+    try:
+        return PathManager.get_local_path(path)
+    except Exception as error:  # each library has its own
+        raise OSError(
+            f"{path} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Mend the network or the name, or set MODEL.WEIGHTS to a file that you downloaded"
+        ) from error

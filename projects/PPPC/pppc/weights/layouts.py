@@ -1,0 +1,422 @@
+"""The names that other projects give to the tensors of the same networks.
+
+Each layout is one function from our names to theirs, so that every tensor of ours has a place in it;
+the way back is its inverse on the student at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["LAYOUTS", "Layout", "Translation", "from_other_layout", "to_other_layout"]
+
+STUDENT, TEACHER = "student.", "teacher."
+# BatchNorm counts batches only where it has no momentum; old files lack the count.
+UNUSED = ".num_batches_tracked"
+NOT_IN_AN_ENCODER = {
+    "sem_seg_head.": "the file holds an encoder",
+    "probabilistic_head.": "the file holds an encoder",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of one project.
+
+    Attributes:
+        title: what files of this layout are.
+        mark: pattern of a key that no other layout has.
+        rename: our name, without "student.", to theirs; or to several whose tensors ours holds one
+            after the other along the first dimension; None: the layout has no place for it.
+        normalise: their name to its usual form, where there are variants; None: as it is.
+        dropped: reasons, by pattern, for their keys that have no use here.
+        lacks: reasons, by prefix of our names, for tensors that such files need not hold.
+    """
+
+    title: str
+    mark: str
+    rename: Callable[[str], str | tuple[str, ...] | None]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    normalise: Callable[[str], str] = str
+
+
+@dataclass
+class Translation:
+    """Weights under our names, and what became of the rest.
+
+    Attributes:
+        title: what the file was recognised as.
+        state: tensors by our names.
+        dropped: reason by their name.
+        missing: reason by our name.
+    """
+
+    title: str
+    state: dict[str, Tensor]
+    dropped: dict[str, str]
+    missing: dict[str, str]
+
+
+def _substitute(key: str, rules: Iterable[tuple[str, str | Callable]]) -> str | None:
+    """The first rule whose pattern matches the start of ``key``; None: no rule does."""
+    for pattern, replacement in rules:
+        renamed, count = re.subn(rf"\A{pattern}", replacement, key)
+        if count:
+            return renamed
+    return None
+
+
+def _stage(template: str, offset: int = 1) -> Callable[[re.Match], str]:
+    """Fill a template with a stage's number, counted from ``offset``, and the other groups."""
+    return lambda match: template.format(int(match[1]) + offset, *match.groups()[1:])
+
+
+_MIT = (
+    (r"model\.patch_embed\.", "patch_embed1."),
+    (r"model\.stages_(\d)\.downsample\.", _stage("patch_embed{}.")),
+    (r"model\.stages_(\d)\.norm\.", _stage("norm{}.")),
+    (r"model\.stages_(\d)\.blocks\.(.+)\.dwconv\.", _stage("block{}.{}.dwconv.dwconv.")),
+    (r"model\.stages_(\d)\.blocks\.", _stage("block{}.")),
+)
+_RESNET_V1C = (
+    (r"model\.conv1\.", "stem."),
+    (r"model\.bn1\.", "stem.7."),
+    (r"model\.layer", "layer"),
+)
+
+
+def _mit_encoder(key: str) -> str | None:
+    return _substitute(key.removeprefix("backbone."), _MIT)
+
+
+def _resnet_v1c_encoder(key: str) -> str | None:
+    return _substitute(key.removeprefix("backbone."), _RESNET_V1C)
+
+
+_CONV = (
+    (r"(.*)\.norm\.", r"\1.bn."),
+    (r"(.*)\.(weight|bias)\Z", r"\1.conv.\2"),
+)
+_SEPARABLE = (
+    (r"(.*)\.0\.norm\.", r"\1.depthwise_conv.bn."),
+    (r"(.*)\.1\.norm\.", r"\1.pointwise_conv.bn."),
+    (r"(.*)\.0\.weight\Z", r"\1.depthwise_conv.conv.weight"),
+    (r"(.*)\.1\.weight\Z", r"\1.pointwise_conv.conv.weight"),
+)
+
+
+def _openmmlab_conv(key: str) -> str | None:
+    """A convolution with normalisation, plain or separable, in mmcv's names."""
+    separable = re.match(r".*(branches\.\d|fuse\.\d)\.[01]\.", key)
+    return _substitute(key, _SEPARABLE if separable else _CONV)
+
+
+def _openmmlab(key: str) -> str | None:
+    part, _, rest = key.partition(".")
+    if part == "backbone":
+        encoder = _mit_encoder(rest) or _resnet_v1c_encoder(rest)
+        return encoder and f"backbone.{encoder}"
+    if part == "probabilistic_head":
+        if rest.startswith("log_variance."):
+            return rest.replace("log_variance.", "auxiliary_head.uncertain_head.", 1)
+        index, _, tensor = rest.removeprefix("mean.").partition(".")
+        conv, layer = divmod(int(index), 3)  # convolution, BatchNorm, ReLU
+        return f"auxiliary_head.convs.{conv}.{('conv', 'bn')[layer]}.{tensor}"
+    if rest.startswith("classifier.1."):
+        return f"decode_head.conv_seg.{rest.removeprefix('classifier.1.')}"
+    if rest.startswith("embeddings.stage"):
+        return _substitute(
+            rest, [(r"embeddings\.stage(\d)\.", _stage("decode_head.embed_layers.{}.proj.", -1))]
+        )
+    conv = _openmmlab_conv(rest)
+    return conv and "decode_head." + conv
+
+
+def _daformer(key: str) -> str | None:
+    return _substitute(
+        _openmmlab(key),
+        [
+            (r"decode_head\.aspp\.branches\.", "decode_head.fuse_layer.aspp_modules."),
+            (r"decode_head\.aspp\.", "decode_head.fuse_layer."),
+            ("", ""),
+        ],
+    )
+
+
+def _deeplab(key: str) -> str | None:
+    return _substitute(
+        _openmmlab(key),
+        [
+            (r"decode_head\.aspp\.branches\.", "decode_head.aspp_modules."),
+            (r"decode_head\.aspp\.image_pool\.", "decode_head.image_pool.1."),
+            (r"decode_head\.aspp\.", "decode_head."),
+            (r"decode_head\.low_level\.", "decode_head.c1_bottleneck."),
+            (r"decode_head\.fuse\.", "decode_head.sep_bottleneck."),
+            ("", ""),
+        ],
+    )
+
+
+def _segformer(key: str) -> str | None:
+    return _substitute(
+        _openmmlab(key),
+        [
+            (r"decode_head\.embed_layers\.(\d)\.", _stage("decode_head.linear_c{}.")),
+            (r"decode_head\.fuse\.", "decode_head.linear_fuse."),
+            (r"decode_head\.conv_seg\.", "decode_head.linear_pred."),
+            ("", ""),
+        ],
+    )
+
+
+_HF_BLOCK = (
+    ("norm1.", "layer_norm_1."),
+    ("norm2.", "layer_norm_2."),
+    ("attn.q.", "attention.self.query."),
+    ("attn.kv.", ("attention.self.key.", "attention.self.value.")),
+    ("attn.sr.", "attention.self.sr."),
+    ("attn.norm.", "attention.self.layer_norm."),
+    ("attn.proj.", "attention.output.dense."),
+    ("mlp.fc1.", "mlp.dense1."),
+    ("mlp.fc2.", "mlp.dense2."),
+    ("mlp.dwconv.", "mlp.dwconv.dwconv."),
+)
+
+
+def _hugging_face(key: str) -> str | tuple[str, ...] | None:
+    part, _, rest = key.partition(".")
+    if part == "backbone":
+        if match := re.fullmatch(r"model\.stages_(\d)\.blocks\.(\d+)\.(.+)", rest):
+            for ours, theirs in _HF_BLOCK:
+                if match[3].startswith(ours):
+                    names = (theirs,) if isinstance(theirs, str) else theirs
+                    place = f"segformer.encoder.block.{match[1]}.{match[2]}."
+                    full = tuple(place + name + match[3].removeprefix(ours) for name in names)
+                    return full if len(full) > 1 else full[0]
+        patch = "segformer.encoder.patch_embeddings.{}."
+        rules = [
+            (r"model\.patch_embed\.norm\.", patch.format(0) + "layer_norm."),
+            (r"model\.patch_embed\.", patch.format(0)),
+            (r"model\.stages_(\d)\.downsample\.norm\.", _stage(patch + "layer_norm.", 0)),
+            (r"model\.stages_(\d)\.downsample\.", _stage(patch, 0)),
+            (r"model\.stages_(\d)\.norm\.", _stage("segformer.encoder.layer_norm.{}.", 0)),
+        ]
+        return _substitute(rest, rules)
+    if part == "sem_seg_head":
+        rules = [
+            (r"embeddings\.stage(\d)\.", _stage("decode_head.linear_c.{}.proj.", -1)),
+            (r"fuse\.norm\.", "decode_head.batch_norm."),
+            (r"fuse\.", "decode_head.linear_fuse."),
+            (r"classifier\.1\.", "decode_head.classifier."),
+        ]
+        return _substitute(rest, rules)
+    return None
+
+
+def _detectron2_deeplab(key: str) -> str | None:
+    """Detectron2's DeepLab ResNets, with a stem of three convolutions."""
+    key = key.removeprefix("backbone.model.")
+    stem = {"conv1.0": "conv1", "conv1.1": "conv1.norm", "conv1.3": "conv2", "conv1.4": "conv2.norm",
+            "conv1.6": "conv3", "bn1": "conv3.norm"}  # fmt: skip
+    for ours, theirs in stem.items():
+        if key.startswith(ours + "."):
+            return f"stem.{theirs}.{key.removeprefix(ours + '.')}"
+    rules = [
+        (r"layer(\d)\.(\d+)\.downsample\.0\.", _stage("res{}.{}.shortcut.")),
+        (r"layer(\d)\.(\d+)\.downsample\.1\.", _stage("res{}.{}.shortcut.norm.")),
+        (r"layer(\d)\.(\d+)\.bn(\d)\.", _stage("res{}.{}.conv{}.norm.")),
+        (r"layer(\d)\.(\d+)\.", _stage("res{}.{}.")),
+    ]
+    return _substitute(key, rules)
+
+
+_OPENMMLAB_DROPPED = {
+    r"imnet_model\.": "the ImageNet network of DAFormer's feature distance",
+    r"auxiliary_head\.(?!uncertain_head\.|convs\.)": "an auxiliary head that is not used",
+    r"decode_head\.scale_attention\.": "HRDA's attention over scales",
+}
+_NO_VARIANCES = {"probabilistic_head.": "the file has no head with variances"}
+
+
+def _unwrap_hrda(key: str) -> str:
+    return key.replace("decode_head.head.", "decode_head.", 1)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "mit": Layout(
+        "SegFormer's ImageNet encoder",
+        r"patch_embed1\.",
+        _mit_encoder,
+        {r"head\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+    ),
+    "resnet_v1c": Layout(
+        "OpenMMLab's ResNet v1c encoder",
+        r"stem\.7\.",
+        _resnet_v1c_encoder,
+        {r"fc\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+    ),
+    "detectron2": Layout(
+        "Detectron2's DeepLab encoder",
+        r"stem\.conv3\.",
+        _detectron2_deeplab,
+        {r"(stem\.)?fc\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+    ),
+    "hugging_face": Layout(
+        "Hugging Face's SegFormer",
+        r"segformer\.encoder\.",
+        _hugging_face,
+        {r"classifier\.": "the ImageNet classifier"},
+        {"probabilistic_head.": "the file has no such head"},
+        lambda key: key if re.match(r"segformer|decode_head|classifier", key) else f"segformer.{key}",
+    ),
+    "segformer": Layout(
+        "mmsegmentation's SegFormer",
+        r"decode_head\.linear_pred\.",
+        _segformer,
+        {**_OPENMMLAB_DROPPED, r"decode_head\.conv_seg\.": "a classifier that SegFormer never uses"},
+        _NO_VARIANCES,
+    ),
+    "daformer": Layout(
+        "DAFormer's network (also of PPPC, SePiCo, HRDA and MIC)",
+        r"decode_head\.embed_layers\.",
+        _daformer,
+        _OPENMMLAB_DROPPED,
+        _NO_VARIANCES,
+        _unwrap_hrda,
+    ),
+    "deeplab": Layout(
+        "mmsegmentation's DeepLabV3+ (also of PPPC)",
+        r"decode_head\.c1_bottleneck\.",
+        _deeplab,
+        _OPENMMLAB_DROPPED,
+        _NO_VARIANCES,
+    ),
+}
+
+
+def _theirs(layout: Layout, student: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Their names of every tensor of the student that the layout has a place for."""
+    names = {}
+    for key in student:
+        if (theirs := layout.rename(key)) is not None:
+            names[key] = (theirs,) if isinstance(theirs, str) else theirs
+    return names
+
+
+def from_other_layout(
+    state: Mapping[str, Tensor], student: Iterable[str], path: str
+) -> Translation | None:
+    """Give a foreign checkpoint's tensors our names.
+
+    Args:
+        state: tensors by their names.
+        student: our names of the student's tensors, without "student.".
+        path: of the file, for messages.
+
+    Returns:
+        None where the file holds our own names. Of a file with a student and a teacher both.
+
+    Raises:
+        ValueError: the layout is none that is known, a tensor of the student is in no file's tensor,
+            or a tensor of the file has no place and no known reason for that.
+    """
+    if any(key.startswith(STUDENT) for key in state):
+        return None
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    of_student = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    of_teacher = {
+        k.removeprefix("ema_model."): v for k, v in state.items() if k.startswith("ema_model.")
+    }
+    rest = {k: v for k, v in state.items() if not k.startswith(("model.", "ema_model."))}
+    of_student |= rest
+    name = next(
+        (
+            name
+            for name, layout in LAYOUTS.items()
+            if any(re.match(layout.mark, layout.normalise(key)) for key in of_student)
+        ),
+        None,
+    )
+    if name is None:
+        titles = "; ".join(layout.title for layout in LAYOUTS.values())
+        raise ValueError(
+            f"{path}: unknown layout (its first tensor is {next(iter(state))}). Known are this "
+            f"project's own checkpoints and those of: {titles}"
+        )
+    layout, student = LAYOUTS[name], list(student)
+    translation = _translate(layout, of_student, student, STUDENT, path)
+    if of_teacher:
+        teacher = _translate(layout, of_teacher, student, TEACHER, path)
+        translation.state |= teacher.state
+        translation.dropped |= {f"ema_model.{k}": v for k, v in teacher.dropped.items()}
+    return translation
+
+
+def _translate(
+    layout: Layout, state: Mapping[str, Tensor], student: list[str], prefix: str, path: str
+) -> Translation:
+    left = {layout.normalise(key): value for key, value in state.items()}
+    result = Translation(layout.title, {}, {}, {})
+    lacking = dict(layout.lacks)
+    if not any(key.startswith("decode_head.") for key in left):
+        lacking |= NOT_IN_AN_ENCODER
+    if "auxiliary_head.uncertain_head.fc1" not in left:
+        for key in [key for key in left if key.startswith("auxiliary_head.")]:
+            result.dropped[key] = "an auxiliary head without variances"
+            del left[key]
+    unfilled = []
+    names = _theirs(layout, student)
+    for ours in student:
+        theirs = names.get(ours, ())
+        if theirs and all(name in left for name in theirs):
+            tensors = [left.pop(name) for name in theirs]
+            result.state[prefix + ours] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+            continue
+        reason = next((why for start, why in lacking.items() if ours.startswith(start)), None)
+        if ours.endswith(UNUSED):
+            reason = "a count that is not used"
+        if reason is None:
+            unfilled.append(f"{ours} ({' and '.join(theirs) or 'no name in this layout'})")
+        else:
+            result.missing[prefix + ours] = reason
+    unused = []
+    for key in left:
+        reason = next((why for start, why in layout.dropped.items() if re.match(start, key)), None)
+        if reason is None:
+            unused.append(key)
+        else:
+            result.dropped[key] = reason
+    problems = [
+        f"{what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        for what, keys in (("it lacks", unfilled), ("nothing here takes its", unused))
+        if keys
+    ]
+    if problems:
+        raise ValueError(
+            f"{path}, recognised as {layout.title}, does not fit the configured model: "
+            f"{'; '.join(problems)}. Check MODEL.TIMM.NAME and MODEL.SEM_SEG_HEAD.NAME"
+        )
+    return result
+
+
+def to_other_layout(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Give our student's tensors the names of another project; what it has no place for is left out.
+
+    Args:
+        state: tensors by our names, without "student.".
+        name: a key of :data:`LAYOUTS`.
+    """
+    result = {}
+    for ours, theirs in _theirs(LAYOUTS[name], state).items():
+        tensors = state[ours].chunk(len(theirs)) if len(theirs) > 1 else [state[ours]]
+        result |= dict(zip(theirs, tensors, strict=True))
+    return result

@@ -1,0 +1,474 @@
+"""Other projects' weights give other projects' outputs; what does not fit is an error."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import REPOSITORY, run_tool
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
+from transformers import (
+    SegformerConfig,
+    SegformerForImageClassification,
+    SegformerForSemanticSegmentation,
+)
+
+from pppc import add_pppc_config
+from pppc.checkpoint import StrictCheckpointer
+from pppc.data.mapper import TestMapper
+from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
+
+SEGFORMER = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"]
+
+
+def configuration(name: str, *opts: object):
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_file(str(REPOSITORY / f"configs/{name}.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def r101():
+    return build_model(configuration("gta_to_cityscapes_pppc_r101"))
+
+
+@pytest.fixture(scope="module")
+def daformer():
+    """The DAFormer decoder and the published projection head on MiT-B0."""
+    return build_model(configuration("gta_to_cityscapes_pppc_mit_b5", "MODEL.TIMM.NAME", "mit_b0"))
+
+
+@pytest.fixture(scope="module")
+def segformer():
+    return build_model(configuration("gta_to_cityscapes_pppc_mit_b5", *SEGFORMER))
+
+
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Every tensor random, running statistics included, and outputs of a moderate size."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.ndim > 1:
+            tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+        elif tensor.is_floating_point() and "gamma" not in name:
+            centre = 1.0 if re.search(r"(bn|norm|\.1|\.4|\.7)\d?\.weight$", name) else 0.0
+            tensor.normal_(centre, 0.1, generator=generator)
+    return module.eval()
+
+
+@torch.no_grad()
+def student_output(model: nn.Module, image: Tensor, embedding: bool = True):
+    """Of normalised images."""
+    student = model.student.eval()
+    return student(image * student.pixel_std + student.pixel_mean, embedding=embedding)
+
+
+def load(model: nn.Module, state: dict, tmp_path, name: str = "weights.pth", wrap="state_dict"):
+    path = tmp_path / name
+    torch.save({wrap: state, "meta": {"epoch": 3}} if wrap else state, path)
+    StrictCheckpointer(model).load(str(path))
+
+
+def ours_of(state: dict, model: nn.Module) -> dict:
+    """Foreign weights under the student's names."""
+    translation = from_other_layout(state, model.student.state_dict(), "file")
+    return {key.removeprefix("student."): value for key, value in translation.state.items()}
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(9))
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    assert theirs.std() > 1e-3  # or anything would agree
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+# Networks written from the published layer tables, with the published names.
+
+
+class ConvModule(nn.Module):
+    def __init__(self, i, o, kernel, dilation=1, groups=1):
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(i, o, kernel, 1, padding, dilation, groups, bias=False)
+        self.bn = nn.BatchNorm2d(o)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Separable(nn.Module):
+    def __init__(self, i, o, dilation=1):
+        super().__init__()
+        self.depthwise_conv = ConvModule(i, i, 3, dilation, i)
+        self.pointwise_conv = ConvModule(i, o, 1)
+
+    def forward(self, x):
+        return self.pointwise_conv(self.depthwise_conv(x))
+
+
+def up(x, like):
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class DeepLabV3Plus(nn.Module):
+    def __init__(self, classes=19):
+        super().__init__()
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvModule(2048, 512, 1))
+        self.aspp_modules = nn.ModuleList(
+            [ConvModule(2048, 512, 1), *(Separable(2048, 512, d) for d in (12, 24, 36))]
+        )
+        self.bottleneck = ConvModule(5 * 512, 512, 3)
+        self.c1_bottleneck = ConvModule(256, 48, 1)
+        self.sep_bottleneck = nn.Sequential(Separable(560, 512), Separable(512, 512))
+        self.conv_seg = nn.Conv2d(512, classes, 1)
+
+    def forward(self, features):
+        fine, coarse = features[0], features[3]
+        x = [up(self.image_pool(coarse), coarse), *(m(coarse) for m in self.aspp_modules)]
+        x = self.bottleneck(torch.cat(x, 1))
+        fine = self.c1_bottleneck(fine)
+        return self.conv_seg(self.sep_bottleneck(torch.cat([up(x, fine), fine], 1)))
+
+
+class Linear(nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.proj = nn.Linear(i, o)
+
+    def forward(self, x):
+        return self.proj(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class DAFormer(nn.Module):
+    def __init__(self, channels, classes=19):
+        super().__init__()
+        self.embed_layers = nn.ModuleDict({str(i): Linear(c, 256) for i, c in enumerate(channels)})
+        self.fuse_layer = nn.Module()
+        self.fuse_layer.aspp_modules = nn.ModuleList(
+            [ConvModule(1024, 256, 1), *(Separable(1024, 256, d) for d in (6, 12, 18))]
+        )
+        self.fuse_layer.bottleneck = ConvModule(1024, 256, 3)
+        self.conv_seg = nn.Conv2d(256, classes, 1)
+
+    def forward(self, features):
+        x = [up(self.embed_layers[str(i)](f), features[0]) for i, f in enumerate(features)]
+        x = torch.cat(x, 1)
+        x = torch.cat([m(x) for m in self.fuse_layer.aspp_modules], 1)
+        return self.conv_seg(self.fuse_layer.bottleneck(x))
+
+
+class UncertainHead(nn.Module):
+    def __init__(self, i, o=512):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Parameter(torch.randn(o, i)), nn.Parameter(torch.randn(o, o))
+        self.bn1, self.bn2 = nn.BatchNorm2d(o), nn.BatchNorm2d(o, affine=False)
+        self.gamma, self.beta = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        def linear(x, weight):
+            rows = weight / weight.norm(dim=1, keepdim=True)
+            return torch.einsum("nihw,oi->nohw", x, rows)
+
+        x = self.bn2(linear(F.relu(self.bn1(linear(x, self.fc1))), self.fc2))
+        odds = (self.gamma * x + self.beta).clamp(max=80).exp() + 1e-6
+        return odds / (1 + odds)
+
+
+class Projection(nn.Module):
+    def __init__(self, i, mid):
+        super().__init__()
+        self.convs = nn.Sequential(ConvModule(i, mid, 1), ConvModule(mid, 512, 1))
+        self.uncertain_head = UncertainHead(i)
+
+    def forward(self, x):
+        mean = self.convs(x)
+        return mean / mean.norm(dim=1, keepdim=True), self.uncertain_head(x)
+
+
+class ResNetV1c(ResNet):
+    """torchvision's ResNet-101, dilated at stride 8, with the deep stem of 32-32-64 channels."""
+
+    def __init__(self):
+        super().__init__(
+            Bottleneck, [3, 4, 23, 3], replace_stride_with_dilation=[False, True, True]
+        )
+        del self.fc, self.conv1, self.bn1
+        relu = nn.ReLU()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), relu,
+            nn.Conv2d(32, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), relu,
+            nn.Conv2d(32, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), relu,
+        )  # fmt: skip
+
+    def forward(self, x):
+        x, features = self.maxpool(self.stem(x)), []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features.append(x := layer(x))
+        return features
+
+
+class PublishedR101(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.decode_head = ResNetV1c(), DeepLabV3Plus()
+        self.auxiliary_head = Projection(2048, 2048)
+
+    def forward(self, x):
+        features = self.backbone(x)
+        return self.decode_head(features), *self.auxiliary_head(features[3])
+
+
+@pytest.fixture(scope="module")
+def published_r101():
+    return randomize(PublishedR101())
+
+
+def test_released_network_gives_the_published_outputs(r101, published_r101, tmp_path):
+    state = published_r101.state_dict()
+    assert round(sum(p.numel() for p in published_r101.parameters()) / 1e6, 3) == 66.777
+    # As the authors' checkpoints hold it: student and teacher, and an unused classifier.
+    both = {f"model.{k}": v for k, v in state.items()}
+    both |= {f"ema_model.{k}": v for k, v in state.items()}
+    both["model.auxiliary_head.conv_seg.weight"] = torch.zeros(19, 512, 1, 1)
+    load(r101, both, tmp_path)
+    with torch.no_grad():
+        logits, mean, log_var = published_r101(image())
+    output = student_output(r101, image())
+    close(output.logits, logits)
+    close(output.mean, mean)
+    close(output.log_var, log_var)
+    for ours, teachers in zip(r101.student.state_dict().values(), r101.teacher.state_dict().values()):
+        assert torch.equal(ours, teachers)
+
+
+def test_encoder_of_openmmlab_loads_alone(r101, published_r101, tmp_path, caplog):
+    state = published_r101.backbone.state_dict()
+    state = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
+    state["fc.weight"] = torch.zeros(1000, 2048)
+    before = r101.student.sem_seg_head.classifier[1].weight.clone()
+    with caplog.at_level("INFO", "pppc"):
+        load(r101, state, tmp_path, wrap=None)
+    assert "1 tensors: the ImageNet classifier" in caplog.text
+    assert "tensors: the file holds an encoder" in caplog.text
+    assert torch.equal(r101.student.sem_seg_head.classifier[1].weight, before)
+    with torch.no_grad():
+        for ours, theirs in zip(r101.student.backbone.eval()(image()).values(),
+                                published_r101.backbone(image()), strict=True):  # fmt: skip
+            close(ours, theirs)
+
+
+def hugging_face(kind: type, folder) -> tuple[nn.Module, str]:
+    """A random MiT-B0 and the file that the library makes of it."""
+    model = randomize(kind(SegformerConfig(num_labels=19, decoder_hidden_size=256)))
+    model.save_pretrained(folder)
+    return model, str(folder / "model.safetensors")
+
+
+def test_hugging_face_segmentation_model_gives_its_logits(segformer, tmp_path):
+    theirs, path = hugging_face(SegformerForSemanticSegmentation, tmp_path)
+    StrictCheckpointer(segformer).load(path)
+    with torch.no_grad():
+        close(student_output(segformer, image()).logits, theirs(image()).logits)
+
+
+def test_hugging_face_encoder_gives_its_features(daformer, tmp_path):
+    theirs, path = hugging_face(SegformerForImageClassification, tmp_path)
+    StrictCheckpointer(daformer).load(path)
+    with torch.no_grad():
+        hidden = theirs.segformer(image(), output_hidden_states=True).hidden_states
+        for ours, expected in zip(daformer.student.backbone.eval()(image()).values(), hidden):
+            close(ours, expected)
+
+
+@pytest.mark.parametrize("prefix", ["decode_head.", "decode_head.head."])
+def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path):
+    channels = (32, 64, 160, 256)
+    head, projection = randomize(DAFormer(channels), 1), randomize(Projection(512, 256), 2)
+    encoder, path = hugging_face(SegformerForImageClassification, tmp_path)
+    official = to_other_layout(ours_of(read_weights(path)["model"], daformer), "mit")
+    state = {f"backbone.{k}": v for k, v in official.items()}
+    state |= {prefix + k: v for k, v in head.state_dict().items()}
+    state |= {f"auxiliary_head.{k}": v for k, v in projection.state_dict().items()}
+    if prefix.endswith("head.head."):
+        state["decode_head.scale_attention.conv_seg.weight"] = torch.zeros(1)
+    state = {f"model.{k}": v for k, v in state.items()}
+    state["imnet_model.head.weight"] = torch.zeros(1)
+    load(daformer, state, tmp_path)
+    with torch.no_grad():
+        features = encoder.segformer(image(), output_hidden_states=True).hidden_states
+        concatenated = torch.cat([up(feature, features[0]) for feature in features], 1)
+        mean, log_var = projection(concatenated)
+        logits = head(features)
+    output = student_output(daformer, image())
+    close(output.logits, logits)
+    close(output.mean, mean)
+    close(output.log_var, log_var)
+
+
+def test_detectron2_s_deeplab_encoder_gives_its_features(tmp_path):
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    cfg.merge_from_list(
+        ["MODEL.RESNETS.STEM_TYPE", "deeplab", "MODEL.RESNETS.STEM_OUT_CHANNELS", 128,
+         "MODEL.RESNETS.STRIDE_IN_1X1", False, "MODEL.RESNETS.DEPTH", 101,
+         "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
+         "MODEL.RESNETS.RES4_DILATION", 1, "MODEL.RESNETS.RES5_DILATION", 1,
+         "MODEL.RESNETS.RES5_MULTI_GRID", [1, 1, 1], "MODEL.RESNETS.NORM", "BN"]
+    )  # fmt: skip
+    theirs = randomize(build_resnet_deeplab_backbone(cfg, ShapeSpec(channels=3)))
+    state = {k: v.numpy() for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    with open(tmp_path / "R-103.pkl", "wb") as file:
+        pickle.dump({"model": state, "__author__": "Detectron2"}, file)
+    model = build_model(
+        configuration("gta_to_cityscapes_pppc_r101", "MODEL.TIMM.NAME", "resnet101s",
+                      "MODEL.TIMM.OUTPUT_STRIDE", 32)
+    )  # fmt: skip
+    StrictCheckpointer(model).load(str(tmp_path / "R-103.pkl"))
+    with torch.no_grad():
+        expected = theirs(image()).values()
+        for ours, feature in zip(model.student.backbone.eval()(image()).values(), expected):
+            close(ours, feature)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "layouts"),
+    [
+        ("r101", ["deeplab", "resnet_v1c"]),
+        ("daformer", ["daformer", "mit", "hugging_face"]),
+        ("segformer", ["segformer", "mit", "hugging_face"]),
+    ],
+)
+def test_names_there_and_back_are_exact(fixture, layouts, request):
+    model = request.getfixturevalue(fixture)
+    student = model.student.state_dict()
+    whole = {"deeplab", "daformer", "segformer"}
+    for name in layouts:
+        theirs = to_other_layout(student, name)
+        if name == "hugging_face" and fixture == "daformer":
+            theirs = {k: v for k, v in theirs.items() if not k.startswith("decode_head.")}
+        again = ours_of(theirs, model)
+        parts = {key.split(".")[0] for key in again}
+        assert again.keys() == {key for key in student if key.split(".")[0] in parts}
+        assert all(torch.equal(again[key], student[key]) for key in again)
+        assert name not in whole or len(parts) == 3
+
+
+def broken(state: dict, how: str) -> dict:
+    state = dict(state)
+    if how == "lacks":
+        del state["decode_head.embed_layers.2.proj.bias"]
+    elif how == "left over":
+        state["decode_head.extra.weight"] = torch.zeros(1)
+    elif how == "shape":
+        state["decode_head.conv_seg.weight"] = torch.zeros(7, 256, 1, 1)
+    elif how == "layout":
+        return {"conv1.weight": torch.zeros(1)}
+    elif how == "another network":
+        del state["backbone.block1.0.attn.q.weight"]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("lacks", "it lacks .*stage3.bias .*decode_head.embed_layers.2.proj.bias"),
+        ("left over", "nothing here takes its decode_head.extra.weight"),
+        ("shape", r"classifier.1.weight has shape \(7, 256, 1, 1\)"),
+        ("layout", "unknown layout .*conv1.weight"),
+        ("another network", "recognised as DAFormer.*block1.0.attn.q.weight"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_that_names_it(daformer, tmp_path, how, message):
+    state = broken(to_other_layout(daformer.student.state_dict(), "daformer"), how)
+    with pytest.raises(ValueError, match=message) as error:
+        load(daformer, state, tmp_path)
+    assert "weights.pth" in str(error.value)
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["evil.pkl", "evil.pth"])
+def test_code_in_a_file_is_not_run(tmp_path, name):
+    content = {"model": {"weight": np.zeros(2), "code": Evil(tmp_path / "run")}}
+    if name.endswith("pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name} holds more than tensors.*--trust"):
+        read_weights(str(tmp_path / name))
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_and_empty_files_are_named(tmp_path):
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:700])
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x09\0\0\0\0\0\0\0{")
+    for name, message in (("cut.pth", "no whole"), ("none.pth", "no state dictionary"),
+                          ("cut.safetensors", "no whole")):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{name}.*{message}"):
+            read_weights(str(tmp_path / name))
+
+
+def test_an_address_without_network_is_an_error_with_the_mend(segformer, monkeypatch):
+    for proxy in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    for address in ("detectron2://nowhere.pkl", "https://example.invalid/x.pth", "hf://no/model"):
+        with pytest.raises(OSError, match=rf"{address} cannot be fetched .*MODEL.WEIGHTS"):
+            StrictCheckpointer(segformer).load(address)
+
+
+def test_tool_converts_both_ways(segformer, tmp_path):
+    hugging_face(SegformerForSemanticSegmentation, tmp_path)
+    common = ["--config-file", "configs/gta_to_cityscapes_dacs_mit_b5.yaml"]
+    steps = [
+        ("model.safetensors", "ours.pth", []),
+        ("ours.pth", "official.pth", ["--to", "segformer"]),
+        ("official.pth", "again.pth", []),
+    ]
+    for source, output, options in steps:
+        run = run_tool("convert_weights.py", tmp_path / source, tmp_path / output, *common, *options,
+                       *SEGFORMER)  # fmt: skip
+        assert run.returncode == 0, run.stderr[-2000:]
+    ours, again = (read_weights(str(tmp_path / name))["model"] for name in ("ours.pth", "again.pth"))
+    assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
+    assert "student.sem_seg_head" in run.stdout and "mmsegmentation's SegFormer" in run.stdout
+    assert set(LAYOUTS) <= set(re.findall(r"\w+", run_tool("convert_weights.py", "-h").stdout))
+    over = run_tool("convert_weights.py", tmp_path / "model.safetensors", tmp_path / "ours.pth", *common)
+    assert over.returncode and "ours.pth exists" in over.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["gta_to_cityscapes_pppc_r101", "gta_to_cityscapes_pppc_mit_b5"])
+def test_first_convolution_sees_red_first_normalised_as_imagenet(name, tmp_path):
+    """As all these weights want it; swapped channels or another scale would change the sums."""
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / "red.png")
+    opts = [] if name.endswith("r101") else ["MODEL.TIMM.NAME", "mit_b0"]
+    cfg = configuration(name, "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64, *opts)
+    model = build_model(cfg).eval()
+    seen = []
+    model.student.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model([TestMapper(cfg)({"file_name": str(tmp_path / "red.png")})])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (torch.tensor([1.0, 0.0, 0.0]) - mean) / std
+    torch.testing.assert_close(seen[0][0, :, 32, 32], expected, rtol=1e-4, atol=1e-4)
