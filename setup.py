@@ -6,6 +6,8 @@ opencv-python-headless. ``import pppc`` says how to get them.
 
 from setuptools import find_packages, setup
 
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"]
+
 setup(
     name="pppc-detectron2",
     version="0.1.0",
@@ -17,10 +19,12 @@ setup(
     python_requires=">=3.11,<3.13",
     install_requires=[
         "fvcore>=0.1.5.post20221221",
+        "huggingface_hub>=0.30",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10.1",
         "pycocotools>=2.0.7",
+        "safetensors>=0.4",
         "tabulate>=0.9",
         "tensorboard>=2.15",
         "timm>=1.0.20",
@@ -28,5 +32,8 @@ setup(
         "torchvision>=0.21",
         "tqdm>=4.66",
     ],
-    extras_require={"test": ["packaging", "pytest>=8", "setuptools"]},
+    extras_require={
+        "export": EXPORT,
+        "test": [*EXPORT, "packaging", "pytest>=8", "setuptools", "transformers>=5"],
+    },
 )

@@ -268,6 +268,14 @@ class PPPCSegmentor(nn.Module):
             losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
         return losses
 
+    def scores(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """A network's ``(N, C, h, w)`` to what is predicted, ``(N, C, H, W)`` at ``size`` (H, W)."""
+        scores = logits.float()
+        if self.test_class_weights is not None:
+            # Adding logarithms to the scores multiplies the probabilities.
+            scores = scores + self.test_class_weights.log().view(-1, 1, 1)
+        return F.interpolate(scores, size, mode="bilinear", align_corners=False)
+
     @torch.no_grad()
     def uncertainty(self, output: NetworkOutput, size: tuple[int, int]) -> dict[str, Tensor]:
         """How uncertain the embedding is of each pixel, bilinearly resized to ``size``.
@@ -311,12 +319,7 @@ class PPPCSegmentor(nn.Module):
             image = inputs["image"].to(self.device).float()[None]
             size = inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1])
             output = network(image, embedding=self.output_uncertainty)
-            scores = output.logits.float()
-            if self.test_class_weights is not None:
-                # Adding logarithms to the scores multiplies the probabilities.
-                scores = scores + self.test_class_weights.log().view(-1, 1, 1)
-            scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
-            result = {"sem_seg": scores[0]}
+            result = {"sem_seg": self.scores(output.logits, size)[0]}
             if self.output_uncertainty:
                 maps = self.uncertainty(output, size)
                 result |= {name: values[0] for name, values in maps.items()}

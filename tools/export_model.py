@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Write the adapted student as ONNX or TorchScript, for use without this project.
+
+    tools/export_model.py --config-file RUN/config.yaml --output MODEL.onnx \
+        MODEL.WEIGHTS RUN/model_final.pth [KEY VALUE ...]
+
+A name in .onnx asks for ONNX, in .pt for TorchScript. The model takes "image" (N, 3, H, W), float32 in
+[0, 255], channels as INPUT.FORMAT says (RGB), resized as for a test image, and returns "scores" (N, C, H,
+W); their arg max are the train IDs, their softmax probabilities. N, H and W are free. What was written
+is run on images of other sizes and must agree with PyTorch. ONNX needs: pip install -e '.[export]'
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pppc
+import torch
+from detectron2.config import get_cfg
+from pppc.checkpoint import StrictCheckpointer
+from pppc.engine import Trainer
+from pppc.segmentor import PPPCSegmentor
+from torch import Tensor, nn
+
+# Sizes that no dimension shares, so that one taken for fixed is found.
+EXAMPLE, OTHERS = (2, 3, 160, 224), ((1, 3, 192, 128), (3, 3, 160, 256))
+TOLERANCE = 1e-4  # of the largest score
+
+
+class Deployed(nn.Module):
+    """The student from images to scores of the same size."""
+
+    def __init__(self, segmentor: PPPCSegmentor):
+        super().__init__()
+        self.segmentor = segmentor
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.segmentor.student(image, embedding=False).logits
+        return self.segmentor.scores(logits, image.shape[-2:])
+
+
+def write_torchscript(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
+    """Trace the model; returns what was written, loaded again."""
+    torch.jit.trace(model, torch.zeros(EXAMPLE), check_trace=False).save(path)
+    return torch.jit.load(path)
+
+
+def write_onnx(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
+    """Export the model; returns what was written, in ONNX Runtime."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
+    except ImportError as error:
+        raise ValueError(f"ONNX needs {error.name}: pip install -e '.[export]'") from error
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    torch.onnx.export(
+        model, (torch.zeros(EXAMPLE),), path, input_names=["image"], output_names=["scores"],
+        dynamic_shapes={"image": free}, dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+WRITERS = {".onnx": write_onnx, ".pt": write_torchscript}
+
+
+def largest_difference(ours: Deployed, written: Callable[[Tensor], Tensor]) -> float:
+    """Of the scores of random images, relative to the largest score."""
+    differences = []
+    for shape in (EXAMPLE, *OTHERS):
+        image = 255 * torch.rand(shape)
+        expected, scores = ours(image), written(image)
+        differences.append(((scores - expected).abs().max() / expected.abs().max()).item())
+    return max(differences)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the file, .onnx or .pt")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
+    arguments = parser.parse_args()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    partial = arguments.output.with_name(f"partial_{arguments.output.name}")
+    try:
+        cfg.merge_from_file(arguments.config_file)
+        cfg.merge_from_list([*arguments.opts, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False])
+        if arguments.output.suffix not in WRITERS:
+            raise ValueError(f"{arguments.output} ends in none of {', '.join(WRITERS)}")
+        if arguments.output.exists():
+            raise FileExistsError(f"{arguments.output} exists: choose another --output")
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
+        segmentor = Trainer.build_model(cfg).eval()
+        StrictCheckpointer(segmentor).load(cfg.MODEL.WEIGHTS)
+        model = Deployed(segmentor).eval()
+        written = WRITERS[arguments.output.suffix](model, str(partial))
+        difference = largest_difference(model, written)
+        if not difference < TOLERANCE:
+            raise ValueError(f"the written model differs from PyTorch's by {difference:.2g}")
+        partial.replace(arguments.output)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.output}: agrees with PyTorch, largest relative difference {difference:.1e}")
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()
