@@ -73,6 +73,8 @@ PUBLISHED = {
 }
 NETWORKS = {
     "r101": {
+        "MODEL.WEIGHTS":
+            "https://download.openmmlab.com/pretrain/third_party/resnet101_v1c-e67eebb6.pth",
         "MODEL.TIMM.NAME": "resnet101c",
         "MODEL.TIMM.OUTPUT_STRIDE": 8,
         "MODEL.TIMM.DROP_PATH_RATE": 0.0,
@@ -84,6 +86,7 @@ NETWORKS = {
         "SOLVER.WEIGHT_DECAY_NORM": 0.01,
     },
     "mit_b5": {
+        "MODEL.WEIGHTS": "hf://nvidia/mit-b5",
         "MODEL.TIMM.NAME": "mit_b5",
         "MODEL.TIMM.OUTPUT_STRIDE": 32,
         "MODEL.TIMM.DROP_PATH_RATE": 0.1,
@@ -140,6 +143,7 @@ def test_baselines_lack_the_method_alone(number, network):
 
 
 SMALL = [
+    "MODEL.WEIGHTS", "",  # there is no network in tests
     "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.PROBABILISTIC_HEAD.DIM", "16",
     "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", "16", "INPUT.CROP.SIZE", "[48, 64]",
     "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",

@@ -270,6 +270,12 @@ def test_encoder_of_openmmlab_loads_alone(r101, published_r101, tmp_path, caplog
             close(ours, theirs)
 
 
+def test_an_encoder_alone_is_not_evaluated(r101, published_r101, tmp_path):
+    torch.save(published_r101.backbone.state_dict(), tmp_path / "encoder.pth")
+    with pytest.raises(ValueError, match=r"encoder\.pth holds an encoder alone"):
+        StrictCheckpointer(r101, trained=True).load(str(tmp_path / "encoder.pth"))
+
+
 def hugging_face(kind: type, folder) -> tuple[nn.Module, str]:
     """A random MiT-B0 and the file that the library makes of it."""
     model = randomize(kind(SegformerConfig(num_labels=19, decoder_hidden_size=256)))

@@ -60,7 +60,7 @@ def predict(cfg: CfgNode):
         ValueError: the checkpoint doesn't fit.
     """
     model = Trainer.build_model(cfg).eval()
-    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    StrictCheckpointer(model, trained=True).load(cfg.MODEL.WEIGHTS)
     for inputs in build_test_loader(cfg, TEST_SET):
         yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
 

@@ -98,7 +98,7 @@ def main() -> None:
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
         segmentor = Trainer.build_model(cfg).eval()
-        StrictCheckpointer(segmentor).load(cfg.MODEL.WEIGHTS)
+        StrictCheckpointer(segmentor, trained=True).load(cfg.MODEL.WEIGHTS)
         model = Deployed(segmentor).eval()
         written = WRITERS[arguments.output.suffix](model, str(partial))
         difference = largest_difference(model, written)

@@ -63,7 +63,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
     with input_errors():
         check_data(cfg, training=False)
         model = Trainer.build_model(cfg)
-        checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, trained=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():

@@ -7,6 +7,7 @@ from collections import Counter
 
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
+from torch import nn
 
 from .weights import Translation, from_other_layout, read_weights
 from .weights.handles import local_path
@@ -22,7 +23,23 @@ METHOD_PARTS = ("teacher.", "prototypes.", "student.probabilistic_head.")
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """Loads a checkpoint whole, or says what does not fit."""
+    """Loads a checkpoint whole, or says what does not fit.
+
+    Args:
+        model, save_dir, checkpointables: as Detectron2's.
+        trained: the weights are to be used as they are, so that an encoder alone is refused.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        trained: bool = False,
+        **checkpointables: object,
+    ):
+        super().__init__(model, save_dir, **checkpointables)
+        self.trained = trained
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.
@@ -42,12 +59,20 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict:
         content = read_weights(filename)
         model = getattr(self.model, "module", self.model)
-        student = [key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")]
+        student = [
+            key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")
+        ]
         translation = from_other_layout(content["model"], student, self._path)
         if translation is None:
             return content
         logger.info(describe(translation))
         self._missing = translation.missing
+        untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
+        if self.trained and untrained:
+            raise ValueError(
+                f"{self._path} holds an encoder alone, which predicts nothing yet: set MODEL.WEIGHTS "
+                "to a trained model"
+            )
         return {"model": translation.state}
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
