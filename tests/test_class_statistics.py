@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from pppc import add_pppc_config
-from pppc.data import build, label_reader
+from pppc.data import check_data, label_reader
 from pppc.data.catalog import dataset_metadata, statistics_file
 from pppc.data.labels import LabelReader, count_class_pixels
 from pppc.data.train_ids import CAMVID_CLASSES
@@ -108,7 +108,17 @@ def test_source_and_target_with_different_classes(datasets_root):
     assert {reader.class_names[i] for i in np.unique(reader.returned_ids) if i < 255} == common
     cfg.DATASETS.TEST, cfg.DATASETS.TARGET = ("cityscapes_val",), ("cityscapes_train_unlabeled",)
     with pytest.raises(ValueError, match="cityscapes_train_unlabeled has 19 classes, the model 11"):
-        build.check_data(cfg)
+        check_data(cfg)
+
+
+def test_a_label_of_another_size_is_found_before_training(gta):
+    labels, *_ = gta
+    Image.open(labels[5]).resize((40, 30), Image.NEAREST).save(labels[5])
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
+    with pytest.raises(ValueError, match=rf"sizes differ: .*{os.path.basename(labels[5])} is 40x30"):
+        check_data(cfg)
 
 
 def test_check_of_the_data_sets(gta, datasets_root, tmp_path):

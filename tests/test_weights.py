@@ -3,6 +3,7 @@
 import pickle
 import re
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -438,6 +439,11 @@ def test_damaged_and_empty_files_are_named(tmp_path):
 def test_an_address_without_network_is_an_error_with_the_mend(segformer, monkeypatch):
     for proxy in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+
+    def unreachable(*_):  # the real one tries again for half a minute
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     for address in ("detectron2://nowhere.pkl", "https://example.invalid/x.pth", "hf://no/model"):
         with pytest.raises(OSError, match=rf"{address} cannot be fetched .*MODEL.WEIGHTS"):
             StrictCheckpointer(segformer).load(address)

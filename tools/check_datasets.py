@@ -11,29 +11,13 @@ looked for in the environment variable DETECTRON2_DATASETS.
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 from detectron2.data import DatasetCatalog
-from PIL import Image
 from pppc.data.catalog import SPLITS, dataset_metadata, datasets_root, statistics_file
+from pppc.data.checks import size_problems
 from pppc.data.class_statistics import read_statistics
 from pppc.data.labels import count_class_pixels
 from tabulate import tabulate
-
-
-def size_problem(record: dict) -> str | None:
-    """What is wrong with the sizes of an image, its label and its day image, from their headers."""
-    sizes = {}
-    for key in ("file_name", "sem_seg_file_name", "day_file_name"):
-        if key in record:
-            try:
-                with Image.open(record[key]) as image:
-                    sizes[record[key]] = "{}x{}".format(*image.size)
-            except OSError as error:
-                return f"{record[key]} can't be read ({error})"
-    if len(set(sizes.values())) > 1:
-        return "sizes differ: " + ", ".join(f"{path} is {size}" for path, size in sizes.items())
-    return None
 
 
 def check(name: str, read_labels: bool) -> tuple[list[str], list[str]]:
@@ -47,8 +31,7 @@ def check(name: str, read_labels: bool) -> tuple[list[str], list[str]]:
     except (OSError, ValueError) as error:
         return [name, "?", whole, "", "", "incomplete"], [str(error).removeprefix(f"{name}: ")]
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
-    with ThreadPoolExecutor() as pool:
-        problems = [problem for problem in pool.map(size_problem, records) if problem]
+    problems = size_problems(records)
     statistics, path = "", statistics_file(name)
     if path is not None:
         statistics = "yes" if path.is_file() else "no"

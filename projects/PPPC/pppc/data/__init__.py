@@ -1,8 +1,9 @@
 """Data sets: label spaces, registration, mapping and sampling."""
 
 from . import catalog  # noqa: F401  (registers the data sets)
-from .build import build_test_loader, build_train_loader, check_data, label_reader
-from .catalog import Split, register_split
+from .build import build_test_loader, build_train_loader
+from .catalog import Split, label_reader, register_split
+from .checks import check_data
 
 __all__ = [
     "Split",

@@ -24,6 +24,8 @@ __all__ = [
     "Split",
     "dataset_metadata",
     "datasets_root",
+    "label_files",
+    "label_reader",
     "load_split",
     "model_metadata",
     "register_split",
@@ -317,6 +319,26 @@ def model_metadata(cfg: CfgNode) -> Metadata:
             "set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
         )
     return metadata
+
+
+def label_reader(cfg: CfgNode, name: str) -> LabelReader:
+    """Reads the labels of data set ``name`` as the model's classes."""
+    return dataset_metadata(name).label_reader.with_classes(model_metadata(cfg).stuff_classes)
+
+
+def label_files(name: str) -> list[str]:
+    """The label files of a data set.
+
+    Raises:
+        ValueError: an image has none.
+    """
+    records = DatasetCatalog.get(name)
+    if unlabeled := [record for record in records if "sem_seg_file_name" not in record]:
+        raise ValueError(
+            f"{name} has no labels (for example none for {unlabeled[0]['file_name']}): it can be "
+            "a target (DATASETS.TARGET), not a source or a test set"
+        )
+    return [record["sem_seg_file_name"] for record in records]
 
 
 for _name, _split in SPLITS.items():

@@ -1,0 +1,70 @@
+"""What can be wrong with data sets, found before any training time is spent."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from .catalog import dataset_metadata, label_files, label_reader, model_metadata
+from .labels import count_class_pixels
+
+__all__ = ["check_data", "size_problems"]
+
+logger = logging.getLogger(__name__)
+
+
+def size_problems(records: list[dict]) -> list[str]:
+    """Images that are not of their label's size, or not of their day image's; from the headers."""
+
+    def problem(record: dict) -> str | None:
+        sizes = {}
+        for key in ("file_name", "sem_seg_file_name", "day_file_name"):
+            if key in record:
+                try:
+                    with Image.open(record[key]) as image:
+                        sizes[record[key]] = "{}x{}".format(*image.size)
+                except OSError as error:
+                    return f"{record[key]} can't be read ({error})"
+        if len(set(sizes.values())) == 1:
+            return None
+        return "sizes differ: " + ", ".join(f"{path} is {size}" for path, size in sizes.items())
+
+    with ThreadPoolExecutor() as pool:
+        return [found for found in pool.map(problem, records) if found]
+
+
+def check_data(cfg: CfgNode, training: bool = True) -> None:
+    """Find what is wrong with the configured data sets before any time is spent.
+
+    Args:
+        cfg: the configuration.
+        training: check source and target, not the test sets alone.
+
+    Raises:
+        KeyError: a data set's name is unknown.
+        FileNotFoundError: a folder, image or label is missing.
+        ValueError: the classes do not fit the model, or sizes do not agree, or a label holds
+            a foreign value.
+    """
+    classes = model_metadata(cfg).stuff_classes
+    trained_on = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET) if training else ()
+    for name in (*trained_on, *cfg.DATASETS.TEST):
+        metadata = dataset_metadata(name)
+        records = DatasetCatalog.get(name)
+        logger.info("%s: %d images", name, len(records))
+        if problems := size_problems(records):
+            raise ValueError(f"{name}: {problems[0]} (and {len(problems) - 1} more)")
+        absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]
+        if len(absent) == len(classes):
+            raise ValueError(
+                f"{name} and the model have no class in common: {', '.join(metadata.stuff_classes)}"
+                f" there, {', '.join(classes)} here. Classes are matched by name"
+            )
+        if absent:
+            logger.warning("%s never labels %s", name, ", ".join(absent))
+    for name in cfg.DATASETS.TEST:
+        count_class_pixels(label_files(name), label_reader(cfg, name))
