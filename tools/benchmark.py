@@ -1,138 +1,244 @@
 #!/usr/bin/env python3
-"""Time what the project does in bulk, beside the usual way of doing it, in alternation on one core.
+"""Time the training step by its stages, or inference, on random images.
 
-    tools/benchmark.py conversion     labels of 1914x1052 to train IDs, and counting their classes
-    tools/benchmark.py evaluation     class scores of 19x1024x2048 to mean IoU
+    tools/benchmark.py training --config-file configs/gta_to_cityscapes_pppc_r101.yaml [KEY VALUE ...]
+    tools/benchmark.py training --config-file ... --against SOLVER.AMP.ENABLED True
+    tools/benchmark.py inference --config-file ... [KEY VALUE ...]
 
-Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
-its kind each line is.
+A step is measured beside a unit, one forward and backward pass of the plain segmentation network in
+float32 on a batch of source crops: seconds depend on the machine, steps in units hardly. The target
+images have twice the crop's width. --against measures a second setting in alternation with the first,
+and gives the ratio. Peak memory is that of a process of its own that does three steps.
 """
 
 import argparse
+import json
+import resource
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
+import pppc
 import torch
-from detectron2.data import detection_utils
-from PIL import Image
-from pppc.class_map import class_map
-from pppc.data.conversion import LabelFile, convert_label, read_index_image, to_train_ids
-from pppc.data.demo.datasets import DemoData, make_demo_data
-from pppc.data.labels import LabelReader
-from pppc.data.train_ids import LABEL_SPACES
-from pppc.evaluation.mean_iou import confusion_matrix
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from pppc.engine.trainer import AdaptationLoop
+from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
+from pppc.solver import build_optimizer
+from pppc.structures import PixelBatch
+from pppc.teacher import update_teacher
 from tabulate import tabulate
-from torch.nn.functional import interpolate
 
-Ways = dict[str, Callable[[], object]]
-
-
-def draw(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
-    """One GTA-like image of ``size`` (width, height) and its label."""
-    make_demo_data(folder / "data", DemoData(0, size, 1, 0, 0, 0, 0, 0, 0))
-    gta = folder / "data/gta"
-    return next(gta.glob("images/*.png")), next(gta.glob("labels/*.png"))
-
-
-def conversion(folder: Path) -> dict[str, Ways]:
-    """A label's conversion, in memory and from file to file."""
-    space = LABEL_SPACES["gta"]
-    image, source = draw(folder, (1914, 1052))
-    ids = read_index_image(str(source))
-    output = folder / "converted.png"
-
-    def masks(ids: np.ndarray = ids) -> np.ndarray:
-        train_ids, counts = np.full(ids.shape, space.ignore_label, np.uint8), {}
-        for label_id, train_id in space.id_to_train_id.items():
-            mask = ids == label_id
-            train_ids[mask] = train_id
-            if number := int(mask.sum()):
-                counts[train_id] = number
-        return train_ids
-
-    def masks_and_files() -> None:
-        Image.fromarray(masks(np.asarray(Image.open(source)))).save(output)
-
-    def ours_and_files() -> None:
-        output.unlink(missing_ok=True)  # a whole one would be kept
-        convert_label(LabelFile(str(source), str(output), str(image)), read_index_image, space)
-
-    return {
-        "in memory": {"a mask per class": masks, "here": lambda: to_train_ids(ids, space)},
-        "file to file": {"a mask per class": masks_and_files, "here": ours_and_files},
-    }
+# Methods of the step that are timed, by the names of their stages.
+STAGES = {
+    "ambiguity_crop": "teacher on the whole target, crop",
+    "with_pseudo_label": "teacher on the crop",
+    "prototype_update": "teacher on the source, prototypes",
+    "dacs_mixing": "mixing",
+    "backward_pass": "student",
+}
 
 
-def evaluation(folder: Path) -> dict[str, Ways]:
-    """What is done with each image of a validation set but the network."""
-    image, source = draw(folder, (2048, 1024))
-    space = LABEL_SPACES["gta"]
-    train_ids, _ = to_train_ids(read_index_image(str(source)), space)
-    label_file = folder / "train_ids.png"
-    Image.fromarray(train_ids).save(label_file)
-    reader = LabelReader("gta", train_ids=True)
-    logits = torch.randn(1, 19, 160, 320, generator=torch.Generator().manual_seed(0))
+class RandomData:
+    """Endless pairs of random source and target batches of the configured sizes."""
 
-    def resize(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return interpolate(scores, size, mode="bilinear", align_corners=False)
+    def __init__(self, cfg: CfgNode):
+        height, width = cfg.INPUT.CROP.SIZE
+        generator = torch.Generator().manual_seed(0)
 
-    scores = resize(logits, (1024, 2048))[0]
-    label = torch.from_numpy(train_ids).long()
+        def images(number: int, width: int) -> torch.Tensor:
+            return 255 * torch.rand(number, 3, height, width, generator=generator)
 
-    def plainly() -> torch.Tensor:
-        prediction, counted = scores.argmax(0), label < 19
-        return torch.bincount(19 * label[counted] + prediction[counted], minlength=19**2)
+        label = torch.randint(
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (cfg.SOLVER.IMS_PER_BATCH, height // 32, width // 32),
+            generator=generator,
+        ).repeat_interleave(32, 1).repeat_interleave(32, 2)  # fmt: skip
+        self.pair = (
+            PixelBatch(images(cfg.SOLVER.IMS_PER_BATCH, width), label),
+            PixelBatch(images(cfg.SOLVER.TARGET_IMS_PER_BATCH, 2 * width)),
+        )
 
-    def ours() -> np.ndarray:
-        return confusion_matrix(class_map(scores), train_ids, 19)
-
-    return {
-        "scores to confusion matrix": {"argmax and bincount": plainly, "here": ours},
-        "scores to the image's size": {
-            "two steps, as published": lambda: resize(resize(logits, (640, 1280)), (1024, 2048)),
-            "here: one step": lambda: resize(logits, (1024, 2048)),
-        },
-        "decoding": {
-            "image": lambda: detection_utils.read_image(str(image), "RGB"),
-            "label, checked and mapped": lambda: reader.read(str(label_file)),
-        },
-    }
+    def __iter__(self) -> Iterator[tuple[PixelBatch, PixelBatch]]:
+        while True:
+            yield self.pair
 
 
-def measure(groups: dict[str, Ways], rounds: int) -> str:
-    """Time all ways of all groups in turn; a table."""
-    seconds = {(group, way): [] for group, ways in groups.items() for way in ways}
-    for _ in range(rounds + 1):
-        for (group, way), times in seconds.items():
-            start = time.perf_counter()
-            groups[group][way]()
-            times.append(time.perf_counter() - start)
-    rows = []
-    for group, ways in groups.items():
-        median = {way: statistics.median(seconds[group, way][1:]) for way in ways}  # 0 warms up
-        first = next(iter(median.values()))
-        rows += [[group, way, 1000 * value, first / value] for way, value in median.items()]
-    headers = ["", "way", "ms", "times as fast"]
-    return tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="pipe")
+class Step:
+    """The training step of a configuration, its stages timed, with the contrast under way."""
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+        torch.manual_seed(0)
+        self.segmentor: PPPCSegmentor = build_model(cfg).train()
+        optimizer = build_optimizer(cfg, self.segmentor)
+        self.loop = AdaptationLoop(cfg, self.segmentor, RandomData(cfg), optimizer, seed=0)
+        self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
+        self.stages: dict[str, list[float]] = defaultdict(list)
+        for name, stage in STAGES.items():
+            setattr(self.loop, name, self._timed(getattr(self.loop, name), stage))
+
+    def _timed(self, function: Callable, stage: str) -> Callable:
+        class Timed:
+            """Times calls and passes everything else on."""
+
+            def __call__(_, *arguments, **options):
+                start = self.now()
+                result = function(*arguments, **options)
+                name = f"{stage} {arguments[0]}" if stage == "student" else stage
+                self.stages[name].append(self.now() - start)
+                return result
+
+            def __getattr__(_, name: str):
+                return getattr(function, name)
+
+        return Timed()
+
+    def now(self) -> float:
+        if self.segmentor.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def run(self) -> float:
+        """One step, EMA included; its seconds."""
+        start = self.now()
+        if self.segmentor.teacher is not None:
+            update_teacher(self.segmentor.teacher, self.segmentor.student, 0.999)
+            self.stages["EMA"].append(self.now() - start)
+        with EventStorage(self.loop.iter):
+            self.loop.run_step()
+        return self.now() - start
+
+    def unit(self) -> float:
+        """Seconds of one forward and backward pass of the plain network in float32."""
+        source = next(iter(self.loop.data_loader))[0].to(self.segmentor.device)
+        student = self.segmentor.student
+        precision, student.mixed_precision = student.mixed_precision, False
+        start = self.now()
+        logits = student(source.image, embedding=False).logits
+        pixel_cross_entropy(logits, source.label, None, self.segmentor.ignore_label).backward()
+        student.mixed_precision = precision
+        seconds = self.now() - start
+        self.loop.optimizer.zero_grad()
+        return seconds
+
+
+def configuration(arguments: argparse.Namespace, more: list[str] = ()) -> CfgNode:
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    cfg.merge_from_file(arguments.config_file)
+    cfg.merge_from_list([*arguments.opts, *more])
+    return cfg
+
+
+def peak_memory(arguments: argparse.Namespace, more: list[str]) -> float:
+    """GB that a process needs at most for three steps."""
+    command = [sys.executable, "-W", "ignore", __file__, "memory", "--config-file",
+               arguments.config_file, *arguments.opts, *more]  # fmt: skip
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(output.split()[-1])
+
+
+def measure_memory(cfg: CfgNode) -> None:
+    step = Step(cfg)
+    for _ in range(3):
+        step.run()
+    if step.segmentor.device.type == "cuda":
+        print(torch.cuda.max_memory_allocated() / 1e9)
+    else:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def measure_training(arguments: argparse.Namespace) -> dict:
+    """Alternate unit, step and, if there is one, the other setting's step."""
+    settings = {"first": []} | ({"second": arguments.against} if arguments.against else {})
+    steps = {name: Step(configuration(arguments, more)) for name, more in settings.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ("unit", *settings)}
+    for _ in range(arguments.rounds + 1):
+        seconds["unit"].append(steps["first"].unit())
+        for name, step in steps.items():
+            seconds[name].append(step.run())
+    results: dict = {"settings": settings, "unit_seconds": statistics.median(seconds["unit"][1:])}
+    for name, step in steps.items():
+        in_units = [s / u for s, u in zip(seconds[name][1:], seconds["unit"][1:])]
+        results[name] = {
+            "seconds": statistics.median(seconds[name][1:]),
+            "units": statistics.median(in_units),
+            "units_spread": [min(in_units), max(in_units)],
+            "peak_memory_GB": peak_memory(arguments, settings[name]),
+            "stages": {stage: statistics.median(times[1:]) for stage, times in step.stages.items()},
+        }
+    if arguments.against:
+        ratios = [b / a for a, b in zip(seconds["first"][1:], seconds["second"][1:])]
+        results["second_over_first"] = statistics.median(ratios)
+    return results
+
+
+def table_of_training(results: dict) -> str:
+    names = [name for name in ("first", "second") if name in results]
+    stages = list(dict.fromkeys(stage for name in names for stage in results[name]["stages"]))
+    rows = [[stage, *(results[name]["stages"].get(stage) for name in names)] for stage in stages]
+    rows.append(["whole step, seconds", *(results[name]["seconds"] for name in names)])
+    rows.append(["whole step, units", *(results[name]["units"] for name in names)])
+    for end, index in (("least", 0), ("most", 1)):
+        rows.append([f"  {end}", *(results[name]["units_spread"][index] for name in names)])
+    rows.append(["peak memory, GB", *(results[name]["peak_memory_GB"] for name in names)])
+    headers = ["", *(" ".join(results["settings"][name]) or "as configured" for name in names)]
+    text = tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="pipe")
+    text += f"\n\nA unit took {results['unit_seconds']:.2f} s."
+    if "second_over_first" in results:
+        text += f" Second over first: {results['second_over_first']:.3f}"
+    return text
+
+
+def measure_inference(arguments: argparse.Namespace) -> dict:
+    """Seconds of predicting one image of the test size, from tensor to scores at that size."""
+    cfg = configuration(arguments)
+    model = build_model(cfg).eval()
+    size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    inputs = [{"image": 255 * torch.rand(3, *size)}]
+    seconds = []
+    for _ in range(arguments.rounds + 1):
+        start = time.perf_counter()
+        model(inputs)[0]["sem_seg"].sum().item()
+        seconds.append(time.perf_counter() - start)
+    return {"size": size, "seconds": statistics.median(seconds[1:])}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["conversion", "evaluation"])
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        groups = {"conversion": conversion, "evaluation": evaluation}[arguments.what](Path(folder))
-        print(measure(groups, arguments.rounds))
+    parser.add_argument("what", choices=["training", "inference", "memory"])
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--profile", action="store_true", help="print the operations of one step")
+    parser.add_argument("opts", nargs="*", help="KEY VALUE ... of all settings")
+    arguments = parser.parse_intermixed_args()
+    if arguments.what == "memory":
+        measure_memory(configuration(arguments))
+        return
+    if arguments.profile:
+        step = Step(configuration(arguments))
+        step.run()
+        with torch.profiler.profile() as profile:
+            step.run()
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30))
+        return
+    if arguments.what == "training":
+        results = measure_training(arguments)
+        print(table_of_training(results))
+    else:
+        results = measure_inference(arguments)
+        print(f"{results['seconds']:.3f} s for an image of {results['size']}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

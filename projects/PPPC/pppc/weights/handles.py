@@ -23,6 +23,8 @@ class _HuggingFaceHandler(PathHandler):
         for file in files[:-1]:
             try:
                 return huggingface_hub.hf_hub_download(f"{owner}/{model}", file)
+            except huggingface_hub.errors.LocalEntryNotFoundError:
+                raise  # no network: the next file would fail as slowly
             except huggingface_hub.errors.EntryNotFoundError:
                 continue
         return huggingface_hub.hf_hub_download(f"{owner}/{model}", files[-1])

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Time what the project does in bulk, beside the usual way of doing it, in alternation on one core.
+
+    tools/benchmark_data.py conversion     labels of 1914x1052 to train IDs, and counting their classes
+    tools/benchmark_data.py evaluation     class scores of 19x1024x2048 to mean IoU
+
+Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
+its kind each line is.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from PIL import Image
+from pppc.class_map import class_map
+from pppc.data.conversion import LabelFile, convert_label, read_index_image, to_train_ids
+from pppc.data.demo.datasets import DemoData, make_demo_data
+from pppc.data.labels import LabelReader
+from pppc.data.train_ids import LABEL_SPACES
+from pppc.evaluation.mean_iou import confusion_matrix
+from tabulate import tabulate
+from torch.nn.functional import interpolate
+
+Ways = dict[str, Callable[[], object]]
+
+
+def draw(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
+    """One GTA-like image of ``size`` (width, height) and its label."""
+    make_demo_data(folder / "data", DemoData(0, size, 1, 0, 0, 0, 0, 0, 0))
+    gta = folder / "data/gta"
+    return next(gta.glob("images/*.png")), next(gta.glob("labels/*.png"))
+
+
+def conversion(folder: Path) -> dict[str, Ways]:
+    """A label's conversion, in memory and from file to file."""
+    space = LABEL_SPACES["gta"]
+    image, source = draw(folder, (1914, 1052))
+    ids = read_index_image(str(source))
+    output = folder / "converted.png"
+
+    def masks(ids: np.ndarray = ids) -> np.ndarray:
+        train_ids, counts = np.full(ids.shape, space.ignore_label, np.uint8), {}
+        for label_id, train_id in space.id_to_train_id.items():
+            mask = ids == label_id
+            train_ids[mask] = train_id
+            if number := int(mask.sum()):
+                counts[train_id] = number
+        return train_ids
+
+    def masks_and_files() -> None:
+        Image.fromarray(masks(np.asarray(Image.open(source)))).save(output)
+
+    def ours_and_files() -> None:
+        output.unlink(missing_ok=True)  # a whole one would be kept
+        convert_label(LabelFile(str(source), str(output), str(image)), read_index_image, space)
+
+    return {
+        "in memory": {"a mask per class": masks, "here": lambda: to_train_ids(ids, space)},
+        "file to file": {"a mask per class": masks_and_files, "here": ours_and_files},
+    }
+
+
+def evaluation(folder: Path) -> dict[str, Ways]:
+    """What is done with each image of a validation set but the network."""
+    image, source = draw(folder, (2048, 1024))
+    space = LABEL_SPACES["gta"]
+    train_ids, _ = to_train_ids(read_index_image(str(source)), space)
+    label_file = folder / "train_ids.png"
+    Image.fromarray(train_ids).save(label_file)
+    reader = LabelReader("gta", train_ids=True)
+    logits = torch.randn(1, 19, 160, 320, generator=torch.Generator().manual_seed(0))
+
+    def resize(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return interpolate(scores, size, mode="bilinear", align_corners=False)
+
+    scores = resize(logits, (1024, 2048))[0]
+    label = torch.from_numpy(train_ids).long()
+
+    def plainly() -> torch.Tensor:
+        prediction, counted = scores.argmax(0), label < 19
+        return torch.bincount(19 * label[counted] + prediction[counted], minlength=19**2)
+
+    def ours() -> np.ndarray:
+        return confusion_matrix(class_map(scores), train_ids, 19)
+
+    return {
+        "scores to confusion matrix": {"argmax and bincount": plainly, "here": ours},
+        "scores to the image's size": {
+            "two steps, as published": lambda: resize(resize(logits, (640, 1280)), (1024, 2048)),
+            "here: one step": lambda: resize(logits, (1024, 2048)),
+        },
+        "decoding": {
+            "image": lambda: detection_utils.read_image(str(image), "RGB"),
+            "label, checked and mapped": lambda: reader.read(str(label_file)),
+        },
+    }
+
+
+def measure(groups: dict[str, Ways], rounds: int) -> str:
+    """Time all ways of all groups in turn; a table."""
+    seconds = {(group, way): [] for group, ways in groups.items() for way in ways}
+    for _ in range(rounds + 1):
+        for (group, way), times in seconds.items():
+            start = time.perf_counter()
+            groups[group][way]()
+            times.append(time.perf_counter() - start)
+    rows = []
+    for group, ways in groups.items():
+        median = {way: statistics.median(seconds[group, way][1:]) for way in ways}  # 0 warms up
+        first = next(iter(median.values()))
+        rows += [[group, way, 1000 * value, first / value] for way, value in median.items()]
+    headers = ["", "way", "ms", "times as fast"]
+    return tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="pipe")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["conversion", "evaluation"])
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        groups = {"conversion": conversion, "evaluation": evaluation}[arguments.what](Path(folder))
+        print(measure(groups, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
