@@ -117,7 +117,7 @@ class Step:
         """Seconds of one forward and backward pass of the plain network in float32."""
         source = next(iter(self.loop.data_loader))[0].to(self.segmentor.device)
         student = self.segmentor.student
-        precision, student.mixed_precision = student.mixed_precision, False
+        precision, student.mixed_precision = student.mixed_precision, None
         start = self.now()
         logits = student(source.image, embedding=False).logits
         pixel_cross_entropy(logits, source.label, None, self.segmentor.ignore_label).backward()

@@ -14,7 +14,8 @@ Keys of Detectron2 that are used with their own meaning:
     INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
                           a source crop in which one class fills more than this share is redrawn
     SOLVER.IMS_PER_BATCH  source images per iteration, over all processes
-    SOLVER.AMP.ENABLED    run the networks under bfloat16 autocast, in evaluation too (CPU and CUDA)
+    SOLVER.AMP.ENABLED    run the networks under autocast, in evaluation too (CPU and CUDA); losses,
+                          statistics and the moving average stay in float32
     VIS_PERIOD            iterations between two pictures of the training batch (0: none)
 """
 
@@ -74,6 +75,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "PPPCSegmentor"
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.WEIGHTS = ""
+    # BatchNorm uses the statistics of all processes' batches (CUDA).
+    cfg.MODEL.SYNC_BATCH_NORM = False
 
     # The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer).
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
@@ -83,6 +86,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM.PRETRAINED = False
     # Ratio of the input size to the size of the coarsest feature map: 32, 16 or 8.
     cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
+    # Compute the encoder's activations again in the backward pass instead of keeping them.
+    cfg.MODEL.TIMM.CHECKPOINT_ACTIVATIONS = False
     # Stochastic depth: the last block's probability of being skipped, linear over the depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.1
 
@@ -119,6 +124,8 @@ def _add_model(cfg: CN) -> None:
 
 
 def _add_solver(cfg: CN) -> None:
+    # "bfloat16", or "float16" with scaled losses, for GPUs without bfloat16.
+    cfg.SOLVER.AMP.TYPE = "bfloat16"
     # "AdamW", or "SGD" as Detectron2 builds it.
     cfg.SOLVER.OPTIMIZER = "AdamW"
     cfg.SOLVER.BETAS = (0.9, 0.999)
@@ -193,6 +200,9 @@ def _add_method(cfg: CN) -> None:
     cfg.PPPC.AMBIGUITY_CROP = CN()
     # Random boxes of which the most ambiguous is kept. 1: a random crop.
     cfg.PPPC.AMBIGUITY_CROP.NUM_CANDIDATES = 10
+    # Side of the image that the teacher labels for this choice, as a multiple of the target's
+    # (published: 1). The crop is cut from the whole image and labelled anew.
+    cfg.PPPC.AMBIGUITY_CROP.SCALE = 1.0
     # Classes that count: the most ambiguous ones.
     cfg.PPPC.AMBIGUITY_CROP.TOP_K = 10
     # Temperature of the softmax over the classes' mean log-variance.

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from .gaussian import SCORES
@@ -85,7 +87,8 @@ class PrototypeContrast(nn.Module):
             "loss_contrast": cross-entropy of the scores over the prototypes, averaged over the
             pixels of each class, then over the classes present. "loss_kl": ``kl_weight`` times
             the divergence, summed (not averaged) over pixels and dimensions, as published. Both
-            are 0 with a zero gradient where nothing is labelled.
+            are 0 with a zero gradient where nothing is labelled. Of several processes, pixels and
+            classes are those of all, and the mean of the processes' losses is the whole batch's.
         """
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
@@ -97,13 +100,17 @@ class PrototypeContrast(nn.Module):
             pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
         )
         counts = torch.bincount(pixels.label, minlength=len(seen))
+        # The processes' gradients are averaged later: times their number, that is a sum.
+        processes = comm.get_world_size()
+        if processes > 1:
+            dist.all_reduce(counts)
         # Every class weighs the same, however many pixels it has.
-        weight = 1 / ((counts > 0).sum() * counts[pixels.label])
+        weight = processes / ((counts > 0).sum() * counts[pixels.label])
         cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
         divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
         return {
             "loss_contrast": (weight * cross_entropy).sum(),
-            "loss_kl": self.kl_weight * divergence.sum(),
+            "loss_kl": processes * self.kl_weight * divergence.sum(),
         }
 
     def class_logits(

@@ -9,7 +9,9 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torchvision.transforms.v2.functional as TF
+from detectron2.utils import comm
 from torch import Tensor
 
 __all__ = ["Gates", "StrongAugmentation", "class_mix", "class_mix_mask"]
@@ -20,14 +22,20 @@ BLUR_SIGMA = (0.15, 1.15)  # pixels, as published
 def class_mix_mask(label: Tensor, generator: torch.Generator) -> Tensor:
     """For each image, the pixels of half of the batch's classes (ClassMix, arXiv 2007.07936).
 
+    The batch is that of all processes.
+
     Args:
-        label: ``(N, H, W)``. Every value counts as a class, the ignore label too, as published.
+        label: ``(N, H, W)`` in [0, 255]. Every value counts as a class, the ignore label too, as
+            published.
         generator: of the choice, on the CPU.
 
     Returns:
         ``(N, H, W)`` bool.
     """
-    classes = label.unique()
+    counts = torch.bincount(label.flatten(), minlength=256)
+    if comm.get_world_size() > 1:
+        dist.all_reduce(counts)
+    classes = counts.nonzero()[:, 0]
     half = (len(classes) + 1) // 2
     return torch.stack(
         [

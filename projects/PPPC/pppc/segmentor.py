@@ -21,7 +21,12 @@ from .modeling.probabilistic_head import StageProbabilisticHead, build_probabili
 from .prototypes import GaussianPrototypes
 from .structures import PixelBatch
 
-__all__ = ["PPPCSegmentor", "SegmentationNetwork", "pixel_cross_entropy"]
+__all__ = [
+    "PPPCSegmentor",
+    "SegmentationNetwork",
+    "mixed_precision_type",
+    "pixel_cross_entropy",
+]
 
 
 class NetworkOutput(NamedTuple):
@@ -40,7 +45,7 @@ class SegmentationNetwork(nn.Module):
         sem_seg_head: features to class scores.
         probabilistic_head: features to Gaussians, or None.
         pixel_mean, pixel_std: of the images' channels, in [0, 255].
-        mixed_precision: run under bfloat16 autocast.
+        mixed_precision: run under autocast to this type; None: in float32.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class SegmentationNetwork(nn.Module):
         probabilistic_head: StageProbabilisticHead | None,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
-        mixed_precision: bool = False,
+        mixed_precision: torch.dtype | None = None,
     ):
         super().__init__()
         self.mixed_precision = mixed_precision
@@ -69,10 +74,24 @@ class SegmentationNetwork(nn.Module):
             embedding: run the probabilistic head.
         """
         image = (image - self.pixel_mean) / self.pixel_std
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed_precision):
+        with torch.autocast(
+            image.device.type, self.mixed_precision, enabled=self.mixed_precision is not None
+        ):
             features = self.backbone(image)
             mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
             return NetworkOutput(self.sem_seg_head(features) if logits else None, mean, log_var)
+
+
+def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
+    """What SOLVER.AMP asks for; None: float32.
+
+    Raises:
+        ValueError: SOLVER.AMP.TYPE is none of the two.
+    """
+    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    if cfg.SOLVER.AMP.TYPE not in types:
+        raise ValueError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
+    return types[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def pixel_cross_entropy(
@@ -198,7 +217,7 @@ class PPPCSegmentor(nn.Module):
             head,
             cfg.MODEL.PIXEL_MEAN,
             cfg.MODEL.PIXEL_STD,
-            cfg.SOLVER.AMP.ENABLED,
+            mixed_precision_type(cfg),
         )
         return {
             "student": student,

@@ -7,6 +7,7 @@ import weakref
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
@@ -14,6 +15,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -25,8 +27,9 @@ from ..data import build_test_loader, build_train_loader, check_data, label_read
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
+from ..labelled_pixels import resize_labels
 from ..mixing import StrongAugmentation
-from ..segmentor import PPPCSegmentor
+from ..segmentor import PPPCSegmentor, mixed_precision_type
 from ..solver import build_optimizer
 from ..structures import PixelBatch
 from ..teacher import (
@@ -90,6 +93,9 @@ class AdaptationLoop(SimpleTrainer):
                 augmentation.BLUR_PROBABILITY,
             )
         )
+        # In float16 small gradients would be lost if the losses were not scaled.
+        scaled = mixed_precision_type(cfg) == torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
         self.prototype_update = PrototypeUpdate(
             self.segmentor, cfg.PPPC.PROTOTYPES.INCLUDE_TARGET
         )
@@ -122,7 +128,16 @@ class AdaptationLoop(SimpleTrainer):
         losses |= self.backward_pass("source", strong, contrast, last=True)
 
         self._write_metrics(losses, data_time)
-        self.optimizer.step()
+        self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.grad_scaler.load_state_dict(state["grad_scaler"])
 
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""
@@ -137,10 +152,17 @@ class AdaptationLoop(SimpleTrainer):
         return scale if scale > 0 or comm.get_world_size() > 1 else None
 
     @torch.no_grad()
-    def teacher_pseudo_label(self, target: PixelBatch) -> PseudoLabel:
-        """The teacher's labels of target images, with the help of their day images if they come."""
+    def teacher_pseudo_label(self, target: PixelBatch, scale: float = 1.0) -> PseudoLabel:
+        """The teacher's labels of target images, with the help of their day images if they come.
+
+        Args:
+            target: the images.
+            scale: to which they are resized, and the labels with them.
+        """
 
         def probabilities(image: Tensor) -> Tensor:
+            if scale != 1:
+                image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
             logits = self.segmentor.teacher(image, embedding=False).logits
             return upsampled_probabilities(logits, image.shape[-2:])
 
@@ -182,7 +204,8 @@ class AdaptationLoop(SimpleTrainer):
             ambiguity = prototypes.log_var
             if settings.STANDARDIZE:
                 ambiguity = standardized_ambiguity(ambiguity, prototypes.seen)
-            labels = self.teacher_pseudo_label(target).label
+            labels = self.teacher_pseudo_label(target, settings.SCALE).label
+            labels = resize_labels(labels, target.image.shape[-2:])
             weights = class_ambiguity_weights(ambiguity, settings.TEMPERATURE, settings.TOP_K)
             candidates = settings.NUM_CANDIDATES
         corners = [
@@ -220,7 +243,7 @@ class AdaptationLoop(SimpleTrainer):
         wait = comm.get_world_size() > 1 and not last
         with self.model.no_sync() if wait else nullcontext():
             losses = self.model(batch, segmentation=segmentation, contrast_scale=contrast_scale)
-            sum(losses.values()).backward()
+            self.grad_scaler.scale(sum(losses.values())).backward()
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
 
 
@@ -238,6 +261,10 @@ class Trainer(DefaultTrainer):
         check_data(cfg)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         model = self.build_model(cfg)
+        if cfg.MODEL.SYNC_BATCH_NORM and comm.get_world_size() > 1:
+            if model.device.type != "cuda":
+                raise ValueError("MODEL.SYNC_BATCH_NORM needs MODEL.DEVICE cuda")
+            model = convert_sync_batchnorm(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = build_train_loader(cfg, seed)
         # None: Detectron2's default names a CUDA device.

@@ -1,0 +1,98 @@
+"""The gradient of a step on two processes is that of one process with both batches."""
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pppc import add_pppc_config
+from pppc.engine.trainer import AdaptationLoop
+from pppc.mixing import class_mix, class_mix_mask
+from pppc.solver import build_optimizer
+from pppc.structures import PixelBatch
+
+NUM_CLASSES = 19
+
+
+def whole_batch() -> dict[str, torch.Tensor]:
+    """Two source and two target images; the images' classes differ, and their numbers of pixels."""
+    generator = torch.Generator().manual_seed(0)
+    images = 255 * torch.rand(4, 3, 64, 64, generator=generator)
+    label = torch.randint(6, (2, 8, 8), generator=generator)
+    label[1] = torch.randint(4, 9, (8, 8), generator=generator)
+    label[1, :6] = 255
+    label = label.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    return {"source": images[:2], "target": images[2:], "label": label}
+
+
+def gradients(share: slice) -> dict[str, torch.Tensor]:
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(
+        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.TIMM.DROP_PATH_RATE", 0.0,
+         "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16, "MODEL.SEM_SEG_HEAD.DROPOUT", 0.0,
+         "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
+         "PPPC.SELF_TRAINING.THRESHOLD", 0.7, "PPPC.SELF_TRAINING.IGNORE_TOP", 1,
+         "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2, "PPPC.CONTRAST.TEMPERATURE", 0.1,
+         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "DATASETS.TRAIN", ("gta_train",)]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    segmentor = build_model(cfg).train()
+    nn.init.normal_(segmentor.student.sem_seg_head.classifier[1].weight, std=2.0)
+    segmentor.teacher.load_state_dict(segmentor.student.state_dict())
+    parallel = comm.get_world_size() > 1
+    model = DistributedDataParallel(segmentor, broadcast_buffers=False) if parallel else segmentor
+    loop = AdaptationLoop(cfg, model, None, build_optimizer(cfg, segmentor), seed=0)
+    for module in segmentor.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # frozen: the processes' statistics would differ
+
+    batch = {name: tensor[share] for name, tensor in whole_batch().items()}
+    source = PixelBatch(batch["source"], batch["label"])
+    with EventStorage():
+        target = loop.with_pseudo_label(PixelBatch(batch["target"]))
+    loop.prototype_update(source, target)
+    # The second process draws what the second image of one process draws.
+    generator = torch.Generator().manual_seed(1)
+    if parallel and share.start:
+        torch.randperm(len(whole_batch()["label"].unique()), generator=generator)
+    mask = class_mix_mask(source.label, generator)
+    weight = class_mix(torch.ones_like(target.weight), target.weight, mask)
+    mixed = PixelBatch(class_mix(source.image, target.image, mask),
+                       class_mix(source.label, target.label, mask), weight)  # fmt: skip
+    losses = loop.backward_pass("mixed", mixed)
+    losses |= loop.backward_pass("target", target, 0.5, segmentation=False)
+    losses |= loop.backward_pass("source", source, 0.5, last=True)
+    result = {name: parameter.grad for name, parameter in segmentor.student.named_parameters()}
+    return result | losses | {"share": target.weight.max(), "mean": segmentor.prototypes.mean}
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    torch.save(gradients(slice(rank, rank + 1)), f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+def test_gradient_of_two_processes_is_that_of_one_with_both_batches(tmp_path):
+    mp.start_processes(process, (str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    whole = gradients(slice(0, 2))
+    assert 0 < whole["share"] < 1 and first["share"] == second["share"] == whole["share"]
+    for name, expected in whole.items():
+        if name.startswith("loss_"):  # of each process its own part
+            assert first[name] != second[name]
+            torch.testing.assert_close((first[name] + second[name]) / 2, expected, rtol=1e-5, atol=0)
+        elif expected is not None:
+            # Sums of thousands of terms in another order: relative to the largest of the tensor.
+            scale = expected.abs().max().item()
+            assert scale > 0, name
+            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5 * scale)
+            assert torch.equal(first[name], second[name]), name
