@@ -1,0 +1,85 @@
+"""Training under autocast follows training in float32."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from pppc import add_pppc_config
+from pppc.engine.trainer import AdaptationLoop
+from pppc.solver import build_optimizer
+from pppc.structures import PixelBatch
+from pppc.teacher import update_teacher
+
+STEPS = 20
+
+
+class Batches:
+    """The same few pairs of batches over and over."""
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            label = torch.randint(5, (2, 8, 8), generator=generator)
+            label = label.repeat_interleave(8, 1).repeat_interleave(8, 2)
+            noise = torch.rand(2, 3, 64, 64, generator=generator)
+            image = 40 * label[:, None] + 60 * noise  # something to learn
+            target = 255 * torch.rand(2, 3, 64, 96, generator=generator)
+            yield PixelBatch(image, label), PixelBatch(target)
+
+
+def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
+    """The losses of each step."""
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(
+        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
+         "MODEL.PROBABILISTIC_HEAD.DIM", 16, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 16,
+         "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 19, "INPUT.CROP.SIZE", [64, 64], "SOLVER.MAX_ITER", 1000,
+         "SOLVER.BASE_LR", 1e-3, "SOLVER.HEAD_LR_FACTOR", 1.0, "PPPC.CONTRAST.START_ITER", 0,
+         "PPPC.CONTRAST.TEMPERATURE", 0.1, "PPPC.SELF_TRAINING.THRESHOLD", 0.06,
+         "PPPC.SELF_TRAINING.IGNORE_TOP", 1, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2,
+         "DATASETS.TRAIN", ("gta_train",), *opts]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    segmentor = build_model(cfg)
+    loop = AdaptationLoop(cfg, segmentor, Batches(), build_optimizer(cfg, segmentor), seed=0)
+    losses: dict[str, list[float]] = {}
+    loop._write_metrics = lambda metrics, _: [
+        losses.setdefault(name, []).append(value.item()) for name, value in metrics.items()
+    ]
+    with EventStorage():
+        for loop.iter in range(STEPS):
+            update_teacher(segmentor.teacher, segmentor.student, 0.9 if loop.iter else 0.0)
+            loop.run_step()
+    return losses, loop
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return train()[0]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_losses_of_twenty_steps_stay_near(exact, precision):
+    losses, loop = train("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.TYPE", precision)
+    assert exact["loss_segmentation_source"][-1] < 0.95 * exact["loss_segmentation_source"][0]
+    assert losses.keys() == exact.keys()
+    for name, expected in exact.items():
+        expected, values = torch.tensor(expected), torch.tensor(losses[name])
+        assert not torch.equal(values, expected), name
+        difference = (values - expected).abs().mean() / expected.abs().mean()
+        # The teacher is hardly trained: its pseudo-labels turn over easily.
+        assert difference < (0.15 if name.endswith("_target") else 0.01), (name, difference)
+    segmentor = loop.segmentor
+    assert {p.dtype for p in segmentor.student.parameters()} == {torch.float32}
+    assert {p.dtype for p in segmentor.teacher.parameters()} == {torch.float32}
+    assert segmentor.prototypes.mean.dtype == torch.float32
+    assert loop.grad_scaler.is_enabled() == (precision == "float16")
+    assert loop.state_dict()["grad_scaler"] == loop.grad_scaler.state_dict()
+
+
+def test_another_type_is_an_error():
+    with pytest.raises(ValueError, match="SOLVER.AMP.TYPE is 'int8'"):
+        train("SOLVER.AMP.TYPE", "int8")
