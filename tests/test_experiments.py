@@ -201,6 +201,8 @@ def test_list_names_every_configuration_and_a_foreign_number_is_an_error():
     for pair in PAIRS.values():
         names = {path.name for path in (REPOSITORY / "configs").glob(f"{pair}_*_*.yaml")}
         assert len(names) == 6 and all(f"configs/{name}" in listed for name in names)
+    seeds = run_tool("run_experiment.py", "--exp", "1", "--seeds", "43,x")
+    assert seeds.returncode and "'43,x'" in seeds.stderr.splitlines()[-1]
     unknown = run_tool("run_experiment.py", "--exp", "6")
     assert unknown.returncode and "3: cityscapes_to_dark_zurich" in unknown.stderr.splitlines()[-1]
 

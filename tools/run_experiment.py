@@ -2,7 +2,7 @@
 """Run the paper's experiments by their numbers.
 
     tools/run_experiment.py --list
-    tools/run_experiment.py --exp 1 [--model mit_b5] [--method pppc] [--seeds 43 44] [KEY VALUE ...]
+    tools/run_experiment.py --exp 1 [--model mit_b5] [--method pppc] [--seeds 43,44] [KEY VALUE ...]
 
 Each seed is a run of tools/train_net.py in OUTPUT/NAME/seed_SEED, one after the other. Called again,
 it goes on where it stopped: finished seeds are skipped, a stopped one is resumed.
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--exp", type=int, metavar="N", help=names)
     parser.add_argument("--method", choices=METHODS, default="pppc")
     parser.add_argument("--model", choices=MODELS, default="mit_b5", help=str(MODELS)[1:-1])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[43], help="43 is the published one")
+    parser.add_argument("--seeds", default="43", help="one or several: 43,44; 43 is published")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of all runs")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes of a run")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ... of all runs")
@@ -60,7 +60,9 @@ def main() -> int:
         given = "none is given" if arguments.exp is None else f"there is no {arguments.exp}"
         sys.exit(f"error: --exp takes the number of an experiment, {given}. They are {names}")
     name = f"{EXPERIMENTS[arguments.exp]}_{arguments.method}_{arguments.model}"
-    for seed in arguments.seeds:
+    if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
+        sys.exit(f"error: --seeds takes whole numbers with commas between, not {arguments.seeds!r}")
+    for seed in arguments.seeds.split(","):
         folder = arguments.output / name / f"seed_{seed}"
         if (folder / "model_final.pth").exists():
             print(f"{folder} is finished", flush=True)
@@ -69,7 +71,7 @@ def main() -> int:
             sys.executable, str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", str(REPOSITORY / "configs" / f"{name}.yaml"),
             "--num-gpus", str(arguments.num_gpus),
-            *arguments.opts, "OUTPUT_DIR", str(folder), "SEED", str(seed),
+            *arguments.opts, "OUTPUT_DIR", str(folder), "SEED", seed,
         ]  # fmt: skip
         if status := subprocess.run(command).returncode:
             return status
