@@ -247,6 +247,23 @@ class AdaptationLoop(SimpleTrainer):
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
 
 
+def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
+    """See that no process gets fewer images than the decoder's BatchNorm can average over.
+
+    Raises:
+        ValueError: a batch is too small.
+    """
+    needed = getattr(model.student.sem_seg_head, "min_batch", 1) * comm.get_world_size()
+    keys = ["IMS_PER_BATCH"] + ["TARGET_IMS_PER_BATCH"] * cfg.PPPC.SELF_TRAINING.ENABLED
+    for key in keys:
+        if cfg.SOLVER[key] < needed:
+            raise ValueError(
+                f"SOLVER.{key} is {cfg.SOLVER[key]}: {cfg.MODEL.SEM_SEG_HEAD.NAME} on "
+                f"{comm.get_world_size()} processes needs {needed} at least, or "
+                "MODEL.SYNC_BATCH_NORM True on several GPUs"
+            )
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
 
@@ -265,6 +282,8 @@ class Trainer(DefaultTrainer):
             if model.device.type != "cuda":
                 raise ValueError("MODEL.SYNC_BATCH_NORM needs MODEL.DEVICE cuda")
             model = convert_sync_batchnorm(model)
+        else:
+            check_batch_sizes(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = build_train_loader(cfg, seed)
         # None: Detectron2's default names a CUDA device.

@@ -224,6 +224,8 @@ class SeparableDeepLabV3PlusHead(nn.Module):
     Detectron2's DeepLabV3PlusHead has other layers, which the published weights do not fit.
     """
 
+    min_batch = 2  # images, for BatchNorm after the pooling of whole images
+
     @configurable
     def __init__(
         self,
