@@ -3,8 +3,12 @@
 Importing this package registers its data sets, backbone, decoders and meta-architecture.
 """
 
+import warnings
+
 from .requirements import check_requirements
 
+# Detectron2 and fvcore call it when they are imported; a user can't mend that.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
 check_requirements()
 
 from . import data, modeling, segmentor  # noqa: E402, F401  (imported to register)
