@@ -178,7 +178,8 @@ class DAFormerHead(_MultiStageHead):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """The stages' features to class scores ``(N, C, h, w)``."""
-        return self.classifier(self.aspp(torch.cat(self.embed(features), dim=1)))
+        # The linear maps leave channels last, with which dilated depthwise convolutions are slow.
+        return self.classifier(self.aspp(torch.cat(self.embed(features), dim=1).contiguous()))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
