@@ -2,7 +2,7 @@
 """Time the training step by its stages, or inference, on random images.
 
     tools/benchmark.py training --config-file configs/gta_to_cityscapes_pppc_r101.yaml [KEY VALUE ...]
-    tools/benchmark.py training --config-file ... --against SOLVER.AMP.ENABLED True
+    tools/benchmark.py training --config-file ... [KEY VALUE ...] --against SOLVER.AMP.ENABLED True
     tools/benchmark.py inference --config-file ... [KEY VALUE ...]
 
 A step is measured beside a unit, one forward and backward pass of the plain segmentation network in
@@ -13,7 +13,6 @@ and gives the ratio. Peak memory is that of a process of its own that does three
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -150,7 +149,9 @@ def measure_memory(cfg: CfgNode) -> None:
     if step.segmentor.device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 1e9)
     else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        # Not getrusage: its maximum includes the parent's, from before the program was started.
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        print(int(status["VmHWM"].split()[0]) / 1e6)
 
 
 def measure_training(arguments: argparse.Namespace) -> dict:
