@@ -338,7 +338,7 @@ def test_detectron2_s_deeplab_encoder_gives_its_features(tmp_path):
     theirs = randomize(build_resnet_deeplab_backbone(cfg, ShapeSpec(channels=3)))
     state = {k: v.numpy() for k, v in theirs.state_dict().items() if "num_batches" not in k}
     with open(tmp_path / "R-103.pkl", "wb") as file:
-        pickle.dump({"model": state, "__author__": "Detectron2"}, file)
+        pickle.dump({"model": state, "__author__": "Detectron2"}, file, protocol=2)  # as old files
     model = build_model(
         configuration("gta_to_cityscapes_pppc_r101", "MODEL.TIMM.NAME", "resnet101s",
                       "MODEL.TIMM.OUTPUT_STRIDE", 32)

@@ -13,12 +13,15 @@ from torch import Tensor
 
 __all__ = ["read_weights"]
 
-# What Detectron2's .pkl files hold: arrays, by the two names of NumPy's modules, and containers.
+# What Detectron2's .pkl files hold: arrays, by the two names of NumPy's modules, and containers. Arrays of
+# the older protocols are written as strings to be encoded.
 _ARRAYS = {
     (f"numpy.{core}.{module}", name)
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"))
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict")}
+} | {
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
+}  # fmt: skip
 
 
 class _ArraysOnly(pickle.Unpickler):
