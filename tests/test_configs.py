@@ -7,7 +7,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from pppc import add_pppc_config
+from pppc import add_pppc_config, load_config
 from pppc.contrast import contrast_schedule
 from pppc.structures import PixelBatch
 
@@ -17,11 +17,7 @@ METHODS = ("source_only", "dacs", "deterministic", "pppc_published", "pppc")
 
 
 def load(name: str, *opts: object):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
-    return cfg
+    return load_config(CONFIGS / f"{name}.yaml", ["MODEL.DEVICE", "cpu", *opts])
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY, run_tool
-from detectron2.config import get_cfg
 from PIL import Image
 
-from pppc import add_pppc_config
+from pppc import load_config
 
 PAIRS = {1: "gta_to_cityscapes", 2: "synthia_to_cityscapes", 3: "cityscapes_to_dark_zurich"}
 # The released configuration, one value or one of each experiment. ResNet-101 was its only network;
@@ -100,10 +99,7 @@ NETWORKS = {
 
 
 def load(name: str):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_file(str(REPOSITORY / f"configs/{name}.yaml"))
-    return cfg
+    return load_config(REPOSITORY / f"configs/{name}.yaml")
 
 
 def value(cfg, key: str):

@@ -5,10 +5,9 @@ import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY, run_tool
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from pppc import add_pppc_config
+from pppc import load_config
 from pppc.checkpoint import StrictCheckpointer
 
 CONFIG = str(REPOSITORY / "configs/cityscapes_to_dark_zurich_pppc_mit_b5.yaml")
@@ -19,10 +18,7 @@ SMALL = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model with random weights, and its checkpoint."""
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_file(CONFIG)
-    cfg.merge_from_list(SMALL)
+    cfg = load_config(CONFIG, SMALL)
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)

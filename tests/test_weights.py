@@ -22,7 +22,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from pppc import add_pppc_config
+from pppc import load_config
 from pppc.checkpoint import StrictCheckpointer
 from pppc.data.mapper import TestMapper
 from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
@@ -31,11 +31,7 @@ SEGFORMER = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "SegFormerH
 
 
 def configuration(name: str, *opts: object):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_file(str(REPOSITORY / f"configs/{name}.yaml"))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
-    return cfg
+    return load_config(REPOSITORY / f"configs/{name}.yaml", ["MODEL.DEVICE", "cpu", *opts])
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pppc
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from pppc.engine.trainer import AdaptationLoop
@@ -127,11 +127,7 @@ class Step:
 
 
 def configuration(arguments: argparse.Namespace, more: list[str] = ()) -> CfgNode:
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(arguments.config_file)
-    cfg.merge_from_list([*arguments.opts, *more])
-    return cfg
+    return pppc.load_config(arguments.config_file, [*arguments.opts, *more])
 
 
 def peak_memory(arguments: argparse.Namespace, more: list[str]) -> float:

@@ -19,7 +19,6 @@ import tempfile
 
 import pppc
 import torch
-from detectron2.config import get_cfg
 from detectron2.utils.events import EventStorage
 from pppc.engine import Trainer
 from pppc.engine.trainer import AdaptationLoop, step_generator
@@ -103,10 +102,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = pppc.load_config(args.config_file, args.opts)
     with tempfile.TemporaryDirectory() as folder:
         cfg.OUTPUT_DIR = folder
         trainer = Trainer(cfg)

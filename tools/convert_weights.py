@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pppc
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from pppc.checkpoint import describe
 from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
@@ -29,10 +28,7 @@ def convert(arguments: argparse.Namespace) -> dict[str, Tensor]:
     Raises:
         OSError, ValueError: from reading, or the weights don't fit the network.
     """
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(arguments.config_file)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *arguments.opts])
+    cfg = pppc.load_config(arguments.config_file, ["MODEL.DEVICE", "cpu", *arguments.opts])
     ours = build_model(cfg).student.state_dict()
     content = read_weights(local_path(arguments.input), arguments.trust)
     translation = from_other_layout(content["model"], ours, arguments.input)

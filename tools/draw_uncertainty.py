@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pppc
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from pppc.class_map import class_map
@@ -56,10 +56,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3, help="evenly spread over the test set")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(["TEST.UNCERTAINTY", True, *args.opts])
+    cfg = pppc.load_config(args.config_file, ["TEST.UNCERTAINTY", True, *args.opts])
     predictor = DefaultPredictor(cfg)
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
     chosen = records[len(records) // (2 * args.images) :: len(records) // args.images]

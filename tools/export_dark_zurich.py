@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pppc
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from pppc.checkpoint import StrictCheckpointer
 from pppc.class_map import class_map
@@ -88,12 +88,9 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
     partial = Path(f"{arguments.output}.partial")
     try:
-        cfg.merge_from_file(arguments.config_file)
-        cfg.merge_from_list(arguments.opts)
+        cfg = pppc.load_config(arguments.config_file, arguments.opts)
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
         if arguments.output.exists():

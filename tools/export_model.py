@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pppc
 import torch
-from detectron2.config import get_cfg
 from pppc.checkpoint import StrictCheckpointer
 from pppc.engine import Trainer
 from pppc.segmentor import PPPCSegmentor
@@ -85,12 +84,10 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
     partial = arguments.output.with_name(f"partial_{arguments.output.name}")
     try:
-        cfg.merge_from_file(arguments.config_file)
-        cfg.merge_from_list([*arguments.opts, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False])
+        here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False]
+        cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
         if arguments.output.suffix not in WRITERS:
             raise ValueError(f"{arguments.output} ends in none of {', '.join(WRITERS)}")
         if arguments.output.exists():

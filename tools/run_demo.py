@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pppc
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from pppc.class_map import class_map
@@ -69,9 +69,7 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
 
 def load_config(folder: Path) -> CfgNode:
     """The configuration of a finished run, for prediction with its last checkpoint."""
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(str(folder / "config.yaml"))
+    cfg = pppc.load_config(folder / "config.yaml")
     cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
     cfg.TEST.UNCERTAINTY = cfg.PPPC.CONTRAST.ENABLED
     return cfg

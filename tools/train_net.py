@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pppc  # before Detectron2: it says what is missing
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -29,10 +29,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         FileExistsError: a new run would overwrite another one.
         ValueError: there is nothing to evaluate.
     """
-    cfg = get_cfg()
-    pppc.add_pppc_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = pppc.load_config(args.config_file, args.opts)
     if args.eval_only:
         if not cfg.MODEL.WEIGHTS and not args.resume:
             raise ValueError(

@@ -19,11 +19,24 @@ Keys of Detectron2 that are used with their own meaning:
     VIS_PERIOD            iterations between two pictures of the training batch (0: none)
 """
 
+from collections.abc import Sequence
+from os import PathLike
+
 import torch
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-__all__ = ["add_pppc_config"]
+__all__ = ["add_pppc_config", "load_config"]
+
+
+def load_config(config_file: str | PathLike, opts: Sequence[object] = ()) -> CN:
+    """The defaults, then a YAML file, then KEY, VALUE, ... as on the command line."""
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_file(str(config_file))
+    cfg.merge_from_list(list(opts))
+    return cfg
 
 
 def add_pppc_config(cfg: CN) -> None:

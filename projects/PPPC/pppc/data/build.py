@@ -34,7 +34,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     records = DatasetCatalog.get(source)
     reader = label_reader(cfg, source)
-    counts = count_class_pixels(label_files(source), reader, statistics_file(source))
+    counts = count_class_pixels(label_files(source, records), reader, statistics_file(source))
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     streams = [
         SampleStream(

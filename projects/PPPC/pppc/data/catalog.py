@@ -326,13 +326,12 @@ def label_reader(cfg: CfgNode, name: str) -> LabelReader:
     return dataset_metadata(name).label_reader.with_classes(model_metadata(cfg).stuff_classes)
 
 
-def label_files(name: str) -> list[str]:
-    """The label files of a data set.
+def label_files(name: str, records: list[dict]) -> list[str]:
+    """The label files of the records of data set ``name``.
 
     Raises:
         ValueError: an image has none.
     """
-    records = DatasetCatalog.get(name)
     if unlabeled := [record for record in records if "sem_seg_file_name" not in record]:
         raise ValueError(
             f"{name} has no labels (for example none for {unlabeled[0]['file_name']}): it can be "

@@ -66,5 +66,5 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
             )
         if absent:
             logger.warning("%s never labels %s", name, ", ".join(absent))
-    for name in cfg.DATASETS.TEST:
-        count_class_pixels(label_files(name), label_reader(cfg, name))
+        if name in cfg.DATASETS.TEST:
+            count_class_pixels(label_files(name, records), label_reader(cfg, name))
