@@ -86,6 +86,10 @@ def test_losses_of_twenty_steps_stay_near(exact, precision):
     assert segmentor.prototypes.mean.dtype == torch.float32
     assert loop.grad_scaler.is_enabled() == (precision == "float16")
     assert loop.state_dict()["grad_scaler"] == loop.grad_scaler.state_dict()
+    state, scale = loop.state_dict(), loop.grad_scaler.get_scale()
+    del state["grad_scaler"]  # as in checkpoints from before there was one
+    loop.load_state_dict(state)
+    assert loop.grad_scaler.get_scale() == scale
 
 
 def test_another_type_is_an_error():

@@ -137,7 +137,8 @@ class AdaptationLoop(SimpleTrainer):
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.grad_scaler.load_state_dict(state["grad_scaler"])
+        if "grad_scaler" in state:  # not in checkpoints from before there was one
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
 
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""
