@@ -10,7 +10,7 @@ the paper (arXiv 2409.18543) compares it with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def mutual_likelihood_score(
 
 
 class _Scores(torch.autograd.Function):
-    """The scores, one prototype at a time.
+    """The scores, some pixels and one prototype at a time.
 
     The backward pass computes the terms again: kept for autograd, they would be C times ``(N, D)``,
     gigabytes for the pixels of one image.
@@ -65,12 +65,14 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mean_a: Tensor, var_a: Tensor, mean_b: Tensor, var_b: Tensor) -> Tensor:
         ctx.save_for_backward(mean_a, var_a, mean_b, var_b)
-        scores = []
-        for mean, var in zip(mean_b, var_b):
-            total = var_a + var
-            distance = (mean_a - mean).square_().div_(total)
-            scores.append(distance.add_(total.log_()).mean(dim=-1))
-        return -0.5 * torch.stack(scores, dim=-1)
+        scores = mean_a.new_empty(len(mean_a), len(mean_b))
+        for rows, (distance, total, log_total) in _in_blocks(mean_a, num_buffers=3):
+            for c, (mean, var) in enumerate(zip(mean_b, var_b)):
+                torch.sub(mean_a[rows], mean, out=distance).square_()
+                torch.add(var_a[rows], var, out=total)
+                torch.log(total, out=log_total).addcdiv_(distance, total)
+                scores[rows, c] = log_total.mean(dim=-1)
+        return scores.mul_(-0.5)
 
     @staticmethod
     @once_differentiable
@@ -79,18 +81,33 @@ class _Scores(torch.autograd.Function):
         grads = grad_mean_a, grad_var_a, grad_mean_b, grad_var_b = [
             torch.zeros_like(tensor) for tensor in inputs
         ]
+        prototypes_too = any(ctx.needs_input_grad[2:])
         grad_scores = grad_scores / mean_a.shape[1]
-        for c, (mean, var) in enumerate(zip(mean_b, var_b)):
-            grad = grad_scores[:, c, None]
-            precision = (var_a + var).reciprocal_()
-            pull = (mean_a - mean).mul_(precision)
-            grad_var = pull.square().sub_(precision).mul_(grad / 2)
-            pull.mul_(grad)
-            grad_mean_a -= pull
-            grad_mean_b[c] = pull.sum(dim=0)
-            grad_var_a += grad_var
-            grad_var_b[c] = grad_var.sum(dim=0)
+        for rows, (pull, precision, grad_var) in _in_blocks(mean_a, num_buffers=3):
+            for c, (mean, var) in enumerate(zip(mean_b, var_b)):
+                grad = grad_scores[rows, c, None]
+                torch.add(var_a[rows], var, out=precision).reciprocal_()
+                torch.sub(mean_a[rows], mean, out=pull).mul_(precision)
+                torch.square(pull, out=grad_var).sub_(precision)
+                grad_mean_a[rows].addcmul_(pull, grad, value=-1)
+                grad_var_a[rows].addcmul_(grad_var, grad, value=0.5)
+                if prototypes_too:
+                    grad_mean_b[c] += pull.mul_(grad).sum(dim=0)
+                    grad_var_b[c] += grad_var.mul_(grad / 2).sum(dim=0)
         return tuple(grads)
+
+
+def _in_blocks(tensor: Tensor, num_buffers: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices that cover the rows of ``(N, D)``, each with buffers of its shape to compute in.
+
+    On a CPU blocks stay in its cache, which takes half of the time of whole tensors.
+    """
+    elements = 2**18 if tensor.device.type == "cpu" else 2**24
+    size = max(1, elements // tensor.shape[1])
+    buffers = [torch.empty_like(tensor[:size]) for _ in range(num_buffers)]
+    for start in range(0, len(tensor), size):
+        rows = slice(start, min(start + size, len(tensor)))
+        yield rows, [buffer[: rows.stop - start] for buffer in buffers]
 
 
 def _by_prototype(

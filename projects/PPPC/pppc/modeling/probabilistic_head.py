@@ -5,7 +5,7 @@ Shapes: N images, D embedding dimensions, h x w positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -35,16 +35,20 @@ class _LogVarianceBranch(nn.Module):
         self.gamma = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """``(N, in, h, w)`` to log-variances in [1e-6, 1), ``(N, D, h, w)``."""
-        hidden = F.relu(self.bn1(_unit_rows_conv(features, self.fc1)))
-        hidden = self.bn2(_unit_rows_conv(hidden, self.fc2))
+    def forward(self, linear: Callable[[Tensor], Tensor]) -> Tensor:
+        """Log-variances in [1e-6, 1), ``(N, D, h, w)``.
+
+        Args:
+            linear: a weight ``(D, in, 1, 1)`` to the features' map by it, ``(N, D, h, w)``.
+        """
+        hidden = F.relu(self.bn1(linear(self._unit_rows(self.fc1))))
+        hidden = self.bn2(F.conv2d(hidden, self._unit_rows(self.fc2)).float())
         logit = (self.gamma * hidden + self.beta).clamp(max=MAX_LOGIT)
         return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
 
-
-def _unit_rows_conv(features: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(features, F.normalize(weight, dim=1)[:, :, None, None])
+    @staticmethod
+    def _unit_rows(weight: Tensor) -> Tensor:
+        return F.normalize(weight, dim=1)[:, :, None, None]
 
 
 class ProbabilisticHead(nn.Module):
@@ -88,13 +92,17 @@ class ProbabilisticHead(nn.Module):
             means of unit length and log-variances in [1e-6, 1), or 0 where there is no branch for
             them, both ``(N, D, h, w)`` float32.
         """
-        # Scores of a pixel with two prototypes differ by about 1/D: too little for bfloat16.
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            mean = F.normalize(self.mean(features), dim=1)
-            if self.log_variance is None:
-                return mean, torch.zeros_like(mean)
-            return mean, self.log_variance(features)
+        return self._embed(lambda weight: F.conv2d(features, weight))
+
+    def _embed(self, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance from the features' first maps, see :class:`_LogVarianceBranch`."""
+        hidden = self.mean[1:-2](linear(self.mean[0].weight))
+        # From the last normalisation on in float32 under autocast too: the scores of a pixel with
+        # two prototypes differ by about 1/D, which is too little for bfloat16.
+        mean = F.normalize(self.mean[-2:](hidden.float()), dim=1)
+        if self.log_variance is None:
+            return mean, torch.zeros_like(mean)
+        return mean, self.log_variance(linear)
 
 
 class StageProbabilisticHead(ProbabilisticHead):
@@ -124,9 +132,20 @@ class StageProbabilisticHead(ProbabilisticHead):
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """All stages' features to mean and log-variance at the finest stage's stride."""
-        finest = features[self.in_features[0]]
-        stages = [resize(features[name], finest) for name in self.in_features]
-        mean, log_var = super().forward(torch.cat(stages, dim=1))
+        stages = [features[name] for name in self.in_features]
+        channels = [stage.shape[1] for stage in stages]
+
+        def linear(weight: Tensor) -> Tensor:
+            """The map of the resized and concatenated stages; linear maps commute with resizing,
+            so each is computed at its stage's own size."""
+            finest, *coarser = (
+                F.conv2d(stage, part) for stage, part in zip(stages, weight.split(channels, dim=1))
+            )
+            for stage in coarser:
+                finest += resize(stage, finest)
+            return finest
+
+        mean, log_var = self._embed(linear)
         return mean, log_var + self.log_variance_shift
 
 
