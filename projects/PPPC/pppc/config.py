@@ -90,6 +90,10 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.WEIGHTS = ""
     # BatchNorm uses the statistics of all processes' batches (CUDA).
     cfg.MODEL.SYNC_BATCH_NORM = False
+    # What encoder and decoder compute again in the backward pass instead of keeping it, for less
+    # memory: "none"; "cheap", all but costly matrix products, convolutions and attention; or "all".
+    # Values and gradients are the same (docs/performance.md: what each costs).
+    cfg.MODEL.RECOMPUTE = "none"
 
     # The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer).
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
@@ -99,8 +103,6 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM.PRETRAINED = False
     # Ratio of the input size to the size of the coarsest feature map: 32, 16 or 8.
     cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
-    # Compute the encoder's activations again in the backward pass instead of keeping them.
-    cfg.MODEL.TIMM.CHECKPOINT_ACTIVATIONS = False
     # Stochastic depth: the last block's probability of being skipped, linear over the depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.1
 

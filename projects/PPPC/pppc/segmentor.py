@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .class_weights import build_class_weights
 from .contrast import PrototypeContrast
 from .modeling.probabilistic_head import StageProbabilisticHead, build_probabilistic_head
+from .modeling.recompute import recompute_blocks
 from .prototypes import GaussianPrototypes
 from .structures import PixelBatch
 
@@ -224,6 +225,7 @@ class PPPCSegmentor(nn.Module):
             cfg.MODEL.PIXEL_STD,
             mixed_precision_type(cfg),
         )
+        recompute_blocks(student, cfg.MODEL.RECOMPUTE)
         return {
             "student": student,
             "self_training": cfg.PPPC.SELF_TRAINING.ENABLED,

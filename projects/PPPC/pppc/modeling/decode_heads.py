@@ -19,6 +19,7 @@ from torch import Tensor, nn
 __all__ = [
     "DAFormerHead",
     "SegFormerHead",
+    "SeparableConv",
     "SeparableDeepLabV3PlusHead",
     "resize",
     "select_stages",
@@ -49,12 +50,14 @@ def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options
     return conv
 
 
-def _separable_conv(in_channels: int, out_channels: int, norm: str, dilation: int) -> nn.Sequential:
+class SeparableConv(nn.Sequential):
     """Depthwise 3x3 and pointwise 1x1 convolution, each with normalisation and ReLU."""
-    return nn.Sequential(
-        _conv(in_channels, in_channels, 3, norm, dilation=dilation, groups=in_channels),
-        _conv(in_channels, out_channels, 1, norm),
-    )
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str, dilation: int):
+        super().__init__(
+            _conv(in_channels, in_channels, 3, norm, dilation=dilation, groups=in_channels),
+            _conv(in_channels, out_channels, 1, norm),
+        )
 
 
 class _SeparableASPP(nn.Module):
@@ -71,7 +74,7 @@ class _SeparableASPP(nn.Module):
         self.branches = nn.ModuleList(
             _conv(in_channels, channels, 1, norm)
             if dilation == 1
-            else _separable_conv(in_channels, channels, norm, dilation)
+            else SeparableConv(in_channels, channels, norm, dilation)
             for dilation in dilations
         )
         self.bottleneck = _conv((len(dilations) + pool) * channels, channels, 3, norm)
@@ -264,8 +267,8 @@ class SeparableDeepLabV3PlusHead(nn.Module):
         self.aspp = _SeparableASPP(high_level, channels, dilations, norm, pool=True)
         self.low_level = _conv(low_level, low_level_channels, 1, norm)
         self.fuse = nn.Sequential(
-            _separable_conv(channels + low_level_channels, channels, norm, dilation=1),
-            _separable_conv(channels, channels, norm, dilation=1),
+            SeparableConv(channels + low_level_channels, channels, norm, dilation=1),
+            SeparableConv(channels, channels, norm, dilation=1),
         )
         self.classifier = _Classifier(channels, num_classes, dropout)
 

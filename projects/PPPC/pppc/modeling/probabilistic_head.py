@@ -1,6 +1,10 @@
 """The head that embeds each pixel as a Gaussian (arXiv 2409.18543).
 
 Shapes: N images, D embedding dimensions, h x w positions.
+
+From each branch's last normalisation on all is float32, under autocast too: the scores of a pixel with
+two prototypes differ by about 1/D, which is too little for bfloat16. These maps are computed again in
+the backward pass: kept, ten of ``(N, D, h, w)`` would be a gigabyte for 640x640 pixels at stride 4.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from .decode_heads import resize, select_stages
+from .recompute import recomputed
 
 __all__ = ["ProbabilisticHead", "StageProbabilisticHead", "build_probabilistic_head"]
 
@@ -42,8 +47,11 @@ class _LogVarianceBranch(nn.Module):
             linear: a weight ``(D, in, 1, 1)`` to the features' map by it, ``(N, D, h, w)``.
         """
         hidden = F.relu(self.bn1(linear(self._unit_rows(self.fc1))))
-        hidden = self.bn2(F.conv2d(hidden, self._unit_rows(self.fc2)).float())
-        logit = (self.gamma * hidden + self.beta).clamp(max=MAX_LOGIT)
+        hidden = F.conv2d(hidden, self._unit_rows(self.fc2))
+        return recomputed(self._log_variance, hidden, module=self.bn2)
+
+    def _log_variance(self, hidden: Tensor) -> Tensor:
+        logit = (self.gamma * self.bn2(hidden.float()) + self.beta).clamp(max=MAX_LOGIT)
         return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
 
     @staticmethod
@@ -97,12 +105,13 @@ class ProbabilisticHead(nn.Module):
     def _embed(self, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log-variance from the features' first maps, see :class:`_LogVarianceBranch`."""
         hidden = self.mean[1:-2](linear(self.mean[0].weight))
-        # From the last normalisation on in float32 under autocast too: the scores of a pixel with
-        # two prototypes differ by about 1/D, which is too little for bfloat16.
-        mean = F.normalize(self.mean[-2:](hidden.float()), dim=1)
+        mean = recomputed(self._unit_mean, hidden, module=self.mean[-2])
         if self.log_variance is None:
             return mean, torch.zeros_like(mean)
         return mean, self.log_variance(linear)
+
+    def _unit_mean(self, hidden: Tensor) -> Tensor:
+        return F.normalize(self.mean[-2:](hidden.float()), dim=1)
 
 
 class StageProbabilisticHead(ProbabilisticHead):

@@ -29,8 +29,6 @@ class TimmBackbone(Backbone):
         output_stride: of the coarsest map: 32, 16 or 8. Below 32 the last stages are dilated.
         drop_path_rate: stochastic depth of the last block, linear over the depth.
         pretrained: download timm's weights.
-        checkpoint_activations: compute activations again in the backward pass; BatchNorm's running
-            statistics then see each batch twice.
 
     Raises:
         ValueError: timm has no such model, or it takes images of one size only, or it cannot
@@ -45,7 +43,6 @@ class TimmBackbone(Backbone):
         output_stride: int = 32,
         drop_path_rate: float = 0.0,
         pretrained: bool = False,
-        checkpoint_activations: bool = False,
     ):
         super().__init__()
         if not timm.is_model(name):
@@ -77,7 +74,6 @@ class TimmBackbone(Backbone):
             ) from error
         if self.model.pretrained_cfg["fixed_input_size"]:
             raise ValueError(f"MODEL.TIMM.NAME: timm's {name} takes images of one size only")
-        self.model.set_grad_checkpointing(checkpoint_activations)
         channels = self.model.feature_info.channels()[-NUM_STAGES:]
         strides = self.model.feature_info.reduction()[-NUM_STAGES:]
         if len(strides) < NUM_STAGES or strides[-1] != output_stride:
@@ -110,7 +106,6 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
         pretrained=cfg.MODEL.TIMM.PRETRAINED,
-        checkpoint_activations=cfg.MODEL.TIMM.CHECKPOINT_ACTIVATIONS,
     )
 
 
