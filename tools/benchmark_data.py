@@ -3,12 +3,14 @@
 
     tools/benchmark_data.py conversion     labels of 1914x1052 to train IDs, and counting their classes
     tools/benchmark_data.py evaluation     class scores of 19x1024x2048 to mean IoU
+    tools/benchmark_data.py loading        PNGs of 2048x1024 to a training sample
 
 Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
 its kind each line is.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -17,17 +19,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pppc
 import torch
-from detectron2.data import detection_utils
+from benchmarks.data import drawn_data
+from detectron2.data import DatasetCatalog
 from PIL import Image
 from pppc.class_map import class_map
+from pppc.data import label_reader
 from pppc.data.conversion import LabelFile, convert_label, read_index_image, to_train_ids
 from pppc.data.demo.datasets import DemoData, make_demo_data
+from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
+from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.evaluation.mean_iou import confusion_matrix
 from tabulate import tabulate
 from torch.nn.functional import interpolate
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 Ways = dict[str, Callable[[], object]]
 
@@ -98,8 +107,60 @@ def evaluation(folder: Path) -> dict[str, Ways]:
             "here: one step": lambda: resize(logits, (1024, 2048)),
         },
         "decoding": {
-            "image": lambda: detection_utils.read_image(str(image), "RGB"),
+            "image": lambda: read_image(str(image), "RGB"),
             "label, checked and mapped": lambda: reader.read(str(label_file)),
+        },
+    }
+
+
+def loading(folder: Path) -> dict[str, Ways]:
+    """A sample of each domain, with the sizes of experiment 1, from its files."""
+    root = drawn_data(folder)
+    os.environ["DETECTRON2_DATASETS"] = str(root)
+    cfg = pppc.load_config(CONFIGS / "gta_to_cityscapes_pppc_mit_b5.yaml")
+    source = DatasetCatalog.get("gta_train")[0]
+    target = DatasetCatalog.get("cityscapes_train_unlabeled")[0]
+    source_mapper = SourceMapper(cfg, label_reader(cfg, "gta_train"))
+    target_mapper = TargetMapper(cfg)
+    crop_height, crop_width = cfg.INPUT.CROP.SIZE
+    rng = np.random.default_rng(0)
+
+    def published_image(path: str, width: int) -> np.ndarray:
+        """Decoding, resizing and flipping with OpenCV, as in the published pipeline."""
+        image = cv2.imread(path)
+        scale = width / image.shape[1]
+        return cv2.flip(cv2.resize(image, None, fx=scale, fy=scale), 1)
+
+    def published_tensor(image: np.ndarray) -> torch.Tensor:
+        image = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_BGR2RGB)
+        image = (image - np.float32(cfg.MODEL.PIXEL_MEAN)) / np.float32(cfg.MODEL.PIXEL_STD)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def published_source() -> tuple[torch.Tensor, torch.Tensor]:
+        image = published_image(source["file_name"], cfg.INPUT.MAX_SIZE_TRAIN)
+        label = np.asarray(Image.open(source["sem_seg_file_name"]))
+        size = image.shape[1::-1]
+        label = cv2.flip(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST), 1)
+        for _ in range(10):
+            top = rng.integers(image.shape[0] - crop_height + 1)
+            left = rng.integers(image.shape[1] - crop_width + 1)
+            box = slice(top, top + crop_height), slice(left, left + crop_width)
+            _, counts = np.unique(label[box], return_counts=True)
+            if len(counts) > 1 and counts.max() < 0.75 * counts.sum():
+                break
+        return published_tensor(image[box]), torch.from_numpy(label[box].astype(np.int64))
+
+    def published_target() -> torch.Tensor:
+        return published_tensor(published_image(target["file_name"], cfg.INPUT.TARGET.MAX_SIZE))
+
+    return {
+        "source sample": {
+            "the published steps": published_source,
+            "here": lambda: source_mapper(source, None, 0),
+        },
+        "target sample": {
+            "the published steps": published_target,
+            "here": lambda: target_mapper(target, None, 0),
         },
     }
 
@@ -121,18 +182,20 @@ def measure(groups: dict[str, Ways], rounds: int) -> str:
     return tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="pipe")
 
 
+WAYS = {"conversion": conversion, "evaluation": evaluation, "loading": loading}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["conversion", "evaluation"])
+    parser.add_argument("what", choices=WAYS)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        groups = {"conversion": conversion, "evaluation": evaluation}[arguments.what](Path(folder))
-        print(measure(groups, arguments.rounds))
+        print(measure(WAYS[arguments.what](Path(folder)), arguments.rounds))
 
 
 if __name__ == "__main__":

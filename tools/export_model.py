@@ -86,7 +86,7 @@ def main() -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     partial = arguments.output.with_name(f"partial_{arguments.output.name}")
     try:
-        here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False]
+        here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
         cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
         if arguments.output.suffix not in WRITERS:
             raise ValueError(f"{arguments.output} ends in none of {', '.join(WRITERS)}")

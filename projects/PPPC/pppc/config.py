@@ -94,6 +94,7 @@ def _add_model(cfg: CN) -> None:
     # memory: "none"; "cheap", all but costly matrix products, convolutions and attention; or "all".
     # Values and gradients are the same (docs/performance.md: what each costs).
     cfg.MODEL.RECOMPUTE = "none"
+    cfg.register_deprecated_key("MODEL.TIMM.CHECKPOINT_ACTIVATIONS")  # in files of older runs
 
     # The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer).
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"

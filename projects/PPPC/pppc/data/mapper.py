@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from torch import Tensor
 
 from ..structures import PixelBatch
+from .images import read_image
 from .labels import LabelReader
 
 __all__ = ["SourceMapper", "TargetMapper", "TestMapper", "collate"]
@@ -106,7 +106,7 @@ class SourceMapper:
         Returns:
             "image" ``(3, H, W)`` float32 and "label" ``(H, W)`` int64.
         """
-        image = detection_utils.read_image(record["file_name"], self.image_format)
+        image = read_image(record["file_name"], self.image_format)
         label = self.label_reader.read(record["sem_seg_file_name"])
         if image.shape[:2] != label.shape:
             raise ValueError(
@@ -168,7 +168,7 @@ class TargetMapper:
             ValueError: the resized image is smaller than the crop, or the day image has another
                 size.
         """
-        image = detection_utils.read_image(record["file_name"], self.image_format)
+        image = read_image(record["file_name"], self.image_format)
         augmented = T.AugInput(image)
         with _numpy_seed(seed):
             transform = T.AugmentationList([self.resize, self.flip])(augmented)
@@ -181,7 +181,7 @@ class TargetMapper:
                 "and MAX_SIZE or lower INPUT.CROP.SIZE"
             )
         if "day_file_name" in record:
-            day_image = detection_utils.read_image(record["day_file_name"], self.image_format)
+            day_image = read_image(record["day_file_name"], self.image_format)
             if day_image.shape != image.shape:
                 raise ValueError(
                     f"{record['day_file_name']} has another size than its image by night, "
@@ -216,7 +216,7 @@ class TestMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
-        sample = T.AugInput(detection_utils.read_image(record["file_name"], self.image_format))
+        sample = T.AugInput(read_image(record["file_name"], self.image_format))
         height, width = sample.image.shape[:2]
         self.resize(sample)
         return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}

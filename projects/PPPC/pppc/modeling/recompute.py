@@ -67,6 +67,10 @@ def recompute_blocks(network: nn.Module, what: str) -> None:
     if what == "none":
         return
     blocks = set(_blocks(network))
+    for module in network.modules():
+        # Activations in place would change results that are kept.
+        if getattr(module, "inplace", False):
+            module.inplace = False
     apply_activation_checkpointing(
         network,
         checkpoint_wrapper_fn=lambda block: checkpoint_wrapper(

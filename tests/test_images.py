@@ -1,0 +1,36 @@
+"""Images as the mappers read them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pppc.data.images import read_image
+
+
+def test_channels_orientation_and_kinds_of_files(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(4, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "image.png")
+    assert (read_image(str(tmp_path / "image.png"), "RGB") == pixels).all()
+    assert (read_image(str(tmp_path / "image.png"), "BGR") == pixels[:, :, ::-1]).all()
+    image.putalpha(7)
+    image.save(tmp_path / "alpha.png")
+    assert (read_image(str(tmp_path / "alpha.png"), "RGB") == pixels).all()
+    gray = Image.fromarray(pixels[:, :, 0])
+    gray.save(tmp_path / "gray.png")
+    assert (read_image(str(tmp_path / "gray.png"), "RGB") == pixels[:, :, :1]).all()
+    sixteen_bits = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 256)
+    sixteen_bits.save(tmp_path / "sixteen.png")
+    assert (read_image(str(tmp_path / "sixteen.png"), "RGB") == pixels[:, :, :1]).all()
+    gray.convert("P").save(tmp_path / "palette.png")
+    assert (read_image(str(tmp_path / "palette.png"), "RGB") == pixels[:, :, :1]).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(str(tmp_path / "turned.jpg"), "RGB").shape == (6, 4, 3)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"broken\.png: not a readable image"):
+        read_image(str(tmp_path / "broken.png"), "RGB")

@@ -1,0 +1,97 @@
+"""Loading batches for training, and evaluating a model, on drawn images of Cityscapes' size."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from pppc.data import build_test_loader, build_train_loader, label_reader
+from pppc.data.demo.datasets import DemoData, make_demo_data
+from pppc.evaluation import MeanIoUEvaluator
+
+from .timing import Stages
+
+__all__ = ["Evaluation", "Loading", "drawn_data"]
+
+TOOLS = Path(__file__).resolve().parent.parent
+SIZE = (2048, 1024)
+
+
+def drawn_data(folder: Path, size: tuple[int, int] = SIZE) -> Path:
+    """Draw a few images of each data set of the experiments and convert their labels.
+
+    Args:
+        folder: in which to make the data, unless they are there.
+        size: (width, height) of the images, pixels.
+
+    Returns:
+        the root of the data sets.
+    """
+    root = folder / "datasets"
+    make_demo_data(root, DemoData(0, size, 4, 4, 4, 2, 2, 1, 1))
+    for name in ("gta", "synthia", "cityscapes"):
+        tool = TOOLS / "convert_datasets" / f"{name}.py"
+        subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, stderr=subprocess.DEVNULL)
+    return root
+
+
+def use_drawn_data() -> None:
+    """Let the names of the data sets mean drawn ones from now on, in this process."""
+    folder = tempfile.TemporaryDirectory()
+    os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder.name)))
+    _kept.append(folder)
+
+
+_kept: list[tempfile.TemporaryDirectory] = []  # until the process ends
+
+
+class Loading:
+    """The loader of source and target batches, as a training waits for it."""
+
+    def __init__(self, cfg: CfgNode):
+        if not _kept:
+            use_drawn_data()
+        self.stages = Stages(torch.device("cpu"))
+        self.batches = iter(build_train_loader(cfg, seed=0))
+        self.images = cfg.SOLVER.IMS_PER_BATCH
+        if cfg.PPPC.SELF_TRAINING.ENABLED:
+            self.images += cfg.SOLVER.TARGET_IMS_PER_BATCH
+
+    def run(self) -> dict[str, float]:
+        """One pair of batches."""
+        start = self.stages.now()
+        next(self.batches)
+        seconds = self.stages.now() - start
+        return {"seconds": seconds, "images per second": self.images / seconds}
+
+
+class Evaluation:
+    """An image of a validation set from its file to the confusion matrix, with random weights."""
+
+    def __init__(self, cfg: CfgNode):
+        if not _kept:
+            use_drawn_data()
+        self.model = build_model(cfg).eval()
+        name = cfg.DATASETS.TEST[0]
+        self.loader = build_test_loader(cfg, name)
+        self.batches = iter(self.loader)
+        self.evaluator = MeanIoUEvaluator(label_reader(cfg, name))
+        self.stages = Stages(self.model.device)
+        self.stages.watch(self.model, "inference", "network and scores at the image's size")
+        self.stages.watch(self.evaluator, "process", "class map, label, confusion matrix")
+
+    def run(self) -> dict[str, float]:
+        """One image."""
+        start = self.stages.now()
+        inputs = next(self.batches, None)
+        if inputs is None:  # an epoch is over
+            self.batches = iter(self.loader)
+            inputs = next(self.batches)
+        loaded = self.stages.now()
+        self.evaluator.process(inputs, self.model(inputs))
+        seconds = self.stages.now() - start
+        return {"waiting for the image": loaded - start, **self.stages.take(), "seconds": seconds}

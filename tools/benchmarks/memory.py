@@ -1,0 +1,46 @@
+"""The most memory that three training steps need at a time, GB."""
+
+import torch
+from detectron2.config import CfgNode
+from torch._C._profiler import _EventType
+
+from .training import TrainingStep
+
+__all__ = ["MEASURES"]
+
+STEPS = 3
+
+
+def process(cfg: CfgNode) -> float:
+    """Of the whole process, libraries included; on CUDA what PyTorch has reserved of the device."""
+    step = TrainingStep(cfg)
+    for _ in range(STEPS):
+        step.run()
+    if step.segmentor.device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 1e9
+    # Not getrusage: its maximum includes the parent's, from before the program was started.
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) / 1e6
+
+
+def tensors(cfg: CfgNode) -> float:
+    """Of tensors that are alive at a time, whatever the allocator does with freed ones."""
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        step = TrainingStep(cfg)
+        for _ in range(STEPS):
+            step.run()
+        return torch.cuda.max_memory_allocated() / 1e9
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        step = TrainingStep(cfg)
+        for _ in range(STEPS):
+            step.run()
+    peak, events = 0, list(profiler.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.tag == _EventType.Allocation:
+            peak = max(peak, event.extra_fields.total_allocated)
+    return peak / 1e9
+
+
+MEASURES = {"process": process, "tensors": tensors}

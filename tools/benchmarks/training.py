@@ -1,0 +1,102 @@
+"""The training step, by stages."""
+
+from collections.abc import Iterator
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from pppc.engine.trainer import AdaptationLoop
+from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
+from pppc.solver import build_optimizer
+from pppc.structures import PixelBatch
+from pppc.teacher import update_teacher
+
+from .timing import Stages
+
+__all__ = ["TrainingStep"]
+
+
+class RandomData:
+    """Endless pairs of random source and target batches of the configured sizes."""
+
+    def __init__(self, cfg: CfgNode):
+        height, width = cfg.INPUT.CROP.SIZE
+        generator = torch.Generator().manual_seed(0)
+
+        def images(number: int, width: int) -> torch.Tensor:
+            return 255 * torch.rand(number, 3, height, width, generator=generator)
+
+        label = torch.randint(
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (cfg.SOLVER.IMS_PER_BATCH, height // 32, width // 32),
+            generator=generator,
+        ).repeat_interleave(32, 1).repeat_interleave(32, 2)  # fmt: skip
+        self.pair = (
+            PixelBatch(images(cfg.SOLVER.IMS_PER_BATCH, width), label),
+            PixelBatch(images(cfg.SOLVER.TARGET_IMS_PER_BATCH, 2 * width)),
+        )
+
+    def __iter__(self) -> Iterator[tuple[PixelBatch, PixelBatch]]:
+        while True:
+            yield self.pair
+
+
+class TrainingStep:
+    """The step of a configuration, with the contrast under way."""
+
+    def __init__(self, cfg: CfgNode):
+        torch.manual_seed(0)
+        self.segmentor: PPPCSegmentor = build_model(cfg).train()
+        optimizer = build_optimizer(cfg, self.segmentor)
+        self.loop = AdaptationLoop(cfg, self.segmentor, RandomData(cfg), optimizer, seed=0)
+        self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
+        self.stages = Stages(self.segmentor.device)
+        watch = self.stages.watch
+        watch(self.loop, "ambiguity_crop", "teacher on the whole target, crop")
+        watch(self.loop, "with_pseudo_label", "teacher on the crop")
+        watch(self.loop, "dacs_mixing", "mixing")
+        watch(self.loop.dacs_mixing, "strong", "strong augmentation")
+        watch(self.loop, "backward_pass", lambda name, *_, **__: f"student {name}")
+        watch(optimizer, "step", "optimiser")
+        if self.segmentor.prototypes is not None:
+            watch(self.loop, "prototype_update", "teacher on the source")
+            watch(self.segmentor.prototypes, "update", "prototypes")
+            self.segmentor.contrast.register_forward_pre_hook(self._keep_inputs)
+
+    def _keep_inputs(self, _, inputs: tuple) -> None:
+        self.contrast_inputs = [x.detach() for x in inputs]
+
+    def run(self) -> dict[str, float]:
+        """One step, moving average included; seconds by stage and of all."""
+        start = self.stages.now()
+        if self.segmentor.teacher is not None:
+            update_teacher(self.segmentor.teacher, self.segmentor.student, 0.999)
+        average = self.stages.now() - start
+        with EventStorage(self.loop.iter):
+            self.loop.run_step()
+        seconds = self.stages.now() - start
+        row = {"moving average": average} | self.stages.take()
+        if self.segmentor.prototypes is not None:
+            row["(one contrast of a student's pass)"] = self._contrast()
+        return row | {"seconds": seconds}
+
+    def _contrast(self) -> float:
+        """Forward and backward of the last pass's contrast alone."""
+        mean, log_var, *others = self.contrast_inputs
+        inputs = [mean.requires_grad_(), log_var.requires_grad_()]
+        start = self.stages.now()
+        sum(self.segmentor.contrast(*inputs, *others).values()).backward()
+        return self.stages.now() - start
+
+    def unit(self) -> float:
+        """Seconds of one forward and backward pass of the plain network in float32."""
+        source = self.loop.data_loader.pair[0].to(self.segmentor.device)
+        student = self.segmentor.student
+        precision, student.mixed_precision = student.mixed_precision, None
+        start = self.stages.now()
+        logits = student(source.image, embedding=False).logits
+        pixel_cross_entropy(logits, source.label, None, self.segmentor.ignore_label).backward()
+        seconds = self.stages.now() - start
+        student.mixed_precision = precision
+        self.loop.optimizer.zero_grad()
+        return seconds
