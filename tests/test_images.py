@@ -30,7 +30,16 @@ def test_channels_orientation_and_kinds_of_files(tmp_path):
     assert read_image(str(tmp_path / "turned.jpg"), "RGB").shape == (6, 4, 3)
 
 
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "broken.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"broken\.png: not a readable image"):
-        read_image(str(tmp_path / "broken.png"), "RGB")
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_file_that_was_cut_off_is_named(kind, tmp_path):
+    path = tmp_path / f"cut.{kind}"
+    pixels = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises((OSError, ValueError), match=rf"cut\.{kind}: .*not a whole image"):
+        read_image(str(path), "RGB")
+
+
+def test_another_format_is_an_error():
+    with pytest.raises(ValueError, match="INPUT.FORMAT is 'HSV'"):
+        read_image("image.png", "HSV")

@@ -115,6 +115,18 @@ def test_limits_and_finite_gradients(
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
+def test_a_graph_can_be_gone_through_backward_again(head, published) -> None:
+    mean, log_var = head(published["x"])
+    loss, parameters = (mean[:, 0] + log_var[:, 0]).sum(), list(head.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    running = head.log_variance.bn2.running_mean.clone()
+    second = torch.autograd.grad(loss, parameters)
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(head.log_variance.bn2.running_mean, running)
+    assert head.log_variance.bn2.num_batches_tracked == published["uncertain_head_bn2_num_batches_tracked"] + 1
+
+
 def test_stages_are_concatenated_at_the_finest_size() -> None:
     shapes = {
         "coarse": ShapeSpec(channels=3, stride=8),

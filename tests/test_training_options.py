@@ -23,13 +23,13 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def pass_of(network: str, what: str) -> tuple[dict[str, torch.Tensor], int]:
+def pass_of(network: str, what: str, *opts: object) -> tuple[dict[str, torch.Tensor], int]:
     """Losses, gradients and state after a pass of the student, and the bytes alive before backward."""
     cfg = get_cfg()
     add_pppc_config(cfg)
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "DATASETS.TRAIN", ("gta_train",),
                          "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.RECOMPUTE", what,
-                         "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8, *NETWORKS[network]])  # fmt: skip
+                         "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8, *NETWORKS[network], *opts])  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg).train()
     generator = torch.Generator().manual_seed(0)
@@ -46,11 +46,13 @@ def pass_of(network: str, what: str) -> tuple[dict[str, torch.Tensor], int]:
     return {name: value.detach() for name, value in result.items()}, kept
 
 
+@pytest.mark.parametrize("half_precision", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_what_is_computed_again_changes_memory_alone(network):
-    plain, kept = pass_of(network, "none")
-    cheap, kept_if_cheap = pass_of(network, "cheap")
-    inputs, kept_if_all = pass_of(network, "all")
+def test_what_is_computed_again_changes_memory_alone(network, half_precision):
+    amp = ("SOLVER.AMP.ENABLED", half_precision)
+    plain, kept = pass_of(network, "none", *amp)
+    cheap, kept_if_cheap = pass_of(network, "cheap", *amp)
+    inputs, kept_if_all = pass_of(network, "all", *amp)
     assert plain.keys() == cheap.keys() == inputs.keys()
     for name, value in plain.items():
         assert torch.equal(value, cheap[name]) and torch.equal(value, inputs[name]), name

@@ -7,15 +7,14 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import REPOSITORY, run_tool
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
 from PIL import Image
+from published_networks import DAFormer, Projection, PublishedR101, up
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck, ResNet
 from transformers import (
     SegformerConfig,
     SegformerForImageClassification,
@@ -90,142 +89,6 @@ def image() -> Tensor:
 def close(ours: Tensor, theirs: Tensor) -> None:
     assert theirs.std() > 1e-3  # or anything would agree
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
-
-
-# Networks written from the published layer tables, with the published names.
-
-
-class ConvModule(nn.Module):
-    def __init__(self, i, o, kernel, dilation=1, groups=1):
-        super().__init__()
-        padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(i, o, kernel, 1, padding, dilation, groups, bias=False)
-        self.bn = nn.BatchNorm2d(o)
-
-    def forward(self, x):
-        return F.relu(self.bn(self.conv(x)))
-
-
-class Separable(nn.Module):
-    def __init__(self, i, o, dilation=1):
-        super().__init__()
-        self.depthwise_conv = ConvModule(i, i, 3, dilation, i)
-        self.pointwise_conv = ConvModule(i, o, 1)
-
-    def forward(self, x):
-        return self.pointwise_conv(self.depthwise_conv(x))
-
-
-def up(x, like):
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-class DeepLabV3Plus(nn.Module):
-    def __init__(self, classes=19):
-        super().__init__()
-        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvModule(2048, 512, 1))
-        self.aspp_modules = nn.ModuleList(
-            [ConvModule(2048, 512, 1), *(Separable(2048, 512, d) for d in (12, 24, 36))]
-        )
-        self.bottleneck = ConvModule(5 * 512, 512, 3)
-        self.c1_bottleneck = ConvModule(256, 48, 1)
-        self.sep_bottleneck = nn.Sequential(Separable(560, 512), Separable(512, 512))
-        self.conv_seg = nn.Conv2d(512, classes, 1)
-
-    def forward(self, features):
-        fine, coarse = features[0], features[3]
-        x = [up(self.image_pool(coarse), coarse), *(m(coarse) for m in self.aspp_modules)]
-        x = self.bottleneck(torch.cat(x, 1))
-        fine = self.c1_bottleneck(fine)
-        return self.conv_seg(self.sep_bottleneck(torch.cat([up(x, fine), fine], 1)))
-
-
-class Linear(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.proj = nn.Linear(i, o)
-
-    def forward(self, x):
-        return self.proj(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
-
-
-class DAFormer(nn.Module):
-    def __init__(self, channels, classes=19):
-        super().__init__()
-        self.embed_layers = nn.ModuleDict({str(i): Linear(c, 256) for i, c in enumerate(channels)})
-        self.fuse_layer = nn.Module()
-        self.fuse_layer.aspp_modules = nn.ModuleList(
-            [ConvModule(1024, 256, 1), *(Separable(1024, 256, d) for d in (6, 12, 18))]
-        )
-        self.fuse_layer.bottleneck = ConvModule(1024, 256, 3)
-        self.conv_seg = nn.Conv2d(256, classes, 1)
-
-    def forward(self, features):
-        x = [up(self.embed_layers[str(i)](f), features[0]) for i, f in enumerate(features)]
-        x = torch.cat(x, 1)
-        x = torch.cat([m(x) for m in self.fuse_layer.aspp_modules], 1)
-        return self.conv_seg(self.fuse_layer.bottleneck(x))
-
-
-class UncertainHead(nn.Module):
-    def __init__(self, i, o=512):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Parameter(torch.randn(o, i)), nn.Parameter(torch.randn(o, o))
-        self.bn1, self.bn2 = nn.BatchNorm2d(o), nn.BatchNorm2d(o, affine=False)
-        self.gamma, self.beta = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
-
-    def forward(self, x):
-        def linear(x, weight):
-            rows = weight / weight.norm(dim=1, keepdim=True)
-            return torch.einsum("nihw,oi->nohw", x, rows)
-
-        x = self.bn2(linear(F.relu(self.bn1(linear(x, self.fc1))), self.fc2))
-        odds = (self.gamma * x + self.beta).clamp(max=80).exp() + 1e-6
-        return odds / (1 + odds)
-
-
-class Projection(nn.Module):
-    def __init__(self, i, mid):
-        super().__init__()
-        self.convs = nn.Sequential(ConvModule(i, mid, 1), ConvModule(mid, 512, 1))
-        self.uncertain_head = UncertainHead(i)
-
-    def forward(self, x):
-        mean = self.convs(x)
-        return mean / mean.norm(dim=1, keepdim=True), self.uncertain_head(x)
-
-
-class ResNetV1c(ResNet):
-    """torchvision's ResNet-101, dilated at stride 8, with the deep stem of 32-32-64 channels."""
-
-    def __init__(self):
-        super().__init__(
-            Bottleneck, [3, 4, 23, 3], replace_stride_with_dilation=[False, True, True]
-        )
-        del self.fc, self.conv1, self.bn1
-        relu = nn.ReLU()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), relu,
-            nn.Conv2d(32, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), relu,
-            nn.Conv2d(32, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), relu,
-        )  # fmt: skip
-
-    def forward(self, x):
-        x, features = self.maxpool(self.stem(x)), []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features.append(x := layer(x))
-        return features
-
-
-class PublishedR101(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.backbone, self.decode_head = ResNetV1c(), DeepLabV3Plus()
-        self.auxiliary_head = Projection(2048, 2048)
-
-    def forward(self, x):
-        features = self.backbone(x)
-        return self.decode_head(features), *self.auxiliary_head(features[3])
 
 
 @pytest.fixture(scope="module")

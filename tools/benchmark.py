@@ -5,11 +5,13 @@
     tools/benchmark.py training --config-file ... [KEY VALUE ...] --against SOLVER.AMP.ENABLED True
     tools/benchmark.py inference|evaluation|loading --config-file ... [KEY VALUE ...] [--against ...]
 
-Training and inference work on random images, of the configured sizes (the target's have twice the
-crop's width); evaluation and loading on drawn ones, with the files and sizes of GTA V and Cityscapes.
+Training and inference work on random images of the configured sizes (the target's have twice the
+crop's width), evaluation and loading on drawn ones in files of 2048x1024 pixels; --data drawn or own
+(in DETECTRON2_DATASETS) lets training load its batches, too.
 Printed are medians, whole and by stage. A training step is also given in units, forward and backward
 passes of the plain network in float32 on a source batch, measured beside it: seconds depend on the
-machine, units hardly.
+machine, units hardly. Peak memory is of a process with three steps: the whole of it, libraries
+included (on CUDA what PyTorch reserves of the device), and of the tensors alive at a time.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from pathlib import Path
 
 import pppc
 import torch
-from benchmarks import memory
-from benchmarks.data import Evaluation, Loading
+from benchmarks.data import Evaluation, Loading, use_drawn_data
 from benchmarks.inference import Inference
-from benchmarks.training import TrainingStep
+from benchmarks.needs import NEEDS
+from benchmarks.training import TrainingStep, Unit
+from detectron2.config import CfgNode
+from pppc.data import build_train_loader
 from tabulate import tabulate
 
 KINDS = {
@@ -35,28 +39,40 @@ KINDS = {
 }
 
 
-def measure(kind: str, configurations: dict[str, list[str]], rounds: int) -> dict:
+def build(kind: str, data: str, cfg: CfgNode):
+    """What to measure, with random, drawn or the user's own data."""
+    if kind == "training" and data != "random":
+        return TrainingStep(cfg, build_train_loader(cfg, seed=0))
+    return KINDS[kind](cfg)
+
+
+def measure(kind: str, data: str, configurations: dict[str, list[str]], rounds: int) -> dict:
     """Alternate the settings; the first round warms up and is left out.
 
     Args:
         kind: what to measure, of :data:`KINDS`.
+        data: "random", "drawn" or "own".
         configurations: by the name of a setting, its configuration file and options.
         rounds: how often.
     """
     subjects = {
-        name: KINDS[kind](pppc.load_config(file, opts))
+        name: build(kind, data, pppc.load_config(file, opts))
         for name, (file, *opts) in configurations.items()
     }
+    unit = None
+    if kind == "training":
+        file, *opts = next(iter(configurations.values()))
+        unit = Unit(pppc.load_config(file, opts))
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
     for number in range(rounds + 1):
-        unit = next(iter(subjects.values())).unit() if kind == "training" else None
+        unit_seconds = unit.run() if unit else None
         for name, subject in subjects.items():
             row = subject.run()
-            if unit is not None:
-                row |= {"unit": unit, "units": row["seconds"] / unit}
+            if unit:
+                row |= {"unit": unit_seconds, "units": row["seconds"] / unit_seconds}
             if number:
                 rows[name].append(row)
-    results = {"kind": kind, "rounds": rounds}
+    results = {"kind": kind, "data": data, "rounds": rounds}
     for name, of_rounds in rows.items():
         columns = {key: [row[key] for row in of_rounds] for key in of_rounds[0]}
         results[name] = {key: statistics.median(values) for key, values in columns.items()}
@@ -68,15 +84,15 @@ def measure(kind: str, configurations: dict[str, list[str]], rounds: int) -> dic
     return results
 
 
-def peak_memory(configuration: list[str]) -> dict[str, float]:
-    """What a training process needs, from processes of their own that do three steps, GB."""
-    peaks = {}
-    for name in ("process", "tensors"):
-        command = [sys.executable, "-W", "ignore", __file__, "training", "--memory", name,
+def needs(configuration: list[str]) -> dict[str, float]:
+    """What training needs, each measured in a process of its own."""
+    measured = {}
+    for name in NEEDS:
+        command = [sys.executable, "-W", "ignore", __file__, "training", "--need", name,
                    "--config-file", *configuration]  # fmt: skip
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        peaks[f"peak memory, {name}, GB"] = float(run.stdout.split()[-1])
-    return peaks
+        measured[name] = float(run.stdout.split()[-1])
+    return measured
 
 
 def table(results: dict, headers: dict[str, str]) -> str:
@@ -108,11 +124,12 @@ def main() -> None:
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting")
+    parser.add_argument("--data", choices=["random", "drawn", "own"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--profile", action="store_true",
                         help="print the operations of one training step")  # fmt: skip
-    parser.add_argument("--memory", choices=["process", "tensors"], help="print a training's alone")
+    parser.add_argument("--need", choices=NEEDS, help="print this of a training step alone")
     parser.add_argument("opts", nargs="*", help="KEY VALUE ... of all settings")
     arguments = parser.parse_intermixed_args()
     first = [arguments.config_file, *arguments.opts]
@@ -121,20 +138,23 @@ def main() -> None:
         configurations["second"] = [*first, *arguments.against]
 
     cfg = pppc.load_config(arguments.config_file, arguments.opts)
-    if arguments.memory:
-        print(memory.MEASURES[arguments.memory](cfg))
+    if arguments.need:
+        print(NEEDS[arguments.need](cfg))
         return
     if arguments.profile:
         print(profile(TrainingStep(cfg)))
         return
-    results = measure(arguments.what, configurations, arguments.rounds)
+    data = arguments.data or ("random" if arguments.what in ("training", "inference") else "drawn")
+    if data == "drawn":
+        use_drawn_data()
+    results = measure(arguments.what, data, configurations, arguments.rounds)
     if arguments.what == "training":
         for name, configuration in configurations.items():
-            results[name] |= peak_memory(configuration)
+            results[name] |= needs(configuration)
     titles = {"first": "as configured", "second": " ".join(arguments.against)}
     print(table(results, {name: titles[name] for name in configurations}))
     if arguments.json:
-        arguments.json.write_text(json.dumps(configurations | results, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"settings": configurations} | results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

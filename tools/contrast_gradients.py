@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
-    cfg = pppc.load_config(args.config_file, args.opts)
+    # One graph is gone through backward several times.
+    cfg = pppc.load_config(args.config_file, [*args.opts, "MODEL.RECOMPUTE", "none"])
     with tempfile.TemporaryDirectory() as folder:
         cfg.OUTPUT_DIR = folder
         trainer = Trainer(cfg)

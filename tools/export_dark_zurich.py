@@ -14,6 +14,7 @@ import argparse
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,12 +23,11 @@ import pppc
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import build_test_loader
 from pppc.data.catalog import SPLITS
-from pppc.engine import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 TEST_SET = "dark_zurich_test_night_unlabeled"
@@ -53,14 +53,8 @@ def images_of_the_test_set(num_images: int) -> list[str]:
     return paths
 
 
-def predict(cfg: CfgNode):
-    """Yield the file name and the class scores ``(C, H, W)`` of every test image.
-
-    Raises:
-        ValueError: the checkpoint doesn't fit.
-    """
-    model = Trainer.build_model(cfg).eval()
-    StrictCheckpointer(model, trained=True).load(cfg.MODEL.WEIGHTS)
+def predict(cfg: CfgNode, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The file name and the class scores ``(C, H, W)`` of every test image."""
     for inputs in build_test_loader(cfg, TEST_SET):
         yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
 
@@ -91,13 +85,12 @@ def main() -> None:
     partial = Path(f"{arguments.output}.partial")
     try:
         cfg = pppc.load_config(arguments.config_file, arguments.opts)
-        if not cfg.MODEL.WEIGHTS:
-            raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
         if arguments.output.exists():
             raise FileExistsError(f"{arguments.output} exists: choose another --output")
         paths = images_of_the_test_set(arguments.num_images)
+        model = trained_model(cfg)
         with zipfile.ZipFile(partial, "w") as archive:  # PNGs are compressed already
-            for path, scores in tqdm(predict(cfg), total=len(paths), unit="image"):
+            for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
                 for folder, content in encode(scores).items():
                     archive.writestr(f"{folder}/{Path(path).name}", content)
         partial.replace(arguments.output)

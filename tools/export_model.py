@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pppc
 import torch
-from pppc.checkpoint import StrictCheckpointer
-from pppc.engine import Trainer
+from pppc.checkpoint import trained_model
 from pppc.segmentor import PPPCSegmentor
 from torch import Tensor, nn
 
@@ -92,11 +91,7 @@ def main() -> None:
             raise ValueError(f"{arguments.output} ends in none of {', '.join(WRITERS)}")
         if arguments.output.exists():
             raise FileExistsError(f"{arguments.output} exists: choose another --output")
-        if not cfg.MODEL.WEIGHTS:
-            raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
-        segmentor = Trainer.build_model(cfg).eval()
-        StrictCheckpointer(segmentor, trained=True).load(cfg.MODEL.WEIGHTS)
-        model = Deployed(segmentor).eval()
+        model = Deployed(trained_model(cfg)).eval()
         written = WRITERS[arguments.output.suffix](model, str(partial))
         difference = largest_difference(model, written)
         if not difference < TOLERANCE:

@@ -1,9 +1,10 @@
-"""Loading batches for training, and evaluating a model, on drawn images of Cityscapes' size."""
+"""Loading batches for training, and evaluating a model; drawn images of Cityscapes' size."""
 
 import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from pppc.evaluation import MeanIoUEvaluator
 
 from .timing import Stages
 
-__all__ = ["Evaluation", "Loading", "drawn_data"]
+__all__ = ["Evaluation", "Loading", "drawn_data", "use_drawn_data"]
 
 TOOLS = Path(__file__).resolve().parent.parent
 SIZE = (2048, 1024)
@@ -35,26 +36,22 @@ def drawn_data(folder: Path, size: tuple[int, int] = SIZE) -> Path:
     make_demo_data(root, DemoData(0, size, 4, 4, 4, 2, 2, 1, 1))
     for name in ("gta", "synthia", "cityscapes"):
         tool = TOOLS / "convert_datasets" / f"{name}.py"
-        subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, capture_output=True)
     return root
 
 
-def use_drawn_data() -> None:
+@cache
+def use_drawn_data() -> tempfile.TemporaryDirectory:
     """Let the names of the data sets mean drawn ones from now on, in this process."""
     folder = tempfile.TemporaryDirectory()
     os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder.name)))
-    _kept.append(folder)
-
-
-_kept: list[tempfile.TemporaryDirectory] = []  # until the process ends
+    return folder  # the cache keeps it until the process ends
 
 
 class Loading:
     """The loader of source and target batches, as a training waits for it."""
 
     def __init__(self, cfg: CfgNode):
-        if not _kept:
-            use_drawn_data()
         self.stages = Stages(torch.device("cpu"))
         self.batches = iter(build_train_loader(cfg, seed=0))
         self.images = cfg.SOLVER.IMS_PER_BATCH
@@ -73,8 +70,6 @@ class Evaluation:
     """An image of a validation set from its file to the confusion matrix, with random weights."""
 
     def __init__(self, cfg: CfgNode):
-        if not _kept:
-            use_drawn_data()
         self.model = build_model(cfg).eval()
         name = cfg.DATASETS.TEST[0]
         self.loader = build_test_loader(cfg, name)

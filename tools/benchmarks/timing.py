@@ -26,12 +26,23 @@ class Stages:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
+    def call(self, stage: str, function: Callable, *arguments, **options):
+        """Call a function; its time is the stage's."""
+        start = self.now()
+        self._open.append(0.0)
+        result = function(*arguments, **options)
+        seconds = self.now() - start
+        self._seconds[stage] += seconds - self._open.pop()
+        if self._open:
+            self._open[-1] += seconds
+        return result
+
     def watch(self, owner: object, method: str, stage: str | Callable[..., str]) -> None:
         """Time a method of an object from now on.
 
         Args:
-            owner: the object; its attributes and other methods stay as they are.
-            method: the method's name.
+            owner: the object.
+            method: the method's name; what it holds in attributes stays within reach.
             stage: the stage's name, or a function of the call's arguments that gives it.
         """
         function = getattr(owner, method)
@@ -40,14 +51,7 @@ class Stages:
         class Watched:
             def __call__(self, *arguments, **options):
                 name = stage if isinstance(stage, str) else stage(*arguments, **options)
-                start = stages.now()
-                stages._open.append(0.0)
-                result = function(*arguments, **options)
-                seconds = stages.now() - start
-                stages._seconds[name] += seconds - stages._open.pop()
-                if stages._open:
-                    stages._open[-1] += seconds
-                return result
+                return stages.call(name, function, *arguments, **options)
 
             def __getattr__(self, name: str):
                 return getattr(function, name)

@@ -1,20 +1,20 @@
 """The training step, by stages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from pppc.engine.trainer import AdaptationLoop
-from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
+from pppc.segmentor import PPPCSegmentor
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
 from pppc.teacher import update_teacher
 
 from .timing import Stages
 
-__all__ = ["TrainingStep"]
+__all__ = ["TrainingStep", "Unit"]
 
 
 class RandomData:
@@ -42,26 +42,37 @@ class RandomData:
 
 
 class TrainingStep:
-    """The step of a configuration, with the contrast under way."""
+    """The step of a configuration, with the contrast under way.
 
-    def __init__(self, cfg: CfgNode):
+    Args:
+        cfg: the configuration.
+        loader: of pairs of batches; None: random ones.
+    """
+
+    def __init__(self, cfg: CfgNode, loader: Iterable | None = None):
         torch.manual_seed(0)
         self.segmentor: PPPCSegmentor = build_model(cfg).train()
-        optimizer = build_optimizer(cfg, self.segmentor)
-        self.loop = AdaptationLoop(cfg, self.segmentor, RandomData(cfg), optimizer, seed=0)
-        self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
         self.stages = Stages(self.segmentor.device)
+        optimizer = build_optimizer(cfg, self.segmentor)
+        batches = self._timed(RandomData(cfg) if loader is None else loader)
+        self.loop = AdaptationLoop(cfg, self.segmentor, batches, optimizer, seed=0)
+        self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
         watch = self.stages.watch
         watch(self.loop, "ambiguity_crop", "teacher on the whole target, crop")
         watch(self.loop, "with_pseudo_label", "teacher on the crop")
-        watch(self.loop, "dacs_mixing", "mixing")
         watch(self.loop.dacs_mixing, "strong", "strong augmentation")
+        watch(self.loop, "dacs_mixing", "mixing")
         watch(self.loop, "backward_pass", lambda name, *_, **__: f"student {name}")
         watch(optimizer, "step", "optimiser")
         if self.segmentor.prototypes is not None:
             watch(self.loop, "prototype_update", "teacher on the source")
             watch(self.segmentor.prototypes, "update", "prototypes")
             self.segmentor.contrast.register_forward_pre_hook(self._keep_inputs)
+
+    def _timed(self, loader: Iterable) -> Iterator:
+        batches = iter(loader)
+        while True:
+            yield self.stages.call("data", next, batches)
 
     def _keep_inputs(self, _, inputs: tuple) -> None:
         self.contrast_inputs = [x.detach() for x in inputs]
@@ -88,15 +99,24 @@ class TrainingStep:
         sum(self.segmentor.contrast(*inputs, *others).values()).backward()
         return self.stages.now() - start
 
-    def unit(self) -> float:
-        """Seconds of one forward and backward pass of the plain network in float32."""
-        source = self.loop.data_loader.pair[0].to(self.segmentor.device)
-        student = self.segmentor.student
-        precision, student.mixed_precision = student.mixed_precision, None
+
+class Unit:
+    """One forward and backward pass of the plain network in float32 on a source batch."""
+
+    def __init__(self, cfg: CfgNode):
+        plain = cfg.clone()
+        plain.merge_from_list(
+            ["SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none",
+             "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False]
+        )  # fmt: skip
+        self.segmentor: PPPCSegmentor = build_model(plain).train()
+        self.source = RandomData(plain).pair[0].to(self.segmentor.device)
+        self.stages = Stages(self.segmentor.device)
+
+    def run(self) -> float:
+        """Its seconds."""
         start = self.stages.now()
-        logits = student(source.image, embedding=False).logits
-        pixel_cross_entropy(logits, source.label, None, self.segmentor.ignore_label).backward()
+        self.segmentor(self.source)["loss_segmentation"].backward()
         seconds = self.stages.now() - start
-        student.mixed_precision = precision
-        self.loop.optimizer.zero_grad()
+        self.segmentor.zero_grad()
         return seconds

@@ -6,13 +6,15 @@ import logging
 from collections import Counter
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import nn
 
 from .weights import Translation, from_other_layout, read_weights
 from .weights.handles import local_path
 
-__all__ = ["StrictCheckpointer", "describe"]
+__all__ = ["StrictCheckpointer", "describe", "trained_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,20 @@ class StrictCheckpointer(DetectionCheckpointer):
                 f"checkpoint {self._path} does not fit the configured model: "
                 f"{'; '.join(problems[:5])}{more}. Use the configuration that it was trained with."
             )
+
+
+def trained_model(cfg: CfgNode) -> nn.Module:
+    """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
+
+    Raises:
+        ValueError: there are none, or from :meth:`StrictCheckpointer.load`.
+        OSError: likewise.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
+    model = build_model(cfg).eval()
+    StrictCheckpointer(model, trained=True).load(cfg.MODEL.WEIGHTS)
+    return model
 
 
 def describe(translation: Translation) -> str:

@@ -1,14 +1,15 @@
-"""The most memory that three training steps need at a time, GB."""
+"""What a training step needs: the most memory at a time, GB, and operations, 10^12."""
 
 import torch
 from detectron2.config import CfgNode
 from torch._C._profiler import _EventType
+from torch.utils.flop_counter import FlopCounterMode
 
 from .training import TrainingStep
 
-__all__ = ["MEASURES"]
+__all__ = ["NEEDS"]
 
-STEPS = 3
+STEPS = 3  # the optimiser's state is there from the second on
 
 
 def process(cfg: CfgNode) -> float:
@@ -43,4 +44,16 @@ def tensors(cfg: CfgNode) -> float:
     return peak / 1e9
 
 
-MEASURES = {"process": process, "tensors": tensors}
+def operations(cfg: CfgNode) -> float:
+    """Multiplications and additions of matrix products, convolutions and attention in one step."""
+    step = TrainingStep(cfg)
+    with FlopCounterMode(display=False) as counter:
+        step.run()
+    return counter.get_total_flops() / 1e12
+
+
+NEEDS = {
+    "peak memory, process, GB": process,
+    "peak memory, tensors, GB": tensors,
+    "operations, 10^12": operations,
+}
