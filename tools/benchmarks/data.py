@@ -33,7 +33,7 @@ def drawn_data(folder: Path, size: tuple[int, int] = SIZE) -> Path:
         the root of the data sets.
     """
     root = folder / "datasets"
-    make_demo_data(root, DemoData(0, size, 4, 4, 4, 2, 2, 1, 1))
+    make_demo_data(root, DemoData(0, size, 2, 2, 2, 1, 1, 1, 1))
     for name in ("gta", "synthia", "cityscapes"):
         tool = TOOLS / "convert_datasets" / f"{name}.py"
         subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, capture_output=True)
