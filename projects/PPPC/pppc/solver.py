@@ -45,6 +45,6 @@ def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer
             ),
         )
     optimizer = torch.optim.AdamW(
-        groups, lr=solver.BASE_LR, betas=solver.BETAS, weight_decay=solver.WEIGHT_DECAY
+        groups, solver.BASE_LR, solver.BETAS, weight_decay=solver.WEIGHT_DECAY, fused=True
     )
     return maybe_add_gradient_clipping(cfg, optimizer)

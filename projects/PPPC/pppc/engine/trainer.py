@@ -113,19 +113,21 @@ class AdaptationLoop(SimpleTrainer):
         losses = {}
         self.optimizer.zero_grad()
 
-        if self.self_training:
-            target = self.ambiguity_crop(target.to(self.segmentor.device), generator)
-            target = self.with_pseudo_label(target)
-            if self.segmentor.prototypes is not None:
-                self.prototype_update(source, self.confident(target))
-            mixed = self.dacs_mixing(source, target)
-            self.batches |= {"target": target, "mixed": mixed}
-            losses |= self.backward_pass("mixed", mixed)
-            if contrast:
-                strong = self.dacs_mixing.strong(self.confident(target))
-                losses |= self.backward_pass("target", strong, contrast, segmentation=False)
-        strong = self.dacs_mixing.strong(source)
-        losses |= self.backward_pass("source", strong, contrast, last=True)
+        # Within one context the student's weights are cast to half precision once for all passes.
+        with torch.autocast(self.segmentor.device.type, enabled=False):
+            if self.self_training:
+                target = self.ambiguity_crop(target.to(self.segmentor.device), generator)
+                target = self.with_pseudo_label(target)
+                if self.segmentor.prototypes is not None:
+                    self.prototype_update(source, self.confident(target))
+                mixed = self.dacs_mixing(source, target)
+                self.batches |= {"target": target, "mixed": mixed}
+                losses |= self.backward_pass("mixed", mixed)
+                if contrast:
+                    strong = self.dacs_mixing.strong(self.confident(target))
+                    losses |= self.backward_pass("target", strong, contrast, segmentation=False)
+            strong = self.dacs_mixing.strong(source)
+            losses |= self.backward_pass("source", strong, contrast, last=True)
 
         self._write_metrics(losses, data_time)
         self.grad_scaler.unscale_(self.optimizer)
