@@ -4,6 +4,7 @@
     tools/benchmark_data.py conversion     labels of 1914x1052 to train IDs, and counting their classes
     tools/benchmark_data.py evaluation     class scores of 19x1024x2048 to mean IoU
     tools/benchmark_data.py loading        PNGs of 2048x1024 to a training sample
+    tools/benchmark_data.py training       the contrast's score of 8192 pixels, and AdamW
 
 Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
 its kind each line is.
@@ -33,8 +34,9 @@ from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.evaluation.mean_iou import confusion_matrix
+from pppc.gaussian import mutual_likelihood_score
 from tabulate import tabulate
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -182,7 +184,42 @@ def measure(groups: dict[str, Ways], rounds: int) -> str:
     return tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="pipe")
 
 
-WAYS = {"conversion": conversion, "evaluation": evaluation, "loading": loading}
+def training(folder: Path) -> dict[str, Ways]:
+    """Parts of a training step, with the published numbers of classes and dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    classes, dim = 19, 512
+    pixels = [torch.rand(8192, dim, generator=generator).requires_grad_() for _ in range(2)]
+    prototypes = [torch.rand(classes, dim, generator=generator) for _ in range(2)]
+
+    def published(mean_a, log_var_a, mean_b, log_var_b) -> torch.Tensor:
+        total = log_var_a.exp()[:, None] + log_var_b.exp()
+        difference = normalize(mean_a, dim=1)[:, None] - normalize(mean_b, dim=1)
+        return -0.5 * (difference.square() / total + total.log()).mean(-1)
+
+    def score(function: Callable[..., torch.Tensor]) -> Callable[[], object]:
+        return lambda: function(*pixels, *prototypes).square().sum().backward()
+
+    def optimiser(**options: bool) -> Callable[[], object]:
+        weights = [torch.rand(1024, 1024, requires_grad=True) for _ in range(40)]
+        for weight in weights:
+            weight.grad = torch.rand(1024, 1024)
+        return torch.optim.AdamW(weights, **options).step
+
+    return {
+        "score, forward and backward": {
+            "(pixels, classes, dimensions) tensors": score(published),
+            "here": score(mutual_likelihood_score),
+        },
+        "AdamW, 42 million weights": {
+            "a loop": optimiser(),
+            "foreach": optimiser(foreach=True),
+            "here: fused": optimiser(fused=True),
+        },
+    }
+
+
+WAYS = {"conversion": conversion, "evaluation": evaluation, "loading": loading,
+        "training": training}  # fmt: skip
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from .training import TrainingStep
 
 __all__ = ["NEEDS"]
 
-STEPS = 3  # the optimiser's state is there from the second on
+STEPS = 3
 
 
 def process(cfg: CfgNode) -> float:
