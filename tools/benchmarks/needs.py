@@ -12,12 +12,16 @@ __all__ = ["NEEDS"]
 STEPS = 3
 
 
-def process(cfg: CfgNode) -> float:
-    """Of the whole process, libraries included; on CUDA what PyTorch has reserved of the device."""
+def _steps(cfg: CfgNode) -> TrainingStep:
     step = TrainingStep(cfg)
     for _ in range(STEPS):
         step.run()
-    if step.segmentor.device.type == "cuda":
+    return step
+
+
+def process(cfg: CfgNode) -> float:
+    """Of the whole process, libraries included; on CUDA what PyTorch has reserved of the device."""
+    if _steps(cfg).segmentor.device.type == "cuda":
         return torch.cuda.max_memory_reserved() / 1e9
     # Not getrusage: its maximum includes the parent's, from before the program was started.
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -27,14 +31,10 @@ def process(cfg: CfgNode) -> float:
 def tensors(cfg: CfgNode) -> float:
     """Of tensors that are alive at a time, whatever the allocator does with freed ones."""
     if cfg.MODEL.DEVICE.startswith("cuda"):
-        step = TrainingStep(cfg)
-        for _ in range(STEPS):
-            step.run()
+        _steps(cfg)
         return torch.cuda.max_memory_allocated() / 1e9
     with torch.profiler.profile(profile_memory=True) as profiler:
-        step = TrainingStep(cfg)
-        for _ in range(STEPS):
-            step.run()
+        _steps(cfg)
     peak, events = 0, list(profiler.profiler.kineto_results.experimental_event_tree())
     while events:
         event = events.pop()
