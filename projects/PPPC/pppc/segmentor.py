@@ -83,9 +83,12 @@ class SegmentationNetwork(nn.Module):
         with torch.autocast(
             image.device.type, self.mixed_precision, enabled=self.mixed_precision is not None
         ):
-            features = {name: map.contiguous() for name, map in self.backbone(image).items()}
+            features = self.backbone(image)
             mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
-            return NetworkOutput(self.sem_seg_head(features) if logits else None, mean, log_var)
+            if not logits:
+                return NetworkOutput(None, mean, log_var)
+            features = {name: map.contiguous() for name, map in features.items()}
+            return NetworkOutput(self.sem_seg_head(features), mean, log_var)
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:

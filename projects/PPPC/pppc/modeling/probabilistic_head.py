@@ -141,7 +141,11 @@ class StageProbabilisticHead(ProbabilisticHead):
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """All stages' features to mean and log-variance at the finest stage's stride."""
-        stages = [features[name] for name in self.in_features]
+        # All that follows, to the contrast, is of single positions: their dimensions stay together.
+        stages = [
+            features[name].contiguous(memory_format=torch.channels_last)
+            for name in self.in_features
+        ]
         channels = [stage.shape[1] for stage in stages]
 
         def linear(weight: Tensor) -> Tensor:
