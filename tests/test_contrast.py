@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from pppc import blocks
 from pppc.contrast import PrototypeContrast, contrast_schedule
 from pppc.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
 
@@ -67,22 +66,6 @@ def test_losses_and_gradients_of_published_code(published, temperature, name):
         both = published[f"grad_{key}_temp{name}"] / published["scale"].float()
         assert_gradient(kl[index], kl_expected[index])
         assert_gradient(contrast[index], both - kl_expected[index])
-
-
-@pytest.mark.parametrize("rows", [1, 5, 1000])
-def test_block_by_block_is_the_same(published, rows, monkeypatch):
-    inputs = [published["mu"], published["sigma"]]
-    expected = losses_of(published, 1.0)
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", {"cpu": rows * published["mu"].shape[1]})
-    actual = losses_of(published, 1.0)
-    for name, loss in expected.items():
-        torch.testing.assert_close(actual[name], loss)
-        gradients = (
-            torch.autograd.grad(losses[name], inputs, retain_graph=True)
-            for losses in (actual, expected)
-        )
-        for one, other in zip(*gradients, strict=True):
-            torch.testing.assert_close(one, other)
 
 
 def test_divergence_of_published_code():

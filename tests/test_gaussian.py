@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pppc import gaussian
 from pppc.gaussian import (
     SCORES,
     cosine_score,
@@ -98,7 +99,9 @@ def test_cosine_score_is_the_angle_s():
     torch.testing.assert_close(score, torch.tensor([[1.0], [0.5**0.5]]))
 
 
-def test_gradients_of_all_inputs_are_those_of_the_definition():
+@pytest.mark.parametrize("rows", [7, 3])
+def test_gradients_of_all_inputs_are_those_of_the_definition(rows, monkeypatch):
+    monkeypatch.setattr(gaussian, "BLOCK_ELEMENTS", {"cpu": 5 * rows})
     inputs = random_gaussians(7, 5, seed=0) + random_gaussians(3, 5, seed=1)
     weight = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
     expected = torch.autograd.grad((weight * score_by_definition(*inputs)).sum(), inputs)

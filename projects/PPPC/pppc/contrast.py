@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from .blocks import by_rows
 from .gaussian import SCORES
 from .labelled_pixels import at_most_per_class, labelled_pixels
 
@@ -100,7 +99,6 @@ class PrototypeContrast(nn.Module):
         logits = self.class_logits(
             pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
         )
-        (divergence,) = by_rows(_divergence, pixels.mean, pixels.log_var)
         counts = torch.bincount(pixels.label, minlength=len(seen))
         # The processes' gradients are averaged later: times their number, that is a sum.
         processes = comm.get_world_size()
@@ -109,6 +107,7 @@ class PrototypeContrast(nn.Module):
         # Every class weighs the same, however many pixels it has.
         weight = processes / ((counts > 0).sum() * counts[pixels.label])
         cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
+        divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
         return {
             "loss_contrast": (weight * cross_entropy).sum(),
             "loss_kl": processes * self.kl_weight * divergence.sum(),
@@ -131,8 +130,3 @@ class PrototypeContrast(nn.Module):
         """
         scores = SCORES[self.score](mean, log_var, prototypes_mean, prototypes_log_var)
         return (scores / self.temperature).masked_fill(~seen, -torch.inf)
-
-
-def _divergence(mean: Tensor, log_var: Tensor) -> tuple[Tensor]:
-    """Of Gaussians ``(P, D)`` from the standard one, summed over the dimensions: ``(P,)``."""
-    return (-0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(dim=1),)
