@@ -3,7 +3,9 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
+from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.prototypes import GaussianPrototypes
 from pppc.teacher import pseudo_label
 
@@ -31,7 +33,13 @@ def process(rank, folder):
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     share = slice(0, 1) if rank == 0 else slice(1, 3)  # of unequal sizes
-    torch.save(statistics(*(part[share] for part in whole_batch())), f"{folder}/{rank}.pth")
+    result = statistics(*(part[share] for part in whole_batch()))
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.copy_(torch.tensor([1.0, 5.0]) + rank)
+    norm.running_var.fill_(4.0 + 4 * rank)
+    BatchStatisticsAverage(nn.Sequential(norm)).after_step()
+    result |= {"mean": norm.running_mean, "var": norm.running_var}
+    torch.save(result, f"{folder}/{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -39,6 +47,7 @@ def test_two_processes_agree_with_one(tmp_path):
     # Spawned processes would spend 20 times as long on importing.
     mp.start_processes(process, (str(tmp_path),), nprocs=2, start_method="fork")
     expected = statistics(*whole_batch())
+    expected |= {"mean": torch.tensor([1.5, 5.5]), "var": torch.tensor([6.0, 6.0])}
     assert 0 < expected["weight"] < 1
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pth"), expected)

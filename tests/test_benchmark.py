@@ -65,6 +65,26 @@ def test_what_else_is_timed(what, expected, demo_datasets, tmp_path):
     assert all(name in table for name in expected)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["loading", "--data", "random"], "loading works on drawn or own data"),
+        (["inference", "--profile"], "--profile is of one setting of training"),
+        (["training", "--profile", "--against", "SOLVER.AMP.ENABLED", "True"], "--profile is of one"),
+    ],
+)
+def test_contradictions_are_errors(arguments, message):
+    config = "configs/gta_to_cityscapes_pppc_mit_b5.yaml"
+    run = run_tool("benchmark.py", *arguments, "--config-file", config)
+    assert run.returncode == 2 and message in run.stderr
+
+
+def test_parts_beside_other_ways():
+    run = run_tool("benchmark_parts.py", "training", "--rounds", "1")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "here: fused" in run.stdout
+
+
 def test_a_stage_within_another_counts_for_itself_alone(monkeypatch):
     class Work:
         size = 3

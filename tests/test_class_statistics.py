@@ -121,6 +121,37 @@ def test_a_label_of_another_size_is_found_before_training(gta):
         check_data(cfg)
 
 
+def test_a_crop_that_does_not_fit_the_target_is_found_before_training(datasets_root):
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
+    cfg.DATASETS.TARGET = ("cityscapes_train_unlabeled",)
+    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.CROP.SIZE = 0, [64, 130]  # images as they are: 128x64
+    with pytest.raises(ValueError, match=r"leftImg8bit\.png is 128x64 .* than the crop of 130x64"):
+        check_data(cfg)
+    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.TARGET.MAX_SIZE = 128, 256
+    check_data(cfg)
+
+
+def test_target_images_that_cannot_share_a_batch_are_found_before_training(
+    datasets_root, tmp_path, monkeypatch
+):
+    shutil.copytree(datasets_root / "cityscapes", tmp_path / "cityscapes")
+    (tmp_path / "gta").symlink_to(datasets_root / "gta")
+    image = sorted(tmp_path.glob("cityscapes/leftImg8bit/train/*/*.png"))[1]
+    Image.new("RGB", (128, 128)).save(image)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
+    cfg.DATASETS.TARGET = ("cityscapes_train_unlabeled",)
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.TARGET.MIN_SIZE = [32, 32], 32
+    with pytest.raises(ValueError, match=rf"is 64x32, .*{image.name} 32x32.*TARGET_IMS_PER_BATCH 1"):
+        check_data(cfg)
+    cfg.SOLVER.TARGET_IMS_PER_BATCH = 1
+    check_data(cfg)
+
+
 def test_check_of_the_data_sets(gta, datasets_root, tmp_path):
     labels, _, path = gta
     checked = run_tool("check_datasets.py", DETECTRON2_DATASETS=str(tmp_path))

@@ -168,6 +168,21 @@ def test_sampled_pixels_alone_get_a_gradient(published):
     assert sorted(classes.tolist()) == sorted(set(published["label_at_feat"].unique().tolist()) - {255})
 
 
+def test_of_several_processes_each_draws_its_share_of_the_pixels(published, monkeypatch):
+    monkeypatch.setattr("pppc.contrast.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("pppc.contrast.dist.all_reduce", lambda counts: counts.mul_(2))
+    contrast = PrototypeContrast(0.01, 1e-6, max_pixels_per_class=4)
+    contrast(
+        published["mu"], published["sigma"], published["label"], published["proto_mu"],
+        published["proto_sigma"],
+    )["loss_kl"].backward()  # fmt: skip
+    touched = (published["mu"].grad != 0).any(dim=1)
+    label = published["label_at_feat"][:, 0]
+    classes, available = label[label != 255].unique(return_counts=True)
+    drawn = [int((label[touched] == c).sum()) for c in classes]
+    assert drawn == available.clamp(max=2).tolist() and max(drawn) == 2
+
+
 def test_unknown_score_is_an_error():
     with pytest.raises(ValueError, match=r"PPPC\.CONTRAST\.SCORE is 'euclidean': use one of .*cosine"):
         PrototypeContrast(1.0, 0.0, score="euclidean")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pppc import add_pppc_config
-from pppc.engine.trainer import AdaptationLoop
+from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.mixing import class_mix, class_mix_mask
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch

@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from pppc import add_pppc_config
-from pppc.engine.trainer import AdaptationLoop
+from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
 from pppc.teacher import PseudoLabel, update_teacher
@@ -37,8 +37,7 @@ def fixed_pseudo_label(target: PixelBatch, scale: float = 1.0) -> PseudoLabel:
     return PseudoLabel(label, torch.ones(label.shape), torch.tensor(0.5))
 
 
-def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
-    """The losses of each step."""
+def build(*opts: object) -> AdaptationLoop:
     cfg = get_cfg()
     add_pppc_config(cfg)
     cfg.merge_from_list(
@@ -54,6 +53,13 @@ def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
     segmentor = build_model(cfg)
     loop = AdaptationLoop(cfg, segmentor, Batches(), build_optimizer(cfg, segmentor), seed=0)
     loop.teacher_pseudo_label = fixed_pseudo_label
+    return loop
+
+
+def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
+    """The losses of each step."""
+    loop = build(*opts)
+    segmentor = loop.segmentor
     losses: dict[str, list[float]] = {}
     loop._write_metrics = lambda metrics, _: [
         losses.setdefault(name, []).append(value.item()) for name, value in metrics.items()
@@ -85,13 +91,19 @@ def test_losses_of_twenty_steps_stay_near(exact, precision):
     assert {p.dtype for p in segmentor.teacher.parameters()} == {torch.float32}
     assert segmentor.prototypes.mean.dtype == torch.float32
     assert loop.grad_scaler.is_enabled() == (precision == "float16")
-    assert loop.state_dict()["grad_scaler"] == loop.grad_scaler.state_dict()
-    state, scale = loop.state_dict(), loop.grad_scaler.get_scale()
-    del state["grad_scaler"]  # as in checkpoints from before there was one
-    loop.load_state_dict(state)
-    assert loop.grad_scaler.get_scale() == scale
+
+
+def test_resuming_restores_the_scale_where_one_was_kept():
+    amp = ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.TYPE", "float16"]
+    saved, resumed, exact = build(*amp), build(*amp), build()
+    saved.grad_scaler.scale(torch.zeros(()))  # it makes its state at the first use
+    saved.grad_scaler.update(1024.0)
+    resumed.load_state_dict(saved.state_dict())
+    assert resumed.grad_scaler.get_scale() == 1024.0
+    resumed.load_state_dict(exact.state_dict())  # of a run in float32
+    assert resumed.grad_scaler.get_scale() == 1024.0
 
 
 def test_another_type_is_an_error():
     with pytest.raises(ValueError, match="SOLVER.AMP.TYPE is 'int8'"):
-        train("SOLVER.AMP.TYPE", "int8")
+        build("SOLVER.AMP.TYPE", "int8")

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from timm.layers import DropPath
 from torch import nn
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from pppc import add_pppc_config
 from pppc.checkpoint import StrictCheckpointer
@@ -239,3 +240,19 @@ def test_checkpoint_of_another_architecture_is_refused_and_of_another_method_tak
             StrictCheckpointer(build_model(configuration(*opts))).load(path)
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         StrictCheckpointer(adapted).load(str(tmp_path / "elsewhere.pth"))
+
+
+@pytest.mark.parametrize(
+    ("key", "missing"), [("TEST.EVALUATE_TEACHER", "teacher"), ("TEST.UNCERTAINTY", "embedding")]
+)
+def test_predicting_with_what_the_checkpoint_lacks_is_refused(key, missing, tmp_path):
+    StrictCheckpointer(build_model(configuration(*SOURCE_ONLY)), str(tmp_path)).save("source_only")
+    model = build_model(configuration(key, True))
+    with pytest.raises(ValueError, match=rf"source_only\.pth holds no {missing}: set {key} False"):
+        StrictCheckpointer(model, trained=True).load(str(tmp_path / "source_only.pth"))
+
+
+def test_loaders_pin_every_tensor_of_a_batch(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = pin_memory(PixelBatch(torch.zeros(1, 3, 2, 2), weight=torch.ones(1, 2, 2)))
+    assert pinned.image.unique() == 1 and pinned.weight.unique() == 2 and pinned.label is None

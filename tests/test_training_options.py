@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from pppc import add_pppc_config
-from pppc.engine.trainer import AdaptationLoop
+from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
 

@@ -16,14 +16,16 @@ included (on CUDA what PyTorch reserves of the device), and of the tensors alive
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pppc
 import torch
-from benchmarks.data import Evaluation, Loading, use_drawn_data
+from benchmarks.data import Evaluation, Loading, drawn_data
 from benchmarks.inference import Inference
 from benchmarks.needs import NEEDS
 from benchmarks.training import TrainingStep, Unit
@@ -36,6 +38,15 @@ KINDS = {
     "inference": Inference,
     "evaluation": Evaluation,
     "loading": Loading,
+}
+
+
+# What each can work on, its default first.
+DATA = {
+    "training": ("random", "drawn", "own"),
+    "inference": ("random",),
+    "evaluation": ("drawn", "own"),
+    "loading": ("drawn", "own"),
 }
 
 
@@ -114,7 +125,8 @@ def profile(step: TrainingStep) -> str:
     step.run()
     with torch.profiler.profile() as profiler:
         step.run()
-    return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=30)
+    device = step.segmentor.device.type
+    return profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=30)
 
 
 def main() -> None:
@@ -124,7 +136,7 @@ def main() -> None:
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting")
-    parser.add_argument("--data", choices=["random", "drawn", "own"])
+    parser.add_argument("--data", choices=DATA["training"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--profile", action="store_true",
@@ -132,6 +144,12 @@ def main() -> None:
     parser.add_argument("--need", choices=NEEDS, help="print this of a training step alone")
     parser.add_argument("opts", nargs="*", help="KEY VALUE ... of all settings")
     arguments = parser.parse_intermixed_args()
+    alone = [f"--{name}" for name in ("need", "profile") if getattr(arguments, name)]
+    if alone and (arguments.what != "training" or arguments.against):
+        parser.error(f"{alone[0]} is of one setting of training")
+    data = arguments.data or DATA[arguments.what][0]
+    if data not in DATA[arguments.what]:
+        parser.error(f"{arguments.what} works on {' or '.join(DATA[arguments.what])} data")
     first = [arguments.config_file, *arguments.opts]
     configurations = {"first": first}
     if arguments.against:
@@ -144,13 +162,15 @@ def main() -> None:
     if arguments.profile:
         print(profile(TrainingStep(cfg)))
         return
-    data = arguments.data or ("random" if arguments.what in ("training", "inference") else "drawn")
-    if data == "drawn":
-        use_drawn_data()
-    results = measure(arguments.what, data, configurations, arguments.rounds)
-    if arguments.what == "training":
-        for name, configuration in configurations.items():
-            results[name] |= needs(configuration)
+    # First, as long as this process leaves the device to theirs.
+    of_training = arguments.what == "training"
+    needed = {name: needs(c) for name, c in configurations.items()} if of_training else {}
+    with tempfile.TemporaryDirectory() as folder:
+        if data == "drawn":
+            os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder)))
+        results = measure(arguments.what, data, configurations, arguments.rounds)
+    for name, measured in needed.items():
+        results[name] |= measured
     titles = {"first": "as configured", "second": " ".join(arguments.against)}
     print(table(results, {name: titles[name] for name in configurations}))
     if arguments.json:

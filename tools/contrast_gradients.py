@@ -21,7 +21,7 @@ import pppc
 import torch
 from detectron2.utils.events import EventStorage
 from pppc.engine import Trainer
-from pppc.engine.trainer import AdaptationLoop, step_generator
+from pppc.engine.adaptation_loop import AdaptationLoop, step_generator
 from pppc.gaussian import SCORES, mutual_likelihood_score
 from pppc.labelled_pixels import labelled_pixels
 from pppc.structures import PixelBatch

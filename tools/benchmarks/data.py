@@ -1,10 +1,7 @@
 """Loading batches for training, and evaluating a model; drawn images of Cityscapes' size."""
 
-import os
 import subprocess
 import sys
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,36 +13,27 @@ from pppc.evaluation import MeanIoUEvaluator
 
 from .timing import Stages
 
-__all__ = ["Evaluation", "Loading", "drawn_data", "use_drawn_data"]
+__all__ = ["Evaluation", "Loading", "drawn_data"]
 
 TOOLS = Path(__file__).resolve().parent.parent
 SIZE = (2048, 1024)
 
 
-def drawn_data(folder: Path, size: tuple[int, int] = SIZE) -> Path:
+def drawn_data(folder: Path) -> Path:
     """Draw a few images of each data set of the experiments and convert their labels.
 
     Args:
         folder: in which to make the data, unless they are there.
-        size: (width, height) of the images, pixels.
 
     Returns:
         the root of the data sets.
     """
     root = folder / "datasets"
-    make_demo_data(root, DemoData(0, size, 2, 2, 2, 1, 1, 1, 1))
+    make_demo_data(root, DemoData(0, SIZE, 2, 2, 2, 1, 1, 1, 1))
     for name in ("gta", "synthia", "cityscapes"):
         tool = TOOLS / "convert_datasets" / f"{name}.py"
         subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, capture_output=True)
     return root
-
-
-@cache
-def use_drawn_data() -> tempfile.TemporaryDirectory:
-    """Let the names of the data sets mean drawn ones from now on, in this process."""
-    folder = tempfile.TemporaryDirectory()
-    os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder.name)))
-    return folder  # the cache keeps it until the process ends
 
 
 class Loading:

@@ -13,7 +13,7 @@ STEPS = 3
 
 
 def _steps(cfg: CfgNode) -> TrainingStep:
-    step = TrainingStep(cfg)
+    step = TrainingStep(cfg, lone_contrast=False)
     for _ in range(STEPS):
         step.run()
     return step
@@ -46,7 +46,7 @@ def tensors(cfg: CfgNode) -> float:
 
 def operations(cfg: CfgNode) -> float:
     """Multiplications and additions of matrix products, convolutions and attention in one step."""
-    step = TrainingStep(cfg)
+    step = TrainingStep(cfg, lone_contrast=False)
     with FlopCounterMode(display=False) as counter:
         step.run()
     return counter.get_total_flops() / 1e12

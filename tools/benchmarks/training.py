@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from pppc.engine.trainer import AdaptationLoop
+from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.segmentor import PPPCSegmentor
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
@@ -47,9 +47,12 @@ class TrainingStep:
     Args:
         cfg: the configuration.
         loader: of pairs of batches; None: random ones.
+        lone_contrast: time the contrast by itself, too; that keeps its inputs.
     """
 
-    def __init__(self, cfg: CfgNode, loader: Iterable | None = None):
+    def __init__(
+        self, cfg: CfgNode, loader: Iterable | None = None, lone_contrast: bool = True
+    ):
         torch.manual_seed(0)
         self.segmentor: PPPCSegmentor = build_model(cfg).train()
         self.stages = Stages(self.segmentor.device)
@@ -57,6 +60,7 @@ class TrainingStep:
         batches = self._timed(RandomData(cfg) if loader is None else loader)
         self.loop = AdaptationLoop(cfg, self.segmentor, batches, optimizer, seed=0)
         self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
+        self.lone_contrast = lone_contrast and self.segmentor.contrast is not None
         watch = self.stages.watch
         watch(self.loop, "ambiguity_crop", "teacher on the whole target, crop")
         watch(self.loop, "with_pseudo_label", "teacher on the crop")
@@ -67,6 +71,7 @@ class TrainingStep:
         if self.segmentor.prototypes is not None:
             watch(self.loop, "prototype_update", "teacher on the source")
             watch(self.segmentor.prototypes, "update", "prototypes")
+        if self.lone_contrast:
             self.segmentor.contrast.register_forward_pre_hook(self._keep_inputs)
 
     def _timed(self, loader: Iterable) -> Iterator:
@@ -87,7 +92,8 @@ class TrainingStep:
             self.loop.run_step()
         seconds = self.stages.now() - start
         row = {"moving average": average} | self.stages.take()
-        if self.segmentor.prototypes is not None:
+        self.loop.iter += 1  # other random numbers
+        if self.lone_contrast:
             row["(one contrast of a student's pass)"] = self._contrast()
         return row | {"seconds": seconds}
 
@@ -107,7 +113,8 @@ class Unit:
         plain = cfg.clone()
         plain.merge_from_list(
             ["SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none",
-             "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False]
+             "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False,
+             "TEST.UNCERTAINTY", False, "TEST.EVALUATE_TEACHER", False]
         )  # fmt: skip
         self.segmentor: PPPCSegmentor = build_model(plain).train()
         self.source = RandomData(plain).pair[0].to(self.segmentor.device)

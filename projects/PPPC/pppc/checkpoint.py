@@ -29,7 +29,8 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     Args:
         model, save_dir, checkpointables: as Detectron2's.
-        trained: the weights are to be used as they are, so that an encoder alone is refused.
+        trained: the weights are to be used as they are, so that what the model predicts with may
+            not be missing.
     """
 
     def __init__(
@@ -77,7 +78,21 @@ class StrictCheckpointer(DetectionCheckpointer):
             )
         return {"model": translation.state}
 
+    def _check_trained_parts(self, missing: list[str]) -> None:
+        """See that no part is missing that the configuration lets the model predict with."""
+        model = self.model
+        network = "teacher." if model.evaluate_teacher else "student."
+        for part, name, key, used in (
+            ("teacher.", "teacher", "TEST.EVALUATE_TEACHER", model.evaluate_teacher),
+            (network + "probabilistic_head.", "embedding", "TEST.UNCERTAINTY", model.output_uncertainty),
+            ("prototypes.", "prototypes", "TEST.UNCERTAINTY", model.output_uncertainty),
+        ):
+            if used and any(tensor.startswith(part) for tensor in missing):
+                raise ValueError(f"{self._path} holds no {name}: set {key} False")
+
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
+        if self.trained:
+            self._check_trained_parts(incompatible.missing_keys)
         problems = [
             f"{key} has shape {theirs}, the model's has {ours}"
             for key, theirs, ours in incompatible.incorrect_shapes

@@ -42,7 +42,8 @@ class PrototypeContrast(nn.Module):
         kl_weight: weight of the divergence of the pixels' Gaussians from the standard one.
         ignore_label: label of pixels that take no part.
         score: between a pixel and a prototype, a name in :data:`pppc.gaussian.SCORES`.
-        max_pixels_per_class: of each class that many pixels at most, drawn at random; 0: all.
+        max_pixels_per_class: of each class that many pixels at most, drawn at random, the same
+            number in each process; 0: all.
 
     Raises:
         ValueError: the score is unknown.
@@ -93,18 +94,19 @@ class PrototypeContrast(nn.Module):
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
         pixels = labelled_pixels(mean, log_var, label, seen, self.ignore_label)
+        processes = comm.get_world_size()
         if self.max_pixels_per_class:
-            pixels = at_most_per_class(pixels, self.max_pixels_per_class)
+            share = -(-self.max_pixels_per_class // processes)
+            pixels = at_most_per_class(pixels, share)
 
         logits = self.class_logits(
             pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
         )
         counts = torch.bincount(pixels.label, minlength=len(seen))
-        # The processes' gradients are averaged later: times their number, that is a sum.
-        processes = comm.get_world_size()
         if processes > 1:
             dist.all_reduce(counts)
-        # Every class weighs the same, however many pixels it has.
+        # Every class weighs the same, however many pixels it has. The processes' gradients are
+        # averaged later: times their number, that is a sum.
         weight = processes / ((counts > 0).sum() * counts[pixels.label])
         cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
         divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())

@@ -7,100 +7,26 @@ map.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
 from .class_weights import build_class_weights
 from .contrast import PrototypeContrast
-from .modeling.probabilistic_head import StageProbabilisticHead, build_probabilistic_head
+from .modeling.probabilistic_head import build_probabilistic_head
 from .modeling.recompute import recompute_blocks
+from .modeling.segmentation_network import (
+    NetworkOutput,
+    SegmentationNetwork,
+    mixed_precision_type,
+)
 from .prototypes import GaussianPrototypes
 from .structures import PixelBatch
 
-__all__ = [
-    "PPPCSegmentor",
-    "SegmentationNetwork",
-    "mixed_precision_type",
-    "pixel_cross_entropy",
-]
-
-
-class NetworkOutput(NamedTuple):
-    """What was asked of a :class:`SegmentationNetwork`; the rest is None."""
-
-    logits: Tensor | None  # (N, C, h, w)
-    mean: Tensor | None  # (N, D, h', w'), unit length
-    log_var: Tensor | None  # (N, D, h', w')
-
-
-class SegmentationNetwork(nn.Module):
-    """Backbone, decoder and, where the contrast is used, the probabilistic head.
-
-    Args:
-        backbone: images to features.
-        sem_seg_head: features to class scores.
-        probabilistic_head: features to Gaussians, or None.
-        pixel_mean, pixel_std: of the images' channels, in [0, 255].
-        mixed_precision: run under autocast to this type; None: in float32.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        sem_seg_head: nn.Module,
-        probabilistic_head: StageProbabilisticHead | None,
-        pixel_mean: tuple[float, ...],
-        pixel_std: tuple[float, ...],
-        mixed_precision: torch.dtype | None = None,
-    ):
-        super().__init__()
-        self.mixed_precision = mixed_precision
-        self.backbone = backbone
-        self.sem_seg_head = sem_seg_head
-        self.probabilistic_head = probabilistic_head
-        if mixed_precision is not None:
-            # Half precision is faster so in encoders, not in decoders; float32 in neither.
-            backbone.to(memory_format=torch.channels_last)
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-
-    def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
-        """Run what is asked for.
-
-        Args:
-            image: ``(N, 3, H, W)`` in [0, 255].
-            logits: run the decoder.
-            embedding: run the probabilistic head.
-        """
-        image = (image - self.pixel_mean) / self.pixel_std
-        if self.mixed_precision is not None:
-            image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            image.device.type, self.mixed_precision, enabled=self.mixed_precision is not None
-        ):
-            features = self.backbone(image)
-            mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
-            if not logits:
-                return NetworkOutput(None, mean, log_var)
-            features = {name: map.contiguous() for name, map in features.items()}
-            return NetworkOutput(self.sem_seg_head(features), mean, log_var)
-
-
-def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
-    """What SOLVER.AMP asks for; None: float32.
-
-    Raises:
-        ValueError: SOLVER.AMP.TYPE is none of the two.
-    """
-    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if cfg.SOLVER.AMP.TYPE not in types:
-        raise ValueError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
-    return types[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
+__all__ = ["PPPCSegmentor", "pixel_cross_entropy"]
 
 
 def pixel_cross_entropy(
@@ -134,7 +60,7 @@ class PPPCSegmentor(nn.Module):
     """Probabilistic Prototypical Pixel Contrast (arXiv 2409.18543).
 
     In training mode ``forward`` is one pass of the student and returns its losses; the step that
-    combines the passes is :meth:`pppc.engine.trainer.AdaptationLoop.run_step`. In evaluation mode
+    combines the passes is :meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`. In evaluation mode
     it takes and returns Detectron2's lists of dictionaries.
     """
 

@@ -5,6 +5,7 @@ Shapes: N images, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -39,14 +40,16 @@ class PixelBatch:
 
     def to(self, device: torch.device) -> PixelBatch:
         """The same batch on ``device``."""
+        return self._of_each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PixelBatch:
+        """The same batch in page-locked memory; PyTorch's loaders call this."""
+        return self._of_each(Tensor.pin_memory)
+
+    def _of_each(self, function: Callable[[Tensor], Tensor]) -> PixelBatch:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self,
-            **{
-                name: tensor.to(device, non_blocking=True)
-                for name, tensor in tensors.items()
-                if tensor is not None
-            },
+        return PixelBatch(
+            **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None}
         )
 
     def confident(self, threshold: float, ignore_label: int) -> PixelBatch:

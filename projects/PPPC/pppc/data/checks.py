@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.utils import comm
 from PIL import Image
 
 from .catalog import dataset_metadata, label_files, label_reader, model_metadata
@@ -37,6 +39,37 @@ def size_problems(records: list[dict]) -> list[str]:
         return [found for found in pool.map(problem, records) if found]
 
 
+def _check_target_sizes(cfg: CfgNode, name: str, records: list[dict]) -> None:
+    """See that the crop fits into every resized image, and that batches can be stacked.
+
+    Raises:
+        ValueError: it does not, or they cannot.
+    """
+    crop_height, crop_width = cfg.INPUT.CROP.SIZE
+    settings = cfg.INPUT.TARGET
+    resized = {}
+    for record in records:
+        with Image.open(record["file_name"]) as image:
+            size = image.size[::-1]
+        if settings.MIN_SIZE:  # 0: as they are
+            size = ResizeShortestEdge.get_output_shape(*size, settings.MIN_SIZE, settings.MAX_SIZE)
+        resized.setdefault(size, record["file_name"])
+    for (height, width), path in resized.items():
+        if height < crop_height or width < crop_width:
+            raise ValueError(
+                f"{path} is {width}x{height} pixels after resizing, smaller than the crop of "
+                f"{crop_width}x{crop_height}: raise INPUT.TARGET.MIN_SIZE and MAX_SIZE or lower "
+                "INPUT.CROP.SIZE"
+            )
+    if len(resized) > 1 and cfg.SOLVER.TARGET_IMS_PER_BATCH > comm.get_world_size():
+        (one, path), (other, other_path) = list(resized.items())[:2]
+        raise ValueError(
+            f"{name}: images of different sizes cannot be in one batch. After resizing {path} is "
+            f"{one[1]}x{one[0]}, {other_path} {other[1]}x{other[0]}. Use "
+            "SOLVER.TARGET_IMS_PER_BATCH 1 per process, or images of one aspect ratio"
+        )
+
+
 def check_data(cfg: CfgNode, training: bool = True) -> None:
     """Find what is wrong with the configured data sets before any time is spent.
 
@@ -47,8 +80,8 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
     Raises:
         KeyError: a data set's name is unknown.
         FileNotFoundError: a folder, image or label is missing.
-        ValueError: the classes do not fit the model, or sizes do not agree, or a label holds
-            a foreign value.
+        ValueError: the classes do not fit the model, or sizes do not agree, or the crop does not
+            fit into a target image, or a label holds a foreign value.
     """
     classes = model_metadata(cfg).stuff_classes
     trained_on = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET) if training else ()
@@ -66,5 +99,7 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
             )
         if absent:
             logger.warning("%s never labels %s", name, ", ".join(absent))
+        if training and cfg.PPPC.SELF_TRAINING.ENABLED and name in cfg.DATASETS.TARGET:
+            _check_target_sizes(cfg, name, records)
         if name in cfg.DATASETS.TEST:
             count_class_pixels(label_files(name, records), label_reader(cfg, name))

@@ -1,5 +1,6 @@
 """Training: the step, the trainer and the hooks."""
 
-from .trainer import AdaptationLoop, Trainer
+from .adaptation_loop import AdaptationLoop
+from .trainer import Trainer
 
 __all__ = ["AdaptationLoop", "Trainer"]

@@ -1,22 +1,34 @@
 """The parts of the method that own state or schedule, as Detectron2 hooks.
 
 Detectron2's hooks never see the batch, so the training step calls :class:`PrototypeUpdate` and
-:class:`DACSMixing` by name; see :meth:`pppc.engine.trainer.AdaptationLoop.run_step`.
+:class:`DACSMixing` by name; see :meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
+import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import BestCheckpointer
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..mixing import StrongAugmentation, class_mix, class_mix_mask
 from ..segmentor import PPPCSegmentor
 from ..structures import PixelBatch
 from ..teacher import teacher_momentum, update_teacher
 
-__all__ = ["DACSMixing", "PrototypeUpdate", "ResumableBestCheckpointer", "TeacherUpdate"]
+__all__ = [
+    "BatchStatisticsAverage",
+    "DACSMixing",
+    "PrototypeUpdate",
+    "ResumableBestCheckpointer",
+    "TeacherUpdate",
+]
 
 
 class TeacherUpdate(HookBase):
@@ -34,6 +46,35 @@ class TeacherUpdate(HookBase):
     def before_step(self) -> None:
         momentum = teacher_momentum(self.trainer.iter, self.momentum)
         update_teacher(self.segmentor.teacher, self.segmentor.student, momentum)
+
+
+class BatchStatisticsAverage(HookBase):
+    """After each step: BatchNorm's running statistics are their mean over the processes.
+
+    Each process sees its own images. Without this it would evaluate with its own statistics, and
+    the checkpoint hold the main process's.
+
+    Args:
+        segmentor: holds student and teacher.
+    """
+
+    def __init__(self, segmentor: PPPCSegmentor):
+        self.statistics = [
+            statistic
+            for module in segmentor.modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+            for statistic in (module.running_mean, module.running_var)
+        ]
+
+    def after_step(self) -> None:
+        if not self.statistics:
+            return
+        together = torch.cat(self.statistics)
+        dist.all_reduce(together)
+        together /= comm.get_world_size()
+        parts = together.split([len(statistic) for statistic in self.statistics])
+        for statistic, mean in zip(self.statistics, parts):
+            statistic.copy_(mean)
 
 
 class PrototypeUpdate(HookBase):
@@ -115,10 +156,28 @@ class DACSMixing(HookBase):
 
 
 class ResumableBestCheckpointer(BestCheckpointer):
-    """Detectron2's, remembering the best figure over a resume instead of overwriting its model."""
+    """Detectron2's, with the best figure in a file beside the model.
 
-    def state_dict(self) -> dict:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    Resumed, it starts from that file and overwrites the model with a better one alone. A
+    checkpoint could not tell: it is written before the evaluation of its iteration.
 
-    def load_state_dict(self, state: dict) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+    Args:
+        folder: where the checkpointer saves to.
+        options: of Detectron2's.
+    """
+
+    def __init__(self, folder: str, *options):
+        super().__init__(*options)
+        self.record = Path(folder, f"{self._file_prefix}.json")
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and self.record.exists():
+            record = json.loads(self.record.read_text())
+            self.best_metric, self.best_iter = record[self._val_metric], record["iteration"]
+
+    def _update_best(self, val: float, iteration: int) -> bool:
+        better = super()._update_best(val, iteration)
+        if better:
+            record = {self._val_metric: val, "iteration": iteration}
+            self.record.write_text(json.dumps(record) + "\n")
+        return better

@@ -251,6 +251,9 @@ class SeparableDeepLabV3PlusHead(nn.Module):
             dilations: of the branches.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
+
+        Raises:
+            ValueError: there are not two stages.
         """
         super().__init__()
         if len(input_shape) != 2:

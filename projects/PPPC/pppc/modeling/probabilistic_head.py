@@ -41,7 +41,7 @@ class _LogVarianceBranch(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1))
 
     def forward(self, linear: Callable[[Tensor], Tensor]) -> Tensor:
-        """Log-variances in [1e-6, 1), ``(N, D, h, w)``.
+        """Log-variances in [1e-6, 1], ``(N, D, h, w)``.
 
         Args:
             linear: a weight ``(D, in, 1, 1)`` to the features' map by it, ``(N, D, h, w)``.
@@ -97,7 +97,7 @@ class ProbabilisticHead(nn.Module):
             features: ``(N, in, h, w)``.
 
         Returns:
-            means of unit length and log-variances in [1e-6, 1), or 0 where there is no branch for
+            means of unit length and log-variances in [1e-6, 1], or 0 where there is no branch for
             them, both ``(N, D, h, w)`` float32.
         """
         return self._embed(lambda weight: F.conv2d(features, weight))

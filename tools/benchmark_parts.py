@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time what the project does in bulk, beside the usual way of doing it, in alternation on one core.
+"""Time parts of what the project does beside the usual way of doing them, in alternation on one core.
 
-    tools/benchmark_data.py conversion     labels of 1914x1052 to train IDs, and counting their classes
-    tools/benchmark_data.py evaluation     class scores of 19x1024x2048 to mean IoU
-    tools/benchmark_data.py loading        PNGs of 2048x1024 to a training sample
-    tools/benchmark_data.py training       the contrast's score of 8192 pixels, and AdamW
+    tools/benchmark_parts.py conversion     labels of 1914x1052 to train IDs, and counting their classes
+    tools/benchmark_parts.py evaluation     class scores of 19x1024x2048 to mean IoU
+    tools/benchmark_parts.py loading        PNGs of 2048x1024 to a training sample
+    tools/benchmark_parts.py training       the contrast's score of 8192 pixels, and AdamW
 
 Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
 its kind each line is.

@@ -1,0 +1,90 @@
+"""Backbone, decoder and probabilistic head, as student and teacher each have them.
+
+Shapes: N images of H x W pixels, C classes, D embedding dimensions, h x w positions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from .probabilistic_head import StageProbabilisticHead
+
+__all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
+
+
+class NetworkOutput(NamedTuple):
+    """What was asked of a :class:`SegmentationNetwork`; the rest is None."""
+
+    logits: Tensor | None  # (N, C, h, w)
+    mean: Tensor | None  # (N, D, h', w'), unit length
+    log_var: Tensor | None  # (N, D, h', w')
+
+
+class SegmentationNetwork(nn.Module):
+    """Backbone, decoder and, where the contrast is used, the probabilistic head.
+
+    Args:
+        backbone: images to features.
+        sem_seg_head: features to class scores.
+        probabilistic_head: features to Gaussians, or None.
+        pixel_mean, pixel_std: of the images' channels, in [0, 255].
+        mixed_precision: run under autocast to this type; None: in float32.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        probabilistic_head: StageProbabilisticHead | None,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+        mixed_precision: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.mixed_precision = mixed_precision
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.probabilistic_head = probabilistic_head
+        if mixed_precision is not None:
+            # Half precision is faster so in encoders, not in decoders; float32 in neither.
+            backbone.to(memory_format=torch.channels_last)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
+        """Run what is asked for.
+
+        Args:
+            image: ``(N, 3, H, W)`` in [0, 255].
+            logits: run the decoder.
+            embedding: run the probabilistic head.
+        """
+        image = (image - self.pixel_mean) / self.pixel_std
+        if self.mixed_precision is not None:
+            image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(
+            image.device.type, self.mixed_precision, enabled=self.mixed_precision is not None
+        ):
+            features = self.backbone(image)
+            mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
+            if not logits:
+                return NetworkOutput(None, mean, log_var)
+            features = {name: map.contiguous() for name, map in features.items()}
+            return NetworkOutput(self.sem_seg_head(features), mean, log_var)
+
+
+def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
+    """What SOLVER.AMP asks for; None: float32.
+
+    Raises:
+        ValueError: SOLVER.AMP.TYPE is none of the two.
+    """
+    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    if cfg.SOLVER.AMP.TYPE not in types:
+        raise ValueError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
+    return types[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
