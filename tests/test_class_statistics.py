@@ -157,7 +157,7 @@ def test_check_of_the_data_sets(gta, datasets_root, tmp_path):
     checked = run_tool("check_datasets.py", DETECTRON2_DATASETS=str(tmp_path))
     assert checked.returncode == 0, checked.stderr
     rows = {line.split()[0]: line for line in checked.stdout.splitlines() if "_" in line}
-    assert rows["gta_train"].split()[1:5] == ["8", "24966", "8", "yes"]
+    assert rows["gta_train"].split()[1:5] == ["8", "24904", "8", "yes"]
     assert "in order" in rows["gta_train"] and "not there" in rows["cityscapes_val"]
 
     absent = run_tool("check_datasets.py", "cityscapes_val", DETECTRON2_DATASETS=str(tmp_path))
@@ -172,5 +172,14 @@ def test_check_of_the_data_sets(gta, datasets_root, tmp_path):
     wrong = run_tool("check_datasets.py", "gta_train", DETECTRON2_DATASETS=str(tmp_path))
     assert wrong.returncode == 1
     assert "is 64x64" in wrong.stderr and "counts 0 labels" in wrong.stderr
+    foreign = tmp_path / "cityscapes/gtFine/val"
+    shutil.copytree(datasets_root / "cityscapes", tmp_path / "cityscapes")
+    damaged = sorted(foreign.glob("*/*_labelTrainIds.png"))[:2]
+    for label in damaged:
+        Image.new("L", Image.open(label).size, 77).save(label)
+    names = ["cityscapes_val", "cityscapes_train_unlabeled"]
+    read = run_tool("check_datasets.py", *names, "--read-labels", DETECTRON2_DATASETS=str(tmp_path))
+    assert read.returncode == 1 and len(read.stderr.splitlines()) == 2
+    assert all(label.name in read.stderr for label in damaged)
     misspelt = run_tool("check_datasets.py", "gta_trian")
     assert misspelt.returncode and "gta_train" in misspelt.stderr.splitlines()[-1]

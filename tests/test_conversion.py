@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from pppc.data.cityscapes_polygons import draw_polygons
-from pppc.data.conversion import read_index_image, read_synthia_image, to_train_ids
+from pppc.data.conversion import (
+    convert_labels,
+    list_label_images,
+    read_index_image,
+    read_synthia_image,
+    to_train_ids,
+)
 from pppc.data.train_ids import LABEL_SPACES
 
 TOOLS = Path(__file__).parents[1] / "tools" / "convert_datasets"
@@ -107,6 +113,7 @@ def test_bad_labels_are_named_and_the_others_converted(gta, convert):
     Image.new("RGB", (21, 12)).save(gta / "images/00002.png")
     Image.new("RGB", (20, 12)).save(labels / "00004.png")
     Image.new("L", (20, 12), 77).save(labels / "00005.png")
+    Image.new("L", (20, 13)).save(labels / "20801.png")  # known, and left out
     status, errors = convert("gta", gta)
     assert status == 1
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
@@ -116,6 +123,18 @@ def test_bad_labels_are_named_and_the_others_converted(gta, convert):
         assert f"0000{number}.png" in line and reason in line
     assert [p.name for p in labels.glob("*TrainIds.png")] == ["00003_labelTrainIds.png"]
     assert len(json.loads((gta / "sample_class_stats.json").read_text())) == 1
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(gta, monkeypatch):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pppc.data.class_statistics.os.replace", full_disk)
+    labels = list_label_images(str(gta), "labels", "images")
+    counts, problems = convert_labels(labels, read_index_image, LABEL_SPACES["gta"], 1)
+    assert not counts and len(problems) == 3
+    assert "00001.png" in problems[0] and "No space left" in problems[0]
+    assert len(list(gta.rglob("*"))) == 8  # two folders, three labels, three images
 
 
 @pytest.mark.parametrize("name", ["gta", "synthia", "cityscapes"])

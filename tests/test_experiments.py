@@ -187,8 +187,11 @@ def test_a_finished_experiment_is_not_repeated(experiments, demo_datasets):
     output, _ = experiments
     weights = output / "gta_to_cityscapes_pppc_r101/seed_43/model_final.pth"
     before = weights.stat().st_mtime_ns
-    run = run_tool("run_experiment.py", "--exp", 1, "--model", "r101", "--output", output, *SMALL)
+    command = ["run_experiment.py", "--exp", 1, "--model", "r101", "--output", output, *SMALL]
+    run = run_tool(*command, "MODEL.TIMM.NAME", "test_resnet")
     assert run.returncode == 0 and "is finished" in run.stdout
+    other = run_tool(*command, "MODEL.TIMM.NAME", "test_resnet", "SOLVER.BASE_LR", "1e-3")
+    assert other.returncode and "is finished, with options" in other.stderr
     assert weights.stat().st_mtime_ns == before
 
 

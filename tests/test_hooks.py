@@ -36,7 +36,11 @@ def test_a_resumed_run_keeps_a_better_model_of_before(tmp_path):
     saved = []
 
     def evaluate(start: int, figures: dict[int, float]) -> None:
-        checkpointer = SimpleNamespace(save=lambda name, iteration: saved.append(iteration))
+        def save(name: str, iteration: int) -> None:
+            (tmp_path / f"{name}.pth").touch()
+            saved.append(iteration)
+
+        checkpointer = SimpleNamespace(save=save)
         best = ResumableBestCheckpointer(str(tmp_path), 10, checkpointer, "sem_seg/mIoU")
         with EventStorage(start) as storage:
             best.trainer = SimpleNamespace(start_iter=start, max_iter=100, storage=storage)
@@ -51,3 +55,6 @@ def test_a_resumed_run_keeps_a_better_model_of_before(tmp_path):
     assert saved == [9, 19, 39]
     evaluate(0, {9: 20.0})  # a new run in the same folder
     assert saved == [9, 19, 39, 9]
+    (tmp_path / "model_best.json").write_text('{"other/mIoU": 90.0, "iteration": 9}')
+    evaluate(10, {19: 5.0})  # evaluated on another set before
+    assert saved == [9, 19, 39, 9, 19]

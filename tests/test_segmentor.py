@@ -242,6 +242,22 @@ def test_checkpoint_of_another_architecture_is_refused_and_of_another_method_tak
         StrictCheckpointer(adapted).load(str(tmp_path / "elsewhere.pth"))
 
 
+def test_a_save_that_fails_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+    checkpointer = StrictCheckpointer(build_model(configuration(*SOURCE_ONLY)), str(tmp_path))
+    checkpointer.save("model_best")
+    before = (tmp_path / "model_best.pth").read_bytes()
+
+    def full_disk(_, file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("fvcore.common.checkpoint.torch.save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer.save("model_best")
+    assert (tmp_path / "model_best.pth").read_bytes() == before
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_best.pth")
+
+
 @pytest.mark.parametrize(
     ("key", "missing"), [("TEST.EVALUATE_TEACHER", "teacher"), ("TEST.UNCERTAINTY", "embedding")]
 )

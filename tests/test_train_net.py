@@ -115,7 +115,7 @@ def test_baselines_train_without_the_contrast(method, demo_datasets, tmp_path):
 
 def test_two_processes_train_and_evaluate_on_two_sets(demo_datasets, tmp_path):
     run = train("pppc", tmp_path / "two", demo_datasets, "--num-gpus", "2",
-                opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu",
+                opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "2",
                       "PPPC.PROTOTYPES.INCLUDE_TARGET", "True",
                       "PPPC.CONTRAST.TARGET_THRESHOLD", "1.01",
                       "PPPC.CONTRAST.START_ITER", "0",
@@ -143,6 +143,10 @@ def test_wrong_input_ends_with_one_line_before_training(finished, demo_datasets,
     misspelt = _error(train("pppc", tmp_path / "b", demo_datasets,
                             opts=["DATASETS.TEST", "('cityscapes_vall',)"]))  # fmt: skip
     assert "cityscapes_vall" in misspelt and "cityscapes_val " in misspelt + " "
+    nothing = _error(train("pppc", tmp_path / "b", demo_datasets, "--eval-only", "--resume"))
+    assert "nothing to evaluate" in nothing
+    key = _error(train("pppc", tmp_path / "b", demo_datasets, opts=["SOLVER.MAX_ITR", "3"]))
+    assert "SOLVER.MAX_ITR" in key
     overwritten = _error(train("pppc", finished, demo_datasets))
     assert str(finished) in overwritten and "--resume" in overwritten
     other = _error(train("dacs", tmp_path / "c", demo_datasets,
@@ -159,3 +163,19 @@ def test_foreign_label_value_is_named_before_training(demo_datasets, tmp_path):
     image.save(label)
     message = _error(train("source_only", tmp_path / "out", tmp_path / "datasets"))
     assert "00002_labelTrainIds.png" in message and "42" in message
+
+
+def test_drawing_the_uncertainty_of_a_run(finished, demo_datasets, tmp_path):
+    command = [
+        "draw_uncertainty.py", "--config-file", finished / "config.yaml", "--images", 10,
+        "--output", tmp_path / "rows.png", "MODEL.WEIGHTS",
+    ]  # fmt: skip
+    data = {"DETECTRON2_DATASETS": str(demo_datasets)}
+    none = run_tool(*command, "", **data)
+    assert none.returncode and "error: no weights" in none.stderr
+    drawn = run_tool(*command, finished / "model_final.pth", **data)
+    assert drawn.returncode == 0, drawn.stderr[-3000:]
+    with Image.open(tmp_path / "rows.png") as picture:
+        assert picture.width > 2 * picture.height / 3  # seven pictures in each of three rows
+    again = run_tool(*command, finished / "model_final.pth", **data)
+    assert again.returncode and "exists already" in again.stderr

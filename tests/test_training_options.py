@@ -64,20 +64,23 @@ def test_another_kind_of_recomputation_is_an_error():
         pass_of("MiT", "some")
 
 
-def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
+def loop_of(*opts: object) -> AdaptationLoop:
     cfg = get_cfg()
     add_pppc_config(cfg)
     cfg.merge_from_list(
         ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
          "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
-         "INPUT.CROP.SIZE", [64, 64], "PPPC.AMBIGUITY_CROP.SCALE", 0.5,
-         "DATASETS.TRAIN", ("gta_train",)]
+         "INPUT.CROP.SIZE", [64, 64], "DATASETS.TRAIN", ("gta_train",), *opts]
     )  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg)
-    loop = AdaptationLoop(cfg, segmentor, None, build_optimizer(cfg, segmentor), seed=0)
+    return AdaptationLoop(cfg, segmentor, None, build_optimizer(cfg, segmentor), seed=0)
+
+
+def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
+    loop = loop_of("PPPC.AMBIGUITY_CROP.SCALE", 0.5)
     seen = []
-    segmentor.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    loop.segmentor.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     image = 255 * torch.rand(2, 3, 128, 256)
     with EventStorage():
         crop = loop.ambiguity_crop(PixelBatch(image), torch.Generator().manual_seed(0)).image
@@ -85,3 +88,19 @@ def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
     windows = image.unfold(2, 64, 1).unfold(3, 64, 1)
     for whole, cut in zip(windows, crop):
         assert (whole == cut[:, None, None]).flatten(3).all(-1).all(0).any()
+
+
+def test_a_class_without_a_prototype_is_not_the_most_ambiguous_one(monkeypatch):
+    loop = loop_of("PPPC.AMBIGUITY_CROP.TEMPERATURE", 1.0)
+    prototypes = loop.segmentor.prototypes
+    prototypes.num_updates[:3] = 1
+    prototypes.log_var[:3] = -7.0  # of classes not seen: 0
+    weights = []
+
+    def choose_crop(label, class_weights, *_):
+        weights.append(class_weights)
+        return 0, 0
+
+    monkeypatch.setattr("pppc.engine.adaptation_loop.choose_crop", choose_crop)
+    loop.ambiguity_crop(PixelBatch(255 * torch.rand(1, 3, 64, 128)), torch.Generator())
+    torch.testing.assert_close(weights[0], torch.tensor([1 / 3] * 3 + [0.0] * 16))

@@ -289,8 +289,11 @@ def test_damaged_and_empty_files_are_named(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:700])
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x09\0\0\0\0\0\0\0{")
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    (tmp_path / "cut.pkl").write_bytes(pickle.dumps({"model": np.zeros(1000)})[:700])
     for name, message in (("cut.pth", "no whole"), ("none.pth", "no state dictionary"),
-                          ("cut.safetensors", "no whole")):  # fmt: skip
+                          ("cut.safetensors", "no whole"), ("page.pth", "no whole"),
+                          ("cut.pkl", "no whole")):  # fmt: skip
         with pytest.raises(ValueError, match=rf"{name}.*{message}"):
             read_weights(str(tmp_path / name))
 

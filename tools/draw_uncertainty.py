@@ -10,6 +10,7 @@ prediction.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -57,10 +58,15 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
     cfg = pppc.load_config(args.config_file, ["TEST.UNCERTAINTY", True, *args.opts])
+    if not cfg.MODEL.WEIGHTS:
+        sys.exit("error: no weights: give MODEL.WEIGHTS RUN/model_final.pth")
+    if args.output.exists():
+        sys.exit(f"error: {args.output} exists already: remove it or choose another name")
     predictor = DefaultPredictor(cfg)
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
-    chosen = records[len(records) // (2 * args.images) :: len(records) // args.images]
-    rows = [draw_row(predictor, record, cfg) for record in chosen[: args.images]]
+    number = min(args.images, len(records))
+    chosen = records[len(records) // (2 * number) :: len(records) // number]
+    rows = [draw_row(predictor, record, cfg) for record in chosen[:number]]
     picture = np.concatenate(rows)[:, :, ::-1]
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     if not cv2.imwrite(str(args.output), half):

@@ -9,6 +9,7 @@ it goes on where it stopped: finished seeds are skipped, a stopped one is resume
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,10 @@ def main() -> int:
         sys.exit(f"error: --seeds takes whole numbers with commas between, not {arguments.seeds!r}")
     for seed in arguments.seeds.split(","):
         folder = arguments.output / name / f"seed_{seed}"
-        if (folder / "model_final.pth").exists():
+        finished = folder / "finished.json"  # written when all is done, the last evaluation too
+        if finished.exists():
+            if (options := json.loads(finished.read_text())) != arguments.opts:
+                sys.exit(f"error: {folder} is finished, with options {options}: choose another --output")
             print(f"{folder} is finished", flush=True)
             continue
         command = [
@@ -75,6 +79,7 @@ def main() -> int:
         ]  # fmt: skip
         if status := subprocess.run(command).returncode:
             return status
+        finished.write_text(json.dumps(arguments.opts))
     return 0
 
 

@@ -31,7 +31,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     cfg = pppc.load_config(args.config_file, args.opts)
     if args.eval_only:
-        if not cfg.MODEL.WEIGHTS and not args.resume:
+        resumable = args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+        if not cfg.MODEL.WEIGHTS and not resumable:
             raise ValueError(
                 "nothing to evaluate: give MODEL.WEIGHTS FILE.pth, or --resume for the last "
                 f"checkpoint in {cfg.OUTPUT_DIR}"

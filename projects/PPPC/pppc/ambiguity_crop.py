@@ -55,16 +55,18 @@ def standardized_ambiguity(log_var: Tensor, seen: Tensor) -> Tensor:
     return (STANDARD_SPREAD * standard_score).masked_fill(~seen[:, None], -torch.inf)
 
 
-def crop_score(label: Tensor, weights: Tensor) -> float:
+def crop_score(label: Tensor, weights: Tensor) -> Tensor:
     """Sum of the pixels' weights; labels outside the classes count nothing.
 
     Args:
         label: ``(h, w)`` of an integer type.
         weights: ``(C,)``.
     """
-    in_space = label[(label >= 0) & (label < len(weights))]
-    counts = torch.bincount(in_space, minlength=len(weights))
-    return float((weights * counts).sum())
+    in_space = (label >= 0) & (label < len(weights))
+    bins = label.long().where(in_space, len(weights)).flatten()
+    # Unlike bincount, this does not wait for a GPU.
+    counts = weights.new_zeros(len(weights) + 1).scatter_add_(0, bins, weights.new_ones(len(bins)))
+    return (weights * counts[:-1]).sum()
 
 
 def choose_crop(
@@ -101,9 +103,6 @@ def choose_crop(
     ]
     if num_candidates == 1:
         return corners[0]
-    return max(
-        corners,
-        key=lambda corner: crop_score(
-            label[corner[0] : corner[0] + height, corner[1] : corner[1] + width], weights
-        ),
-    )
+    boxes = [label[top : top + height, left : left + width] for top, left in corners]
+    scores = torch.stack([crop_score(box, weights) for box in boxes]).tolist()
+    return corners[scores.index(max(scores))]

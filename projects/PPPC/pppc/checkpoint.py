@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 METHOD_PARTS = ("teacher.", "prototypes.", "student.probabilistic_head.")
 
 
+UNFINISHED = ".partial"
+
+
 class StrictCheckpointer(DetectionCheckpointer):
     """Loads a checkpoint whole, or says what does not fit.
 
@@ -43,6 +47,16 @@ class StrictCheckpointer(DetectionCheckpointer):
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.trained = trained
+
+    def save(self, name: str, **options: object) -> None:
+        """As Detectron2's; an older file of this name stays until the new one is whole."""
+        super().save(name + UNFINISHED, **options)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        finished = last_filename_basename.replace(UNFINISHED, "")
+        folder = self.save_dir
+        os.replace(os.path.join(folder, last_filename_basename), os.path.join(folder, finished))
+        super().tag_last_checkpoint(finished)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from os import PathLike
 
 import torch
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
@@ -31,11 +32,19 @@ __all__ = ["add_pppc_config", "load_config"]
 
 
 def load_config(config_file: str | PathLike, opts: Sequence[object] = ()) -> CN:
-    """The defaults, then a YAML file, then KEY, VALUE, ... as on the command line."""
+    """The defaults, then a YAML file, then KEY, VALUE, ... as on the command line.
+
+    Raises:
+        ValueError: there is no such file or key, or a value is of another type.
+    """
     cfg = get_cfg()
     add_pppc_config(cfg)
-    cfg.merge_from_file(str(config_file))
-    cfg.merge_from_list(list(opts))
+    try:
+        cfg.merge_from_file(str(config_file))
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(f"{config_file}, or the options after it: {reason}") from error
     return cfg
 
 

@@ -20,6 +20,7 @@ from .labels import LabelReader
 from .train_ids import LABEL_SPACES
 
 __all__ = [
+    "GTA_UNUSABLE",
     "SPLITS",
     "Split",
     "dataset_metadata",
@@ -49,7 +50,8 @@ class Split:
         correspondences: folder of CSV files whose rows name a night image and the day image taken
             nearest to it, as "train/night/SEQUENCE/FRAME,train/day/SEQUENCE/FRAME".
         day_folder: the folder below which those day images are.
-        published_size: how many images the whole data set has.
+        published_size: how many usable images the whole data set has.
+        unusable: names of images that are left out, without their ends.
         mend: what to do where files are missing.
     """
 
@@ -65,8 +67,11 @@ class Split:
     correspondences: str | None = None
     day_folder: str | None = None
     published_size: int | None = None
+    unusable: frozenset[str] = frozenset()
 
 
+# Their labels are not of their size; other projects leave them out, too.
+GTA_UNUSABLE = frozenset(f"{number:05d}" for number in (15188, 17705, *range(20801, 20861)))
 _CONVERT = "Unpack it as datasets/README.md shows, then run tools/convert_datasets/{}.py."
 _CITYSCAPES = {
     "label_space": "cityscapes",
@@ -102,7 +107,8 @@ SPLITS: dict[str, Split] = {
         image_patterns=("*.png",),
         label_folder="gta/labels",
         statistics_folder="gta",
-        published_size=24966,
+        published_size=24966 - len(GTA_UNUSABLE),
+        unusable=GTA_UNUSABLE,
         label_suffix="_labelTrainIds.png",
         mend=_CONVERT.format("gta"),
     ),
@@ -224,6 +230,8 @@ def load_split(name: str, split: Split) -> list[dict]:
     records = []
     for image in images:
         relative = str(image.relative_to(image_folder)).removesuffix(split.image_suffix)
+        if relative in split.unusable:
+            continue
         record = {"file_name": str(image), "image_id": relative}
         if split.label_folder is not None:
             label = root / split.label_folder / (relative + split.label_suffix)
@@ -286,9 +294,12 @@ def dataset_metadata(name: str) -> Metadata:
     """The metadata of a registered data set.
 
     Raises:
-        KeyError: no data set has this name; the message lists the nearest ones.
+        KeyError: no data set has this name, the message lists the nearest ones; or it is none of
+            this project's.
     """
     names = DatasetCatalog.list()
+    if name in names and MetadataCatalog.get(name).get("label_reader") is None:
+        raise KeyError(f"nothing tells how {name} is labelled: register it by pppc.data.register_split")
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(SPLITS)
         raise KeyError(f"no data set is named {name!r}. Did you mean {' or '.join(near)}?")

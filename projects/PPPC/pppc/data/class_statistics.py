@@ -22,10 +22,14 @@ STATISTICS_FILE = "sample_class_stats.json"
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file that is either whole or not there."""
-    unfinished = f"{path}.partial"
-    with open(unfinished, "wb") as file:
-        file.write(content)
-    os.replace(unfinished, path)
+    unfinished = f"{path}.{os.getpid()}.partial"  # another process may be writing the same
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+        os.replace(unfinished, path)
+    except OSError:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
 
 
 def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.PathLike) -> None:

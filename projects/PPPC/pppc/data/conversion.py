@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -171,11 +171,12 @@ def _count_converted(label: LabelFile, space: LabelSpace) -> dict[int, int] | No
 
 def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace):
     """The counts, or what is wrong with the label: a bad file is not to stop the others."""
-    cv2.setNumThreads(1)  # the pool's processes share the cores
     try:
         return label, convert_label(label, read, space), None
     except ValueError as error:
         return label, None, f"{label.source} {error}"
+    except OSError as error:
+        return label, None, f"{label.source} can't be converted ({error})"
 
 
 def convert_labels(
@@ -198,8 +199,15 @@ def convert_labels(
     return counts, problems
 
 
-def list_label_images(root: str, label_folder: str, image_folder: str) -> list[LabelFile]:
+def list_label_images(
+    root: str, label_folder: str, image_folder: str, unusable: Collection[str] = ()
+) -> list[LabelFile]:
     """The PNGs of a folder of labels, with images of the same names in another folder.
+
+    Args:
+        root: of the data set.
+        label_folder, image_folder: below it.
+        unusable: names to leave out, without their ends.
 
     Raises:
         FileNotFoundError: there is no such folder, or no label in it.
@@ -218,6 +226,7 @@ def list_label_images(root: str, label_folder: str, image_folder: str) -> list[L
             image=os.path.join(root, image_folder, name),
         )
         for name in names
+        if name.removesuffix(".png") not in unusable
     ]
 
 

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..data.class_statistics import write_atomically
 from ..mixing import StrongAugmentation, class_mix, class_mix_mask
 from ..segmentor import PPPCSegmentor
 from ..structures import PixelBatch
@@ -171,13 +172,15 @@ class ResumableBestCheckpointer(BestCheckpointer):
         self.record = Path(folder, f"{self._file_prefix}.json")
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and self.record.exists():
+        model = self.record.with_suffix(".pth")
+        if self.trainer.start_iter > 0 and self.record.exists() and model.exists():
             record = json.loads(self.record.read_text())
-            self.best_metric, self.best_iter = record[self._val_metric], record["iteration"]
+            self.best_metric = record.get(self._val_metric)  # None: of another test set
+            self.best_iter = record["iteration"]
 
     def _update_best(self, val: float, iteration: int) -> bool:
         better = super()._update_best(val, iteration)
         if better:
             record = {self._val_metric: val, "iteration": iteration}
-            self.record.write_text(json.dumps(record) + "\n")
+            write_atomically(self.record, json.dumps(record).encode())
         return better

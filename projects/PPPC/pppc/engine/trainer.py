@@ -53,7 +53,8 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        if cfg.SOLVER.REFERENCE_WORLD_SIZE:
+            raise ValueError("SOLVER.REFERENCE_WORLD_SIZE must be 0: batches are never scaled here")
         check_data(cfg)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         model = self.build_model(cfg)

@@ -24,6 +24,10 @@ _ARRAYS = {
 }  # fmt: skip
 
 
+# In the messages about what is no pickle at all, or not a whole one.
+_DAMAGE = ("Unsupported operand", "truncated", "invalid load key", "stack underflow")
+
+
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ARRAYS:
@@ -50,6 +54,8 @@ def read_weights(path: str, trust: bool = False) -> dict:
         content = _load(path, trust)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
+        if trust or any(sign in str(error) for sign in _DAMAGE):
+            raise ValueError(f"{path} is no whole checkpoint ({reason}): get it again") from error
         raise ValueError(
             f"{path} holds more than tensors, which could run code ({reason}). If you trust its "
             "source, convert it once: tools/convert_weights.py --trust IN OUT"
