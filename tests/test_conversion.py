@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(gta, monkeypa
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pppc.data.class_statistics.os.replace", full_disk)
+    monkeypatch.setattr("pppc.files.os.replace", full_disk)
     labels = list_label_images(str(gta), "labels", "images")
     counts, problems = convert_labels(labels, read_index_image, LABEL_SPACES["gta"], 1)
     assert not counts and len(problems) == 3

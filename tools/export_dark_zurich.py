@@ -96,6 +96,8 @@ def main() -> None:
         partial.replace(arguments.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{arguments.output}: {len(paths)} images in 3 folders")
 
 

@@ -99,6 +99,8 @@ def main() -> None:
         partial.replace(arguments.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{arguments.output}: agrees with PyTorch, largest relative difference {difference:.1e}")
 
 

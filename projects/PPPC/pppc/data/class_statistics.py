@@ -15,21 +15,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["STATISTICS_FILE", "read_statistics", "write_atomically", "write_statistics"]
+from ..files import write_atomically
+
+__all__ = ["STATISTICS_FILE", "read_statistics", "write_statistics"]
 
 STATISTICS_FILE = "sample_class_stats.json"
-
-
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
-    unfinished = f"{path}.{os.getpid()}.partial"  # another process may be writing the same
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-        os.replace(unfinished, path)
-    except OSError:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
 
 
 def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.PathLike) -> None:

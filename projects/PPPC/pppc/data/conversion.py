@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .class_statistics import write_atomically, write_statistics
+from ..files import write_atomically
+from .class_statistics import write_statistics
 from .labels import pixel_histogram
 from .processes import map_in_processes
 from .train_ids import LabelSpace

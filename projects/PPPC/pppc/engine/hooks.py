@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data.class_statistics import write_atomically
+from ..files import write_atomically
 from ..mixing import StrongAugmentation, class_mix, class_mix_mask
 from ..segmentor import PPPCSegmentor
 from ..structures import PixelBatch
