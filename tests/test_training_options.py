@@ -1,5 +1,7 @@
 """Options that save time or memory change what they say, and nothing else."""
 
+import gc
+
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -37,6 +39,7 @@ def pass_of(network: str, what: str, *opts: object) -> tuple[dict[str, torch.Ten
     label = torch.randint(19, (2, 128, 128), generator=generator)
     segmentor.prototypes.num_updates += 1
     torch.manual_seed(1)  # Dropout and DropPath
+    gc.collect()  # or another test's networks may be freed, and counted, in this pass
     with torch.profiler.profile(profile_memory=True) as profiler:
         losses = segmentor(PixelBatch(image, label), contrast_scale=1.0)
     kept = sum(event.self_cpu_memory_usage for event in profiler.key_averages())
