@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import nn
 
+from .files import write_atomically
 from .weights import Translation, from_other_layout, read_weights
 from .weights.handles import local_path
 
@@ -56,7 +57,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         finished = last_filename_basename.replace(UNFINISHED, "")
         folder = self.save_dir
         os.replace(os.path.join(folder, last_filename_basename), os.path.join(folder, finished))
-        super().tag_last_checkpoint(finished)
+        write_atomically(os.path.join(folder, "last_checkpoint"), finished.encode())
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.
