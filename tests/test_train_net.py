@@ -91,12 +91,18 @@ def test_killed_run_resumes_to_the_same_weights(finished, demo_datasets, tmp_pat
 
 def test_eval_only_gives_the_figures_of_the_training_and_leaves_its_files(finished, demo_datasets):
     config = (finished / "config.yaml").read_bytes()
+    (finished / "inference").mkdir()
+    (finished / "inference/results.json").write_text("of another evaluation")
     run = train(
         "pppc", finished, demo_datasets, "--eval-only",
         opts=["MODEL.WEIGHTS", str(finished / "model_final.pth")],
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
-    results = json.loads((finished / "inference/results.json").read_text())["sem_seg"]
+    results = json.loads((finished / "inference/results_2.json").read_text())
+    assert results["options"][:2] == ["OUTPUT_DIR", str(finished)]
+    assert results["options"][-1] == str(finished / "model_final.pth")
+    results = results["sem_seg"]
+    assert (finished / "inference/results.json").read_text() == "of another evaluation"
     trained = _metrics(finished)
     assert results["mIoU"] == pytest.approx(trained["sem_seg/mIoU"])
     assert results["IoU-road"] == pytest.approx(trained["sem_seg/IoU-road"])

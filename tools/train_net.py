@@ -52,8 +52,21 @@ def prepare_output(cfg: CfgNode, args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pppc")
 
 
+def free_path(path: str) -> str:
+    """``path``, or where such a file exists, the first of NAME_2, NAME_3, ... that doesn't."""
+    name, suffix = os.path.splitext(path)
+    number = 1
+    while os.path.exists(path):
+        number += 1
+        path = f"{name}_{number}{suffix}"
+    return path
+
+
 def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
-    """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference."""
+    """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference.
+
+    Earlier results stay: the second evaluation's are in results_2.json.
+    """
     inference = cfg.clone()
     inference.defrost()
     inference.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
@@ -65,8 +78,8 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
-        with open(os.path.join(inference.OUTPUT_DIR, "results.json"), "w") as file:
-            json.dump(results, file, indent=1)
+        with open(free_path(os.path.join(inference.OUTPUT_DIR, "results.json")), "w") as file:
+            json.dump({"options": args.opts, **results}, file, indent=1)
     return results
 
 
