@@ -9,8 +9,9 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from pppc.data.catalog import SPLITS, dataset_metadata
+from pppc.data.catalog import dataset_metadata
 from pppc.data.labels import LabelReader, count_class_pixels, pixel_histogram
+from pppc.data.splits import SPLITS
 
 DEMO_SIZES = {
     "gta_train": 8,

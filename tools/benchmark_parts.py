@@ -230,7 +230,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         print(measure(WAYS[arguments.what](Path(folder)), arguments.rounds))
 

@@ -14,9 +14,10 @@ import sys
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog
-from pppc.data.catalog import SPLITS, dataset_metadata, datasets_root, statistics_file
-from pppc.data.checks import size_problems
+from pppc.data.catalog import dataset_metadata, datasets_root, statistics_file
+from pppc.data.checks import label_problems, size_problems
 from pppc.data.class_statistics import read_statistics
+from pppc.data.splits import SPLITS
 from tabulate import tabulate
 
 
@@ -41,12 +42,7 @@ def check(name: str, read_labels: bool) -> tuple[list[str], list[str]]:
         except ValueError as error:
             problems.append(str(error))
     if read_labels:
-        reader = dataset_metadata(name).label_reader
-        for label in labels:
-            try:
-                reader.read(label)
-            except ValueError as error:
-                problems.append(str(error))
+        problems += label_problems(labels, dataset_metadata(name).label_reader)
     state = "in order"
     if problems:
         state = f"{len(problems)} problems"

@@ -18,19 +18,21 @@ import numpy as np
 import pppc
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.engine import DefaultPredictor
+from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import label_reader
 from pppc.data.catalog import model_metadata
+from pppc.data.mapper import TestMapper
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
+from torch import nn
 
 
-def draw_row(predictor: DefaultPredictor, record: dict, cfg: CfgNode) -> np.ndarray:
+def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
     """One image's row, RGB."""
     metadata = model_metadata(cfg)
     image = cv2.imread(record["file_name"])
     truth = label_reader(cfg, cfg.DATASETS.TEST[0]).read(record["sem_seg_file_name"])
-    output = predictor(image)
+    (output,) = model([TestMapper(cfg)(record)])
     prediction = class_map(output["sem_seg"])
     probability = output["sem_seg"].cpu().softmax(0)
     labelled = truth < len(metadata.stuff_classes)
@@ -58,15 +60,16 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
     cfg = pppc.load_config(args.config_file, ["TEST.UNCERTAINTY", True, *args.opts])
-    if not cfg.MODEL.WEIGHTS:
-        sys.exit("error: no weights: give MODEL.WEIGHTS RUN/model_final.pth")
     if args.output.exists():
         sys.exit(f"error: {args.output} exists already: remove it or choose another name")
-    predictor = DefaultPredictor(cfg)
+    try:
+        model = trained_model(cfg)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
     number = min(args.images, len(records))
     chosen = records[len(records) // (2 * number) :: len(records) // number]
-    rows = [draw_row(predictor, record, cfg) for record in chosen[:number]]
+    rows = [draw_row(model, record, cfg) for record in chosen[:number]]
     picture = np.concatenate(rows)[:, :, ::-1]
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     if not cv2.imwrite(str(args.output), half):

@@ -26,7 +26,8 @@ from detectron2.data import DatasetCatalog
 from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import build_test_loader
-from pppc.data.catalog import SPLITS
+from pppc.data.splits import SPLITS
+from pppc.files import whole_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -82,22 +83,21 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
-    partial = Path(f"{arguments.output}.partial")
     try:
         cfg = pppc.load_config(arguments.config_file, arguments.opts)
         if arguments.output.exists():
             raise FileExistsError(f"{arguments.output} exists: choose another --output")
         paths = images_of_the_test_set(arguments.num_images)
         model = trained_model(cfg)
-        with zipfile.ZipFile(partial, "w") as archive:  # PNGs are compressed already
+        with (
+            whole_file(arguments.output) as unfinished,
+            zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
+        ):
             for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
                 for folder, content in encode(scores).items():
                     archive.writestr(f"{folder}/{Path(path).name}", content)
-        partial.replace(arguments.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    finally:
-        partial.unlink(missing_ok=True)
     print(f"{arguments.output}: {len(paths)} images in 3 folders")
 
 

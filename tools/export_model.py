@@ -19,6 +19,7 @@ from pathlib import Path
 import pppc
 import torch
 from pppc.checkpoint import trained_model
+from pppc.files import whole_file
 from pppc.segmentor import PPPCSegmentor
 from torch import Tensor, nn
 
@@ -83,7 +84,6 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    partial = arguments.output.with_name(f"partial_{arguments.output.name}")
     try:
         here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
         cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
@@ -92,15 +92,13 @@ def main() -> None:
         if arguments.output.exists():
             raise FileExistsError(f"{arguments.output} exists: choose another --output")
         model = Deployed(trained_model(cfg)).eval()
-        written = WRITERS[arguments.output.suffix](model, str(partial))
-        difference = largest_difference(model, written)
-        if not difference < TOLERANCE:
-            raise ValueError(f"the written model differs from PyTorch's by {difference:.2g}")
-        partial.replace(arguments.output)
+        with whole_file(arguments.output) as unfinished:
+            written = WRITERS[arguments.output.suffix](model, str(unfinished))
+            difference = largest_difference(model, written)
+            if not difference < TOLERANCE:
+                raise ValueError(f"the written model differs from PyTorch's by {difference:.2g}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    finally:
-        partial.unlink(missing_ok=True)
     print(f"{arguments.output}: agrees with PyTorch, largest relative difference {difference:.1e}")
 
 

@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 # adapted one may be evaluated as a plain segmentation network. The teacher is copied from the
 # student, prototypes and probabilistic head are learnt anew.
 METHOD_PARTS = ("teacher.", "prototypes.", "student.probabilistic_head.")
-
-
-UNFINISHED = ".partial"
+UNFINISHED = ".partial"  # in the name of a checkpoint that is being written
 
 
 class StrictCheckpointer(DetectionCheckpointer):

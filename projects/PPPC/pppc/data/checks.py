@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.utils import comm
 from PIL import Image
 
 from .catalog import dataset_metadata, label_files, label_reader, model_metadata
-from .labels import count_class_pixels
+from .labels import LabelReader, count_class_pixels
+from .mapper import TargetMapper
 
-__all__ = ["check_data", "size_problems"]
+__all__ = ["check_data", "label_problems", "size_problems"]
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 def size_problems(records: list[dict]) -> list[str]:
@@ -35,8 +39,25 @@ def size_problems(records: list[dict]) -> list[str]:
             return None
         return "sizes differ: " + ", ".join(f"{path} is {size}" for path, size in sizes.items())
 
+    return _found(problem, records)
+
+
+def label_problems(paths: list[str], reader: LabelReader) -> list[str]:
+    """What is wrong with each label file that cannot be read as the reader's."""
+
+    def problem(path: str) -> str | None:
+        try:
+            reader.read(path)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return _found(problem, paths)
+
+
+def _found(problem: Callable[[Item], str | None], items: list[Item]) -> list[str]:
     with ThreadPoolExecutor() as pool:
-        return [found for found in pool.map(problem, records) if found]
+        return [found for found in pool.map(problem, items) if found]
 
 
 def _check_target_sizes(cfg: CfgNode, name: str, records: list[dict]) -> None:
@@ -45,22 +66,12 @@ def _check_target_sizes(cfg: CfgNode, name: str, records: list[dict]) -> None:
     Raises:
         ValueError: it does not, or they cannot.
     """
-    crop_height, crop_width = cfg.INPUT.CROP.SIZE
-    settings = cfg.INPUT.TARGET
+    mapper = TargetMapper(cfg)
     resized = {}
     for record in records:
-        with Image.open(record["file_name"]) as image:
-            size = image.size[::-1]
-        if settings.MIN_SIZE:  # 0: as they are
-            size = ResizeShortestEdge.get_output_shape(*size, settings.MIN_SIZE, settings.MAX_SIZE)
-        resized.setdefault(size, record["file_name"])
-    for (height, width), path in resized.items():
-        if height < crop_height or width < crop_width:
-            raise ValueError(
-                f"{path} is {width}x{height} pixels after resizing, smaller than the crop of "
-                f"{crop_width}x{crop_height}: raise INPUT.TARGET.MIN_SIZE and MAX_SIZE or lower "
-                "INPUT.CROP.SIZE"
-            )
+        path = record["file_name"]
+        with Image.open(path) as image:
+            resized.setdefault(mapper.resized_size(path, image.height, image.width), path)
     if len(resized) > 1 and cfg.SOLVER.TARGET_IMS_PER_BATCH > comm.get_world_size():
         (one, path), (other, other_path) = list(resized.items())[:2]
         raise ValueError(

