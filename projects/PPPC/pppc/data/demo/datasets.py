@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..processes import map_in_processes
 from ..train_ids import IGNORE_LABEL, LABEL_SPACES
 from . import styles
-from .objects import TRAIN_ID
+from .shapes import TRAIN_ID
 from .scenes import random_scene
 
 MANIFEST_NAME = "demo_data.json"

@@ -7,7 +7,7 @@ varies the light within a look too, as it varies within a real data set.
 import cv2
 import numpy as np
 
-from .objects import TRAIN_ID
+from .shapes import TRAIN_ID
 from .rendering import Rendering
 
 

@@ -1,96 +1,18 @@
 """Things that stand in a street of the demo data: vehicles, people, trees, poles, signs.
 
-Everything is a list of painted faces, back to front. World coordinates are metres: x to the right,
-y up, z ahead. Shapes are drawn in a plane, `(..., 2)` arrays of (along, up), and placed either
-facing the camera (along is x) or lengthwise in the street (along is z).
+Everything is a list of painted faces (see shapes.py), back to front.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
-from ..train_ids import CITYSCAPES_CLASSES
+from .shapes import TRAIN_ID, Color, Drawing, Face, bar, box, boxes, deck, disc, shade
 
-TRAIN_ID = {name: train_id for train_id, name in enumerate(CITYSCAPES_CLASSES)}
-
-Color = tuple[float, float, float]
 TIRE: Color = (0.08, 0.08, 0.09)
 GLASS: Color = (0.22, 0.27, 0.32)
 SKIN: Color = (0.78, 0.58, 0.46)
 TAIL_LIGHT: Color = (0.8, 0.08, 0.06)
 HEAD_LIGHT: Color = (1.0, 0.95, 0.8)
 LAMP: Color = (1.0, 0.75, 0.4)
-
-_ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-
-
-class Face(NamedTuple):
-    """Polygons of one color: points (K, N, 3); color and emission RGB, 0 to 1."""
-
-    points: np.ndarray
-    color: Color
-    train_id: int
-    emission: Color | None = None
-
-
-def box(left: float, right: float, bottom: float, top: float) -> np.ndarray:
-    """A rectangle in a plane: (1, 4, 2)."""
-    return np.array([[(left, bottom), (left, top), (right, top), (right, bottom)]], np.float32)
-
-
-def boxes(lefts: np.ndarray, width: float, bottom: float, top: float) -> np.ndarray:
-    """Rectangles beside each other in a plane: (K, 4, 2)."""
-    return box(0, width, bottom, top) + np.stack([lefts, 0 * lefts], axis=-1)[:, None]
-
-
-def disc(along: float, up: float, radius: float) -> np.ndarray:
-    """A circle in a plane: (1, 12, 2)."""
-    return (_CIRCLE * radius + (along, up)).astype(np.float32)[None]
-
-
-def bar(start: tuple[float, float], end: tuple[float, float], thickness: float) -> np.ndarray:
-    """A thick line in a plane: (1, 4, 2)."""
-    start, end = np.asarray(start), np.asarray(end)
-    along, up = (end - start) / np.linalg.norm(end - start) * thickness / 2
-    side = np.array([-up, along])
-    return np.array([[start - side, start + side, end + side, end - side]], np.float32)
-
-
-def place(shape: np.ndarray, x: float, z: float, lengthwise: bool = False) -> np.ndarray:
-    """Stand shapes (K, N, 2) up in the world: (K, N, 3)."""
-    points = np.empty((*shape.shape[:2], 3), np.float32)
-    points[...] = x, 0, z
-    points[..., 2 if lengthwise else 0] += shape[..., 0]
-    points[..., 1] = shape[..., 1]
-    return points
-
-
-def shade(color: Color, factor: float) -> Color:
-    """A color made darker or brighter."""
-    return tuple(min(1.0, channel * factor) for channel in color)
-
-
-class _Drawing:
-    """Collects the faces of one thing that stands at (x, z)."""
-
-    def __init__(self, x: float, z: float, train_id: int, lengthwise: bool = False):
-        self.faces: list[Face] = []
-        self.x, self.z, self.train_id, self.lengthwise = x, z, train_id, lengthwise
-
-    def add(self, shape, color, train_id=None, emission=None):
-        points = place(shape, self.x, self.z, self.lengthwise)
-        self.faces.append(
-            Face(points, color, self.train_id if train_id is None else train_id, emission)
-        )
-
-
-def deck(x: float, width: float, start: float, end: float, up: float) -> np.ndarray:
-    """A level rectangle in the world, such as a roof: (1, 4, 3)."""
-    left, right = x - width / 2, x + width / 2
-    corners = [(left, up, start), (left, up, end), (right, up, end), (right, up, start)]
-    return np.array([corners], np.float32)
-
 
 # Side profiles, as fractions of length (0 is the rear) and height.
 _CAR_PROFILES = (
@@ -113,7 +35,7 @@ def car(rng: np.random.Generator, x, z, color: Color, crossing=False, oncoming=F
             shape[..., 0] = 1 - shape[..., 0]
     scale = (length, height)
     inner_x = x if crossing else x - np.sign(x) * width / 2
-    side = _Drawing(inner_x - (length / 2 if crossing else 0), z, TRAIN_ID["car"], not crossing)
+    side = Drawing(inner_x - (length / 2 if crossing else 0), z, TRAIN_ID["car"], not crossing)
     side.add(profile * scale, shade(color, 0.85))
     for window in windows:
         side.add(window * scale, GLASS)
@@ -125,7 +47,7 @@ def car(rng: np.random.Generator, x, z, color: Color, crossing=False, oncoming=F
     # Seen from above only where the camera is high.
     body = Face(deck(x, width, z, z + length, 0.62 * height), shade(color, 1.05), TRAIN_ID["car"])
     roof = deck(x, 0.84 * width, z, z + 0.6 * length, height)
-    end = _Drawing(x, z, TRAIN_ID["car"])
+    end = Drawing(x, z, TRAIN_ID["car"])
     half = width / 2
     end.add(box(-half, -0.6 * half, 0, 0.3), TIRE)
     end.add(box(0.6 * half, half, 0, 0.3), TIRE)
@@ -152,14 +74,14 @@ def _long_vehicle(x, z, size, color, train_id, draw_side, draw_end) -> list[Face
     """
     length, width, height = size
     roof = Face(deck(x, width, z, z + length, height), shade(color, 1.05), train_id)
-    side = _Drawing(x - np.sign(x) * width / 2, z, train_id, lengthwise=True)
+    side = Drawing(x - np.sign(x) * width / 2, z, train_id, lengthwise=True)
     draw_side(side)
-    end = _Drawing(x, z, train_id)
+    end = Drawing(x, z, train_id)
     draw_end(end)
     return [roof, *side.faces, *end.faces]
 
 
-def _tail_lights(end: _Drawing, width: float, bottom: float) -> None:
+def _tail_lights(end: Drawing, width: float, bottom: float) -> None:
     for left in (-0.48 * width, 0.38 * width):
         end.add(box(left, left + 0.1 * width, bottom, bottom + 0.25), TAIL_LIGHT, None, TAIL_LIGHT)
 
@@ -235,7 +157,7 @@ def train(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
     )
 
 
-def _draw_person(drawing: _Drawing, rng, top: Color, legs: Color, height: float, train_id: int):
+def _draw_person(drawing: Drawing, rng, top: Color, legs: Color, height: float, train_id: int):
     stride = rng.uniform(0.02, 0.24) * height
     hip = (0.0, 0.5 * height)
     for foot in (-stride, stride):
@@ -253,12 +175,12 @@ def _draw_person(drawing: _Drawing, rng, top: Color, legs: Color, height: float,
 
 def person(rng: np.random.Generator, x, z, top: Color, legs: Color) -> list[Face]:
     """Someone standing or walking."""
-    drawing = _Drawing(x, z, TRAIN_ID["person"])
+    drawing = Drawing(x, z, TRAIN_ID["person"])
     _draw_person(drawing, rng, top, legs, rng.uniform(1.5, 1.95), TRAIN_ID["person"])
     return drawing.faces
 
 
-def _bicycle_side(drawing: _Drawing, color: Color) -> None:
+def _bicycle_side(drawing: Drawing, color: Color) -> None:
     for wheel in (-0.52, 0.52):
         drawing.add(disc(wheel, 0.34, 0.35), TIRE)
         drawing.add(disc(wheel, 0.34, 0.27), (0.45, 0.45, 0.45))
@@ -273,7 +195,7 @@ def _bicycle_side(drawing: _Drawing, color: Color) -> None:
     drawing.add(bar((0.3, 1.05), (0.5, 1.08), 0.08), TIRE)
 
 
-def _motorcycle_side(drawing: _Drawing, color: Color) -> None:
+def _motorcycle_side(drawing: Drawing, color: Color) -> None:
     for wheel in (-0.68, 0.68):
         drawing.add(disc(wheel, 0.32, 0.33), TIRE)
         drawing.add(disc(wheel, 0.32, 0.16), (0.4, 0.4, 0.42))
@@ -289,7 +211,7 @@ def _motorcycle_side(drawing: _Drawing, color: Color) -> None:
     drawing.add(bar((0.66, 0.32), (0.42, 1.15), 0.1), (0.5, 0.5, 0.52))
 
 
-def _cycle_end(drawing: _Drawing, color: Color, width: float) -> None:
+def _cycle_end(drawing: Drawing, color: Color, width: float) -> None:
     drawing.add(box(-width / 2, width / 2, 0, 0.68), TIRE)
     drawing.add(box(-width, width, 0.5, 0.9), color)
     drawing.add(bar((-0.32, 1.02), (0.32, 1.02), 0.08), (0.25, 0.25, 0.25))
@@ -306,7 +228,7 @@ def cycle(
     rider: tuple[Color, Color] | None = None,
 ) -> list[Face]:
     """A bicycle or motorcycle, with a rider dressed in two colors (top, legs) or parked."""
-    drawing = _Drawing(x, z, TRAIN_ID[name])
+    drawing = Drawing(x, z, TRAIN_ID[name])
     if not from_side:
         _cycle_end(drawing, color, width=0.08 if name == "bicycle" else 0.2)
     elif name == "bicycle":
@@ -318,7 +240,7 @@ def cycle(
     return drawing.faces
 
 
-def _draw_rider(drawing: _Drawing, clothes: tuple[Color, Color], from_side: bool) -> None:
+def _draw_rider(drawing: Drawing, clothes: tuple[Color, Color], from_side: bool) -> None:
     top, legs = clothes
     rider = TRAIN_ID["rider"]
     if from_side:
@@ -338,7 +260,7 @@ def _draw_rider(drawing: _Drawing, clothes: tuple[Color, Color], from_side: bool
 
 def tree(rng: np.random.Generator, x, z, color: Color, height: float) -> list[Face]:
     """A trunk under a crown of leaves; both are vegetation."""
-    drawing = _Drawing(x, z, TRAIN_ID["vegetation"])
+    drawing = Drawing(x, z, TRAIN_ID["vegetation"])
     drawing.add(bar((0, 0), (0, 0.6 * height), 0.07 * height), (0.3, 0.22, 0.15))
     for _ in range(7):
         along, up = rng.uniform(-0.24, 0.24) * height, rng.uniform(0.5, 0.86) * height
@@ -350,7 +272,7 @@ def tree(rng: np.random.Generator, x, z, color: Color, height: float) -> list[Fa
 
 def bush(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
     """A low bush."""
-    drawing = _Drawing(x, z, TRAIN_ID["vegetation"])
+    drawing = Drawing(x, z, TRAIN_ID["vegetation"])
     for _ in range(4):
         radius, light = rng.uniform(0.4, 0.8), rng.uniform(0.7, 1.05)
         drawing.add(disc(rng.uniform(-0.9, 0.9), 0.7 * radius, radius), shade(color, light))
@@ -359,7 +281,7 @@ def bush(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
 
 def street_lamp(x, z, color: Color) -> list[Face]:
     """A lamp post whose arm reaches over the road."""
-    drawing = _Drawing(x, z, TRAIN_ID["pole"])
+    drawing = Drawing(x, z, TRAIN_ID["pole"])
     arm = -np.sign(x) * 1.6
     drawing.add(box(-0.09, 0.09, 0, 6.5), color)
     drawing.add(bar((0, 6.45), (arm, 6.6), 0.12), color)
@@ -369,14 +291,14 @@ def street_lamp(x, z, color: Color) -> list[Face]:
 
 def bollard(x, z, color: Color) -> list[Face]:
     """A post at the kerb."""
-    drawing = _Drawing(x, z, TRAIN_ID["pole"])
+    drawing = Drawing(x, z, TRAIN_ID["pole"])
     drawing.add(box(-0.08, 0.08, 0, 1.0), color)
     return drawing.faces
 
 
 def traffic_light(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
     """A signal head on a pole."""
-    drawing = _Drawing(x, z, TRAIN_ID["pole"])
+    drawing = Drawing(x, z, TRAIN_ID["pole"])
     light = TRAIN_ID["traffic light"]
     drawing.add(box(-0.08, 0.08, 0, 3.0), color)
     drawing.add(box(-0.28, 0.28, 2.5, 3.75), (0.07, 0.09, 0.07), light)
@@ -392,7 +314,7 @@ def traffic_light(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
 
 def traffic_sign(rng: np.random.Generator, x, z, pole: Color) -> list[Face]:
     """A disc, a triangle or a plate on a pole."""
-    drawing = _Drawing(x, z, TRAIN_ID["pole"])
+    drawing = Drawing(x, z, TRAIN_ID["pole"])
     sign = TRAIN_ID["traffic sign"]
     up, white = rng.uniform(2.2, 2.9), (0.92, 0.92, 0.92)
     drawing.add(box(-0.05, 0.05, 0, up), pole)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .objects import TRAIN_ID, Face
+from .shapes import TRAIN_ID, Face
 from .scenes import NEAR, Scene
 from ..train_ids import IGNORE_LABEL
 

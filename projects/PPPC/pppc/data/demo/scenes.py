@@ -1,6 +1,6 @@
 """Random streets of the demo data: what stands where, in which colors.
 
-A scene is a list of painted faces (see objects.py), back to front: the ground, the houses and
+A scene is a list of painted faces (see shapes.py), back to front: the ground, the houses and
 gardens along the street, and the things on it. A style holds the statistics of a data set.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import objects
-from .objects import TRAIN_ID, Color, Face, shade
+from . import objects, shapes
+from .shapes import TRAIN_ID, Color, Face, shade
 
 NEAR, FAR = 0.9, 110.0  # metres ahead of the camera that the ground spans
 
@@ -185,9 +185,9 @@ class _Street:
             if self.rng.random() < self.style.building_fraction:
                 height = self.rng.uniform(*self.style.building_height) * self.rng.uniform(0.8, 2.0)
                 color = self.color("building")
-                shape = objects.box(0, 12, 0, height)
-                faces.append(Face(objects.place(shape, left, FAR), color, TRAIN_ID["building"]))
-                windows = objects.place(_grid(12, height, 2.4, 1.2), left, FAR)
+                shape = shapes.box(0, 12, 0, height)
+                faces.append(Face(shapes.place(shape, left, FAR), color, TRAIN_ID["building"]))
+                windows = shapes.place(_grid(12, height, 2.4, 1.2), left, FAR)
                 faces.append(Face(windows, shade(color, 0.7), TRAIN_ID["building"]))
             else:
                 height = self.rng.uniform(6, 14)
@@ -219,22 +219,22 @@ class _Street:
 
         def add(shape, color, lengthwise=True, emission=None):
             left = x if lengthwise or side > 0 else x - 14
-            points = objects.place(shape, left, start, lengthwise)
+            points = shapes.place(shape, left, start, lengthwise)
             faces.append(Face(points, color, building, emission))
 
-        add(objects.box(0, 14, 0, height), shade(color, 0.8), lengthwise=False)
+        add(shapes.box(0, 14, 0, height), shade(color, 0.8), lengthwise=False)
         add(_grid(14, height, 3.2, 1.2), shade(glass, 0.8), lengthwise=False)
         length = end - start
         color = shade(color, lit)
-        add(objects.box(0, length, 0, height), color)
-        add(objects.box(0, length, height - 0.5, height), shade(color, 0.75))  # the cornice
+        add(shapes.box(0, length, 0, height), color)
+        add(shapes.box(0, length, height - 0.5, height), shade(color, 0.75))  # the cornice
         windows = _grid(length, height, self.rng.uniform(2.2, 3.2), self.rng.uniform(1.0, 1.6))
         is_lit = self.rng.random(len(windows)) < 0.2
         add(windows[~is_lit], glass)
         add(windows[is_lit], shade(glass, 1.1), emission=(0.75, 0.55, 0.25))
         if self.rng.random() < 0.6:  # shops on the ground floor
-            add(objects.box(0, length, 0, 3.4), shade(self.color("building"), 0.7))
-            panes = objects.boxes(np.arange(0.6, length - 2.2, 3.0), 2.0, 0.5, 2.8)
+            add(shapes.box(0, length, 0, 3.4), shade(self.color("building"), 0.7))
+            panes = shapes.boxes(np.arange(0.6, length - 2.2, 3.0), 2.0, 0.5, 2.8)
             emission = (0.8, 0.65, 0.4) if self.rng.random() < 0.4 else None
             add(panes, shade(glass, 0.9), emission=emission)
         return faces
@@ -251,25 +251,25 @@ class _Street:
         x, length = side * self.front, end - start
 
         def add(shape, color, name):
-            points = objects.place(shape, x, start, lengthwise=True)
+            points = shapes.place(shape, x, start, lengthwise=True)
             faces.append(Face(points, color, TRAIN_ID[name]))
 
         if kind == "wall":
             color, height = self.color("wall"), self.rng.uniform(1.4, 2.8)
-            add(objects.box(0, length, 0, height), color, "wall")
-            add(objects.box(0, length, height - 0.15, height), shade(color, 1.2), "wall")
-            joints = objects.boxes(np.arange(1.5, length, 3.0), 0.1, 0, height)
+            add(shapes.box(0, length, 0, height), color, "wall")
+            add(shapes.box(0, length, height - 0.15, height), shade(color, 1.2), "wall")
+            joints = shapes.boxes(np.arange(1.5, length, 3.0), 0.1, 0, height)
             add(joints, shade(color, 0.75), "wall")
         elif kind == "fence":
             color, height = self.color("fence"), self.rng.uniform(1.1, 2.0)
-            add(objects.box(0, length, 0, height), shade(self.color("vegetation"), 0.6), "fence")
-            add(objects.boxes(np.arange(0, length, 0.45), 0.14, 0, height), color, "fence")
+            add(shapes.box(0, length, 0, height), shade(self.color("vegetation"), 0.6), "fence")
+            add(shapes.boxes(np.arange(0, length, 0.45), 0.14, 0, height), color, "fence")
             for rail in (0.1, height - 0.2):
-                add(objects.box(0, length, rail, rail + 0.16), color, "fence")
+                add(shapes.box(0, length, rail, rail + 0.16), color, "fence")
         elif kind == "hedge":
             color, height = self.color("vegetation"), self.rng.uniform(0.9, 1.8)
-            add(objects.box(0, length, 0, height), shade(color, 0.8), "vegetation")
-            add(objects.box(0, length, height * 0.8, height), color, "vegetation")
+            add(shapes.box(0, length, 0, height), shade(color, 0.8), "vegetation")
+            add(shapes.box(0, length, height * 0.8, height), color, "vegetation")
         return faces
 
     def _stand(self, z: float, faces: list[Face], x: float, width: float, height: float) -> None:
