@@ -1,0 +1,48 @@
+"""Errors that the user can mend, and how a tool ends after one."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+__all__ = ["InputError", "run_tool"]
+
+# What the file system refuses; no fault of the program's.
+_REFUSALS = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong: an option, a key's value or a file.
+
+    The message is one line that names it and says what to do. Every other exception is a fault of
+    the program and keeps its traceback.
+    """
+
+
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """Run a tool's ``main`` and end the process as the shell expects.
+
+    The exit status is what ``main`` returns (None: 0), 2 after one line "error: ..." where the
+    user's input is wrong (as argparse does), 1 after such a line where the file system refuses.
+
+    Example:
+        >>> def main():
+        ...     raise InputError("street.png: no image. Give a PNG or JPEG file")
+        >>> run_tool(main)
+        Traceback (most recent call last):
+            ...
+        SystemExit: 2
+    """
+    try:
+        status = main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    sys.exit(status)
