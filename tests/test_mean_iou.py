@@ -1,5 +1,7 @@
 """Mean IoU against a straightforward count, class by class."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from pppc.class_map import class_map
 from pppc.data.labels import LabelReader
+from pppc.errors import InputError
 from pppc.evaluation import MeanIoUEvaluator
 from pppc.evaluation.mean_iou import confusion_matrix
 
@@ -51,6 +54,34 @@ def test_iou_equals_a_count_of_sets(tmp_path):
     assert results["mIoU1"] == pytest.approx(expected["car"])
 
 
+def test_both_conventions_of_the_mean(tmp_path, caplog):
+    """One class of three is predicted, but not labelled: it counts nowhere, or as 0."""
+    label = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.uint8)
+    prediction = np.array([[0, 0, 0, 0, 1, 1, 1, 2]], np.int64)
+    with caplog.at_level(logging.INFO, logger="pppc"):
+        results = _evaluate(tmp_path, [label], [prediction])
+    assert results["mIoU"] == pytest.approx(100 * (1 + 3 / 4) / 2)
+    # As mmsegmentation does: intersection over union by class, nanmean over union > 0.
+    histogram = lambda values: np.bincount(values.ravel(), minlength=11)  # noqa: E731
+    intersection = histogram(prediction[prediction == label])
+    with np.errstate(invalid="ignore"):
+        iou = intersection / (histogram(label) + histogram(prediction) - intersection)
+    assert results["mIoU-predicted"] == pytest.approx(100 * np.nanmean(iou))
+    assert results["mIoU-predicted"] == pytest.approx(100 * (1 + 3 / 4 + 0) / 3)
+    assert "mean of 2 of 11 classes" in caplog.text and "mIoU-predicted of 3" in caplog.text
+    assert "count as 0 (pole)" in caplog.text
+    assert {name for name in results if name.startswith("IoU-")} == {"IoU-sky", "IoU-building"}
+
+
+def test_a_figure_of_one_class_is_named_and_one_of_none_is_refused(tmp_path, caplog):
+    label = np.zeros((2, 2), np.uint8)
+    with caplog.at_level(logging.WARNING, logger="pppc"):
+        assert _evaluate(tmp_path, [label], [label.astype(np.int64)])["mIoU"] == 100
+    assert "mean of 1 of 11 classes" in caplog.text
+    with pytest.raises(InputError, match="every pixel of the test set is ignored"):
+        _evaluate(tmp_path, [np.full((2, 2), 11, np.uint8)], [label.astype(np.int64)])
+
+
 def test_prediction_of_another_size_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"0\.png"):
         _evaluate(tmp_path, [np.zeros((4, 4), np.uint8)], [np.zeros((4, 5), np.int64)])
@@ -59,9 +90,29 @@ def test_prediction_of_another_size_is_an_error(tmp_path):
 def test_class_map_is_the_first_highest_score():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(-3, 4, (19, 30, 50), generator=generator).float()  # with many ties
-    np.testing.assert_array_equal(class_map(scores), scores.numpy().argmax(0))
-    np.testing.assert_array_equal(class_map(-torch.ones(2, 3, 4) + scores[:2, :3, :4] - 9),
-                                  scores[:2, :3, :4].numpy().argmax(0))  # fmt: skip
+    np.testing.assert_array_equal(class_map(scores, "a.png"), scores.numpy().argmax(0))
+    negative = scores[:2, :3, :4] - 10
+    np.testing.assert_array_equal(class_map(negative, "a.png"), negative.numpy().argmax(0))
+    scores[4:] = -torch.inf  # classes that are ruled out
+    np.testing.assert_array_equal(class_map(scores, "a.png"), scores.numpy().argmax(0))
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("classes", "value"),
+    [(slice(None), torch.nan), (0, torch.nan), (1, torch.nan), (2, torch.nan), (1, torch.inf),
+     (slice(None), -torch.inf)],
+)  # fmt: skip
+def test_scores_that_are_no_numbers_tell_no_class(device, dtype, classes, value):
+    scores = torch.randn(3, 4, 5).to(device, dtype)
+    scores[classes, 2, 3] = value  # one pixel is enough
+    with pytest.raises(InputError, match=r"street\.png: the network's scores are NaN or infinite"):
+        class_map(scores, "street.png")
 
 
 def test_confusion_is_exact_beyond_float32():

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.utils.events import EventStorage
+from PIL import Image
 
 from pppc import add_pppc_config
 from pppc.data import build_train_loader
-from pppc.data.mapper import collate
+from pppc.data.labels import LabelReader
+from pppc.data.mapper import SourceMapper, TargetMapper, collate
 from pppc.data.sampling import (
     PairedLoader,
     RareClassDraw,
@@ -20,6 +23,7 @@ from pppc.data.sampling import (
     ShuffledDraw,
     rare_class_probabilities,
 )
+from pppc.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -58,16 +62,20 @@ def test_rare_class_draw_takes_images_that_show_the_class(caplog):
         assert share[train_id] / 3000 == pytest.approx(probability, abs=0.03)
 
 
-def _loader(rank=0, world_size=1, workers=0):
+def _loader(rank=0, world_size=1, workers=0, bad=(), **options):
     def mapper(record, train_id, seed):
-        return {"image": torch.tensor([record["id"], seed % 1000], dtype=torch.float32)}
+        if record["id"] in bad:
+            raise InputError(f"{record['file_name']}: cut off")
+        image = torch.tensor([[record["id"], seed % 1000]], dtype=torch.float32)
+        return {"image": image, "file": record["file_name"]}
 
-    records = [{"id": i} for i in range(5)]
+    records = [{"id": i, "file_name": f"{i}.png"} for i in range(5)]
     streams = [
-        SampleStream(records, ShuffledDraw(5, seed=stream), mapper, stream + 9)
+        SampleStream(records, ShuffledDraw(5, seed=stream), mapper, stream + 9, "skip" in options)
         for stream in range(2)
     ]
-    return PairedLoader(streams, [4, 2], collate, workers, rank, world_size)
+    share = options.get("skip", 0.0)
+    return PairedLoader(streams, [4, 2], collate, workers, rank, world_size, share)
 
 
 def _take(loader, count):
@@ -92,6 +100,95 @@ def test_processes_share_each_batch():
             assert torch.equal(both, whole[iteration][stream])
     with pytest.raises(ValueError, match="IMS_PER_BATCH"):
         _loader(world_size=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_one_line_also_out_of_a_loaders_process(workers):
+    with pytest.raises(InputError) as error:
+        _take(_loader(workers=workers, bad=[3]), 4)
+    assert str(error.value).startswith("3.png: cut off. Replace the file, or leave out such images")
+    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+def test_skipped_images_are_counted_and_replaced_by_the_same_draws_after_a_resume(caplog):
+    with EventStorage() as storage, caplog.at_level(logging.WARNING, logger="pppc"):
+        loader = _loader(bad=[3], skip=0.05)  # 1 of 5: one always may
+        whole = _take(loader, 6)
+        assert storage.latest()["data/unreadable"][0] == 2  # of each of the two streams
+    assert [list(one) for one in loader.unreadable] == [["3.png"], ["3.png"]]
+    assert caplog.text.count("3.png: cut off") == 2  # once a stream, however often it is drawn
+    assert not any((batch[:, 0, 0] == 3).any() for pair in whole for batch in pair)
+    good = _take(_loader(), 6)
+    for ours, theirs in zip(whole, good):  # the other samples stay what they were
+        for stream in range(2):
+            kept = theirs[stream][:, 0, 0] != 3
+            assert torch.equal(ours[stream][kept], theirs[stream][kept])
+    late = _loader(workers=2, bad=[3], skip=0.05)
+    late.start_at(4)
+    for expected, actual in zip(whole[4:], _take(late, 2)):
+        assert all(torch.equal(a, b) for a, b in zip(expected, actual))
+
+
+@pytest.mark.parametrize("bad", [[1, 3], range(5)])
+def test_more_than_a_share_of_unreadable_images_ends_the_run(bad):
+    with pytest.raises(InputError, match=r"[2-5] of 5 images can't be read.*MAX_UNREADABLE"):
+        _take(_loader(bad=bad, skip=0.3), 6)
+    if len(bad) == 2:
+        assert len(_take(_loader(bad=bad, skip=0.4), 6)) == 6
+
+
+@pytest.mark.parametrize(
+    ("corners", "chosen"),
+    [
+        ([0, 5, 6], 5),  # the first that shows 16 pixels
+        ([0, 3, *[0] * 8], 3),  # none does: the one that shows most, not the last
+    ],
+)
+def test_crop_for_a_rare_class_counts_pixels_of_the_resized_image(tmp_path, corners, chosen):
+    label = np.zeros((40, 64), np.uint8)
+    label[:, 24:32] = 1  # columns 6 and 7 of the resized image of 16x10
+    Image.fromarray(label).save(tmp_path / "label.png")
+    Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(tmp_path / "image.png")
+    mapper = SourceMapper(
+        label_reader=LabelReader("camvid", False), image_format="RGB", min_size=(10,), max_size=16,
+        crop_size=(10, 4), single_category_max_area=1.0, min_area=0.2, min_crop_ratio=0.5,
+        pad_value=0.0, ignore_label=255,
+    )  # fmt: skip
+    drawn = []
+
+    def crop(sample):
+        drawn.append(corners[len(drawn)])
+        sample.sem_seg = sample.sem_seg[:, drawn[-1] : drawn[-1] + 4]
+        sample.image = np.full((10, 4, 3), drawn[-1], np.uint8)
+
+    mapper.crop = crop
+    record = {name: str(tmp_path / file) for name, file in
+              (("file_name", "image.png"), ("sem_seg_file_name", "label.png"))}  # fmt: skip
+    sample = mapper(record, 1, seed=0)
+    assert (sample["image"] == chosen).all() and sample["file"] == record["file_name"]
+    assert len(drawn) == (10 if chosen == 3 else 2)
+
+
+def test_target_images_of_mixed_sizes_are_cut_alike_at_a_place_of_their_own(tmp_path):
+    """Image and day image are cut at one place, which the other images of a batch do not move."""
+    mapper = TargetMapper(image_format="RGB", min_size=0, max_size=0, crop_size=(8, 8))
+    records = []
+    for height, width in ((20, 50), (30, 40), (20, 40)):
+        pixels = np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
+        name = str(tmp_path / f"{height}x{width}.png")
+        Image.fromarray(pixels).save(name)
+        records.append({"file_name": name, "day_file_name": name})
+    wide, high, small = (mapper(record, None, seed) for seed, record in enumerate(records))
+    batch = collate([wide, high, small])
+    assert batch.image.shape == (3, 3, 20, 40) and torch.equal(batch.image, batch.day_image)
+    assert batch.files == tuple(record["file_name"] for record in records)
+    assert torch.equal(batch.image[2], small["image"])
+    x, y = (int(wide["cut"][1] * 11), int(high["cut"][0] * 11))
+    assert torch.equal(batch.image[0], wide["image"][:, :, x : x + 40])
+    assert torch.equal(batch.image[1], high["image"][:, y : y + 20])
+    assert len({mapper(records[0], None, seed)["cut"] for seed in range(5)}) == 5
+    assert mapper(records[0], None, 0)["cut"] == wide["cut"]
+    assert batch.to("cpu").files == batch.files
 
 
 def test_batches_of_the_demo_data(datasets_root):

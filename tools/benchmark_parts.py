@@ -100,7 +100,7 @@ def evaluation(folder: Path) -> dict[str, Ways]:
         return torch.bincount(19 * label[counted] + prediction[counted], minlength=19**2)
 
     def ours() -> np.ndarray:
-        return confusion_matrix(class_map(scores), train_ids, 19)
+        return confusion_matrix(class_map(scores, "scores"), train_ids, 19)
 
     return {
         "scores to confusion matrix": {"argmax and bincount": plainly, "here": ours},

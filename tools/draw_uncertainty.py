@@ -33,7 +33,7 @@ def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
     image = cv2.imread(record["file_name"])
     truth = label_reader(cfg, cfg.DATASETS.TEST[0]).read(record["sem_seg_file_name"])
     (output,) = model([TestMapper(cfg)(record)])
-    prediction = class_map(output["sem_seg"])
+    prediction = class_map(output["sem_seg"], record["file_name"])
     probability = output["sem_seg"].cpu().softmax(0)
     labelled = truth < len(metadata.stuff_classes)
     wrong = np.where(labelled & (prediction != truth), 255, 0).astype(np.uint8)

@@ -60,9 +60,9 @@ def predict(cfg: CfgNode, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
 
 
-def encode(scores: Tensor) -> dict[str, bytes]:
-    """The PNG of each folder of the archive, from scores ``(C, H, W)``."""
-    train_ids = class_map(scores)
+def encode(scores: Tensor, file: str) -> dict[str, bytes]:
+    """The PNG of each folder of the archive, from scores ``(C, H, W)`` of an image's file."""
+    train_ids = class_map(scores, file)
     confidence = torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()
     confidence = np.round(65535 * confidence).astype(np.uint16)
     label, confidence = (
@@ -94,7 +94,7 @@ def main() -> None:
             zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
         ):
             for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
-                for folder, content in encode(scores).items():
+                for folder, content in encode(scores, path).items():
                     archive.writestr(f"{folder}/{Path(path).name}", content)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -103,7 +103,8 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
         }
         for method, predictor in predictors.items():
             output = predictor(image)
-            row[method] = colorize_labels(class_map(output["sem_seg"]), metadata.stuff_colors)
+            classes = class_map(output["sem_seg"], record["file_name"])
+            row[method] = colorize_labels(classes, metadata.stuff_colors)
             if "uncertainty" in output:
                 row["uncertainty"] = colorize_uncertainty(output["uncertainty"].cpu().numpy())
         paths.append(folder / f"{Path(record['file_name']).stem}.png")

@@ -81,6 +81,16 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.TARGET.MIN_SIZE = 640
     cfg.INPUT.TARGET.MAX_SIZE = 1280
 
+    # An image or label that can't be read while training is an "error", or "skip": another one is
+    # drawn instead, and how many were left out is logged and in the metrics (data/unreadable).
+    cfg.DATALOADER.UNREADABLE = "error"
+    # "skip" ends with an error where more than this share of a data set's images is left out by
+    # one process. One image always may be.
+    cfg.DATALOADER.MAX_UNREADABLE = 0.05
+    # Images of each data set that are read before training, evenly spaced over its list. Headers
+    # of all are read; tools/check_datasets.py --read reads all images.
+    cfg.DATALOADER.CHECK_SAMPLE = 32
+
     # Rare-class sampling of source images (DAFormer, arXiv 2111.14887).
     cfg.DATALOADER.RARE_CLASS_SAMPLING = CN()
     cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED = True

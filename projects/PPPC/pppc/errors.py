@@ -18,7 +18,16 @@ class InputError(ValueError):
 
     The message is one line that names it and says what to do. Every other exception is a fault of
     the program and keeps its traceback.
+
+    A file's name may hold anything: line ends and bytes that are no text are shown escaped.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:

@@ -27,6 +27,7 @@ class PixelBatch:
             given.
         day_image: ``(N, 3, H, W)`` as ``image``, of the same places by day; None where there are
             none.
+        files: of the images, as the data set's records name them; () where they come from none.
     """
 
     image: Tensor
@@ -34,6 +35,7 @@ class PixelBatch:
     weight: Tensor | None = None
     confidence: Tensor | None = None
     day_image: Tensor | None = None
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image)
@@ -47,10 +49,9 @@ class PixelBatch:
         return self._of_each(Tensor.pin_memory)
 
     def _of_each(self, function: Callable[[Tensor], Tensor]) -> PixelBatch:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PixelBatch(
-            **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None}
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
 
     def confident(self, threshold: float, ignore_label: int) -> PixelBatch:
         """The same batch, the labels that are less probable than ``threshold`` ignored."""

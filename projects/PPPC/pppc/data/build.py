@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..errors import InputError
 from .catalog import label_files, label_reader, statistics_file
 from .labels import count_class_pixels
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
 
-__all__ = ["build_test_loader", "build_train_loader"]
+__all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
 
 
 def _only(names: tuple[str, ...], key: str) -> str:
     if len(names) != 1:
-        raise ValueError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
+        raise InputError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
     return names[0]
 
 
@@ -26,7 +29,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.
 
     Raises:
-        ValueError: a source label is wrong, or DATASETS.TRAIN or TARGET is not one data set.
+        InputError: a source label is wrong, or DATASETS.TRAIN or TARGET is not one data set.
     """
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
@@ -34,23 +37,20 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     records = DatasetCatalog.get(source)
     reader = label_reader(cfg, source)
-    counts = count_class_pixels(label_files(source, records), reader, statistics_file(source))
+    labels = label_files(source, records)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
-    streams = [
-        SampleStream(
-            records,
-            RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
-            if sampling.ENABLED
-            else ShuffledDraw(len(records), source_draw),
-            SourceMapper(cfg, reader),
-            source_mapper,
-        )
-    ]
+    if sampling.ENABLED:
+        counts = count_class_pixels(labels, reader, statistics_file(source))
+        draw = RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
+    else:
+        draw = ShuffledDraw(len(records), source_draw)
+    skip = cfg.DATALOADER.UNREADABLE == "skip"
+    streams = [SampleStream(records, draw, SourceMapper(cfg, reader), source_mapper, skip)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
         records = DatasetCatalog.get(_only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
         draw = ShuffledDraw(len(records), target_draw)
-        streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper))
+        streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper, skip))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
     return PairedLoader(
         streams,
@@ -59,13 +59,51 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         cfg.DATALOADER.NUM_WORKERS,
         comm.get_rank(),
         comm.get_world_size(),
+        cfg.DATALOADER.MAX_UNREADABLE,
     )
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
     """Detectron2's loader over a test set, one image a batch."""
-    return build_detection_test_loader(
-        DatasetCatalog.get(name),
-        mapper=TestMapper(cfg),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    return TestLoader(
+        build_detection_test_loader(
+            DatasetCatalog.get(name),
+            mapper=_ErrorAsValue(TestMapper(cfg)),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
     )
+
+
+class TestLoader:
+    """Batches of one record of :class:`TestMapper`.
+
+    Raises:
+        InputError: from the iterator, where an image can't be read.
+    """
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def __init__(self, loader: DataLoader):
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for (sample,) in self._loader:
+            if isinstance(sample, InputError):
+                raise sample
+            yield [sample]
+
+
+class _ErrorAsValue:
+    """Returns an InputError: raised in a loader's process it would come as many lines of text."""
+
+    def __init__(self, mapper: TestMapper):
+        self.mapper = mapper
+
+    def __call__(self, record: dict) -> dict | InputError:
+        try:
+            return self.mapper(record)
+        except InputError as error:
+            return error

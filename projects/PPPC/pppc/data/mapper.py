@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from torch import Tensor
 
+from ..errors import InputError
 from ..structures import PixelBatch
 from .images import read_image
 from .labels import LabelReader
@@ -66,7 +67,7 @@ class SourceMapper:
             crop_size: (height, width), pixels. Smaller images are padded.
             single_category_max_area: redraw a crop that one class fills to more than this share.
             min_area: share of the label that a class covers in the images drawn for it.
-            min_crop_ratio: share of those pixels that the crop must hold.
+            min_crop_ratio: share of those pixels that the crop must hold, after resizing.
             pad_value: of the image, in [0, 255].
             ignore_label: of padded pixels.
         """
@@ -104,31 +105,46 @@ class SourceMapper:
             seed: of the augmentation.
 
         Returns:
-            "image" ``(3, H, W)`` float32 and "label" ``(H, W)`` int64.
+            "image" ``(3, H, W)`` float32, "label" ``(H, W)`` int64, and "file", the image's.
+
+        Raises:
+            InputError: a file can't be read, or image and label differ in size.
         """
         image = read_image(record["file_name"], self.image_format)
         label = self.label_reader.read(record["sem_seg_file_name"])
         if image.shape[:2] != label.shape:
-            raise ValueError(
+            raise InputError(
                 f"{record['file_name']} is {image.shape[1]}x{image.shape[0]}, its label "
                 f"{record['sem_seg_file_name']} {label.shape[1]}x{label.shape[0]} pixels: "
                 "they must be of one size"
             )
-        enough = self.min_crop_pixels * label.size
         with _numpy_seed(seed):
             resized = T.AugInput(image, sem_seg=label)
             self.resize(resized)
-            for _ in range(CROP_ATTEMPTS):
-                sample = T.AugInput(resized.image, sem_seg=resized.sem_seg)
-                self.crop(sample)
-                if train_id is None or np.count_nonzero(sample.sem_seg == train_id) > enough:
-                    break
+            sample = self._crop_showing(train_id, resized)
             self.flip(sample)
             self.pad(sample)
         return {
             "image": _image_tensor(sample.image),
             "label": torch.from_numpy(sample.sem_seg.astype(np.int64)),
+            "file": record["file_name"],
         }
+
+    def _crop_showing(self, train_id: int | None, resized: T.AugInput) -> T.AugInput:
+        """The first of some random crops that shows enough of a class, or the one with most of it."""
+        enough = self.min_crop_pixels * resized.sem_seg.size
+        best, most = None, -1
+        for _ in range(CROP_ATTEMPTS):
+            sample = T.AugInput(resized.image, sem_seg=resized.sem_seg)
+            self.crop(sample)
+            if train_id is None:
+                return sample
+            shown = np.count_nonzero(sample.sem_seg == train_id)
+            if shown > most:
+                best, most = sample, shown
+            if shown > enough:
+                break
+        return best
 
 
 class TargetMapper:
@@ -163,14 +179,14 @@ class TargetMapper:
         """(height, width) after resizing of an image of this size, pixels.
 
         Raises:
-            ValueError: that is smaller than the crop; the message names ``path``.
+            InputError: that is smaller than the crop; the message names ``path``.
         """
         if self.min_size:  # 0: as it is
             height, width = self.resize.get_output_shape(
                 height, width, self.min_size, self.max_size
             )
         if height < self.crop_size[0] or width < self.crop_size[1]:
-            raise ValueError(
+            raise InputError(
                 f"{path} is {width}x{height} pixels after resizing, smaller than "
                 f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
                 "and MAX_SIZE or lower INPUT.CROP.SIZE"
@@ -181,22 +197,27 @@ class TargetMapper:
         """
         Returns:
             "image" ``(3, H, W)`` float32 and, where the record has a "day_file_name", "day_image",
-            resized and flipped alike.
+            resized and flipped alike; "file", the image's; and "cut", the place in [0, 1)^2 where
+            :func:`collate` cuts an image that is higher or wider than others of its batch.
 
         Raises:
-            ValueError: the resized image is smaller than the crop, or the day image has another
-                size.
+            InputError: a file can't be read, the resized image is smaller than the crop, or the day
+                image has another size.
         """
         image = read_image(record["file_name"], self.image_format)
         self.resized_size(record["file_name"], *image.shape[:2])
         augmented = T.AugInput(image)
         with _numpy_seed(seed):
             transform = T.AugmentationList([self.resize, self.flip])(augmented)
-        sample = {"image": _image_tensor(augmented.image)}
+        sample = {
+            "image": _image_tensor(augmented.image),
+            "file": record["file_name"],
+            "cut": tuple(np.random.default_rng(seed).random(2)),
+        }
         if "day_file_name" in record:
             day_image = read_image(record["day_file_name"], self.image_format)
             if day_image.shape != image.shape:
-                raise ValueError(
+                raise InputError(
                     f"{record['day_file_name']} has another size than its image by night, "
                     f"{record['file_name']}: they must be of one size"
                 )
@@ -235,17 +256,25 @@ class TestMapper:
         return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}
 
 
-def collate(samples: list[dict[str, Tensor]]) -> PixelBatch:
-    """Stack samples of one size.
+def collate(samples: list[dict]) -> PixelBatch:
+    """Stack samples. Images that are higher or wider than the smallest ones are cut to their size.
 
-    Raises:
-        ValueError: the images differ in size.
+    The place where an image is cut comes from its own seed ("cut"); the size that is left, from the
+    other images of its batch.
     """
-    sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"target images of different sizes (height, width) in one batch: {sorted(sizes)}. "
-            "Use SOLVER.TARGET_IMS_PER_BATCH 1 per process, or images of one aspect ratio"
-        )
-    stacked = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-    return PixelBatch(**stacked)
+    height = min(sample["image"].shape[-2] for sample in samples)
+    width = min(sample["image"].shape[-1] for sample in samples)
+
+    def cut(sample: dict, name: str) -> Tensor:
+        image = sample[name]
+        down, right = image.shape[-2] - height, image.shape[-1] - width
+        if not down and not right:
+            return image
+        top, left = (int(place * (room + 1)) for place, room in zip(sample["cut"], (down, right)))
+        return image[..., top : top + height, left : left + width]
+
+    tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
+    return PixelBatch(
+        **{name: torch.stack([cut(sample, name) for sample in samples]) for name in tensors},
+        files=tuple(sample["file"] for sample in samples),
+    )

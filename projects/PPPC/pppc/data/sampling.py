@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..errors import InputError
+
 __all__ = [
+    "Drawn",
     "PairedLoader",
     "RareClassDraw",
     "SampleStream",
@@ -22,6 +28,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MAX_REDRAWS = 100  # of one place in a stream whose images can't be read
 
 
 def rare_class_probabilities(
@@ -94,14 +102,28 @@ class RareClassDraw:
         return int(rng.choice(self.images[train_id])), train_id
 
 
+class Drawn(NamedTuple):
+    """What a stream gives: an exception would leave a loader's process as many lines of text.
+
+    Attributes:
+        value: a sample or a batch; None: no image could be read for it.
+        problems: what was wrong with images that were drawn and can't be read, by their files.
+    """
+
+    value: object
+    problems: dict[str, str]
+
+
 class SampleStream(Dataset):
     """The endless stream of one domain's mapped samples, by position.
 
     Args:
         records: the data set's records.
         draw: position -> (index of a record, class that the crop is to show or None).
-        mapper: (record, class or None, seed) -> sample.
+        mapper: (record, class or None, seed) -> sample; InputError: a file can't be read.
         seed: of the augmentation; another one than the draw's, so that they are independent.
+        skip_unreadable: draw again where an image can't be read. The draws of a position are a
+            function of it, too, so a resumed run takes the same ones.
     """
 
     def __init__(
@@ -110,16 +132,28 @@ class SampleStream(Dataset):
         draw: Callable[[int], tuple[int, int | None]],
         mapper: Callable[[dict, int | None, int], object],
         seed: int,
+        skip_unreadable: bool = False,
     ):
         self.records = records
         self.draw = draw
         self.mapper = mapper
         self.seed = seed
+        self.skip_unreadable = skip_unreadable
 
-    def __getitem__(self, position: int) -> object:
-        index, train_id = self.draw(position)
+    def __getitem__(self, position: int) -> Drawn:
         seed = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]
-        return self.mapper(self.records[index], train_id, int(seed))
+        problems = {}
+        for attempt in range(1 + MAX_REDRAWS * self.skip_unreadable):
+            # Beyond the positions of any run, so that a second draw follows no other sample's.
+            index, train_id = self.draw(position + attempt * 2**40)
+            record = self.records[index]
+            if record["file_name"] in problems:
+                continue
+            try:
+                return Drawn(self.mapper(record, train_id, int(seed)), problems)
+            except InputError as error:
+                problems[record["file_name"]] = str(error)
+        return Drawn(None, problems)
 
 
 class _Positions(Sampler):
@@ -127,7 +161,7 @@ class _Positions(Sampler):
 
     def __init__(self, batch_size: int, rank: int, world_size: int):
         if batch_size % world_size:
-            raise ValueError(
+            raise InputError(
                 f"{batch_size} images per iteration cannot be shared by {world_size} processes: "
                 "SOLVER.IMS_PER_BATCH and SOLVER.TARGET_IMS_PER_BATCH must be multiples of it"
             )
@@ -152,9 +186,18 @@ class PairedLoader:
         collate: list of samples -> batch.
         num_workers: loader processes, shared by the streams.
         rank, world_size: of this process.
+        max_unreadable: share of a stream's images that may be unreadable where they are skipped;
+            one always may.
+
+    Where Detectron2 records metrics, "data/unreadable" is the number of skipped images.
+
+    Attributes:
+        unreadable: of each stream, what is wrong with the images that this process skipped, by
+            their files.
 
     Raises:
-        ValueError: a batch cannot be shared equally by the processes.
+        InputError: a batch cannot be shared equally by the processes. From the iterator: an image
+            cannot be read, or too many cannot.
     """
 
     def __init__(
@@ -165,13 +208,17 @@ class PairedLoader:
         num_workers: int,
         rank: int,
         world_size: int,
+        max_unreadable: float = 0.0,
     ):
+        self._streams = streams
+        self._max_unreadable = max_unreadable
+        self.unreadable: list[dict[str, str]] = [{} for _ in streams]
         self._positions = [_Positions(size, rank, world_size) for size in batch_sizes]
         self._loaders = [
             DataLoader(
                 stream,
                 batch_sampler=positions,
-                collate_fn=collate,
+                collate_fn=partial(_collate_drawn, collate=collate),
                 num_workers=-(-num_workers // len(streams)),
                 pin_memory=torch.cuda.is_available(),
             )
@@ -184,7 +231,39 @@ class PairedLoader:
             positions.start_iteration = iteration
 
     def __iter__(self) -> Iterator[tuple]:
-        batches = zip(*self._loaders)
-        if len(self._loaders) == 1:
-            return ((source, None) for (source,) in batches)
-        return batches
+        for drawn in zip(*self._loaders):
+            batches = [self._checked(number, one) for number, one in enumerate(drawn)]
+            if has_event_storage():
+                get_event_storage().put_scalar(
+                    "data/unreadable", sum(map(len, self.unreadable)), smoothing_hint=False
+                )
+            yield (*batches, None)[:2]
+
+    def _checked(self, number: int, drawn: Drawn) -> object:
+        """The batch of stream ``number``, after a look at what could not be read for it."""
+        stream, unreadable = self._streams[number], self.unreadable[number]
+        hint = "tools/check_datasets.py --read names all of them"
+        if drawn.problems and not stream.skip_unreadable:
+            problem = next(iter(drawn.problems.values()))
+            raise InputError(
+                f"{problem}. Replace the file, or leave out such images by "
+                f"DATALOADER.UNREADABLE skip; {hint}"
+            )
+        for file, problem in drawn.problems.items():
+            if file not in unreadable:
+                logger.warning("Skipped, another image is drawn instead: %s", problem)
+                unreadable[file] = problem
+        size = len(stream.records)
+        if len(unreadable) > max(1, self._max_unreadable * size) or drawn.value is None:
+            raise InputError(
+                f"{len(unreadable)} of {size} images can't be read, more than "
+                f"DATALOADER.MAX_UNREADABLE allows ({self._max_unreadable:g}), the last one: "
+                f"{list(unreadable.values())[-1]}. {hint}"
+            )
+        return drawn.value
+
+
+def _collate_drawn(samples: list[Drawn], collate: Callable[[list], object]) -> Drawn:
+    problems = {file: text for sample in samples for file, text in sample.problems.items()}
+    values = [sample.value for sample in samples]
+    return Drawn(None if None in values else collate(values), problems)

@@ -12,10 +12,10 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from timm.layers import convert_sync_batchnorm
-from torch.utils.data import DataLoader
 
 from ..checkpoint import StrictCheckpointer
 from ..data import build_test_loader, build_train_loader, check_data, label_reader
+from ..data.build import TestLoader
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..segmentor import PPPCSegmentor
 from ..solver import build_optimizer
@@ -122,7 +122,7 @@ class Trainer(DefaultTrainer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TestLoader:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod

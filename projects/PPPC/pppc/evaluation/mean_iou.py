@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from ..class_map import class_map
 from ..data.labels import LabelReader
+from ..errors import InputError
 
 __all__ = ["MeanIoUEvaluator", "confusion_matrix", "intersection_over_union"]
 
@@ -63,10 +64,12 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
 
 
 class MeanIoUEvaluator(DatasetEvaluator):
-    """IoU per class, mean IoU over the labelled classes, mean accuracy and pixel accuracy.
+    """IoU per class, mean IoU, mean accuracy and pixel accuracy.
 
-    A class that no label of the data set shows takes no part in the means, whether or not it is
-    predicted: the predictions count against the classes that they hide.
+    Mean IoU comes in both of the usual conventions. "mIoU" is over the classes that a label of the
+    data set shows. "mIoU-predicted" is over these and the classes that are predicted somewhere
+    (IoU 0), as in mmsegmentation. They are equal where every predicted class is labelled. The other
+    means are over labelled classes.
 
     Args:
         label_reader: reads the data set's labels as the model's classes.
@@ -89,10 +92,10 @@ class MeanIoUEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch of predictions against the label files of its images."""
         for record, output in zip(inputs, outputs):
-            prediction = class_map(output["sem_seg"])
+            prediction = class_map(output["sem_seg"], record["file_name"])
             label = self.label_reader.read(record["sem_seg_file_name"])
             if prediction.shape != label.shape:
-                raise ValueError(
+                raise InputError(
                     f"{record['sem_seg_file_name']} is {label.shape}, the image "
                     f"{record['file_name']} {prediction.shape} (height, width): they must be of "
                     "one size"
@@ -103,22 +106,32 @@ class MeanIoUEvaluator(DatasetEvaluator):
         """The results over all processes, in percent, on the main process; None on the others.
 
         Returns:
-            ``{"sem_seg": {"mIoU", "mACC", "pACC", "IoU-<class>", "ACC-<class>"}}`` and the further
-            means.
+            ``{"sem_seg": {"mIoU", "mIoU-predicted", "mACC", "pACC", "IoU-<class>",
+            "ACC-<class>"}}`` and the further means of which a class is labelled.
+
+        Raises:
+            InputError: no pixel of the test set is labelled.
         """
         matrices = comm.gather(self.confusion)
         if not comm.is_main_process():
             return None
         confusion = np.sum(matrices, axis=0)
         labelled = confusion.sum(1) > 0
+        if not labelled.any():
+            raise InputError(
+                "every pixel of the test set is ignored: no figure can be given. Choose a labelled "
+                "test set in DATASETS.TEST"
+            )
         iou = 100 * intersection_over_union(confusion)
         with np.errstate(invalid="ignore"):
             accuracy = 100 * np.diag(confusion) / confusion.sum(1)
         results = {
             "mIoU": float(np.mean(iou[labelled])),
+            "mIoU-predicted": float(np.nanmean(iou)),
             **{
-                name: float(np.mean(iou[[index for index in indices if labelled[index]]]))
+                name: float(np.mean(iou[shown]))
                 for name, indices in self.means.items()
+                if (shown := [index for index in indices if labelled[index]])
             },
             "mACC": float(np.mean(accuracy[labelled])),
             "pACC": float(100 * np.diag(confusion).sum() / confusion.sum()),
@@ -130,6 +143,7 @@ class MeanIoUEvaluator(DatasetEvaluator):
             tablefmt="pipe",
         )
         logger.info("Per class, in percent:\n%s\n%s", table, create_small_table(results))
+        self._log_coverage(labelled, ~np.isnan(iou))
         for name, class_iou, class_accuracy, present in zip(
             self.class_names, iou, accuracy, labelled
         ):
@@ -137,3 +151,27 @@ class MeanIoUEvaluator(DatasetEvaluator):
                 results[f"IoU-{name}"] = float(class_iou)
                 results[f"ACC-{name}"] = float(class_accuracy)
         return OrderedDict(sem_seg=results)
+
+    def _log_coverage(self, labelled: np.ndarray, counted: np.ndarray) -> None:
+        """Say which classes the means leave out; loudly where one class is all there is.
+
+        Args:
+            labelled: whether a label shows the class, ``(C,)`` bool.
+            counted: whether a label or a prediction does, ``(C,)`` bool.
+        """
+
+        def names(chosen: np.ndarray) -> str:
+            return ", ".join(np.array(self.class_names)[chosen]) or "none"
+
+        logger.log(
+            logging.WARNING if labelled.sum() == 1 else logging.INFO,
+            "mIoU is the mean of %d of %d classes, those that a label shows (left out: %s); "
+            "mIoU-predicted of %d (left out: %s), where predicted classes that no label shows count "
+            "as 0 (%s)",
+            labelled.sum(),
+            len(labelled),
+            names(~labelled),
+            counted.sum(),
+            names(~counted),
+            names(counted & ~labelled),
+        )
