@@ -46,10 +46,10 @@ def test_every_night_image_has_the_day_image_that_its_csv_row_names(datasets_roo
 @pytest.mark.parametrize(
     ("csv", "error", "message"),
     [
-        ("train/night/A/x,train/day/B/y\n", FileNotFoundError, r"row 1 names A/x_rgb_anon\.png"),
-        ("{night},train/day/B/y\n", FileNotFoundError, r"row 1 names .*day/B/y_rgb_anon\.png"),
+        ("train/night/A/x,train/day/B/y\n", ValueError, r"row 1 names A/x_rgb_anon\.png"),
+        ("{night},train/day/B/y\n", ValueError, r"row 1 names .*day/B/y_rgb_anon\.png"),
         ("{night}\n", ValueError, "row 1 is not .*night/SEQUENCE/FRAME"),
-        ("", FileNotFoundError, "no CSV file in .* names a day image for"),
+        ("", ValueError, "no CSV file in .* names a day image for"),
     ],
 )
 def test_wrong_correspondences_are_named(datasets_root, tmp_path, monkeypatch, csv, error, message):

@@ -14,7 +14,8 @@ import sys
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog
-from pppc.data.catalog import dataset_metadata, datasets_root, statistics_file
+from pppc.data.catalog import dataset_metadata, statistics_file
+from pppc.data.listing import datasets_root
 from pppc.data.checks import label_problems, size_problems
 from pppc.data.class_statistics import read_statistics
 from pppc.data.splits import SPLITS
@@ -70,7 +71,7 @@ def main() -> int:
         problems += [f"{name}: {problem}" for problem in found]
         if arguments.names and row[-1] == "not there":
             folder = datasets_root() / SPLITS[name].image_folder
-            problems.append(f"{name}: no folder {folder}. {SPLITS[name].mend}")
+            problems.append(f"{name}: no folder {folder}. {SPLITS[name].hint}")
     headers = ["data set", "images", "of", "labels", "statistics", "state"]
     print(f"Below {datasets_root().resolve()}:\n")
     print(tabulate(rows, headers=headers))

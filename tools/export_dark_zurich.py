@@ -46,7 +46,7 @@ def images_of_the_test_set(num_images: int) -> list[str]:
         folder = Path(paths[0]).parent.parent
         raise ValueError(
             f"{folder} holds {len(paths)} images, the test split has {num_images}: the server takes "
-            f"whole submissions only. {SPLITS[TEST_SET].mend}"
+            f"whole submissions only. {SPLITS[TEST_SET].hint}"
         )
     names = Counter(Path(path).name for path in paths)
     if repeated := [name for name, count in names.items() if count > 1]:

