@@ -3,53 +3,66 @@
 
     tools/train_net.py --config-file configs/FILE.yaml [--resume] [--num-gpus N] [KEY VALUE ...]
     tools/train_net.py --config-file configs/FILE.yaml --eval-only MODEL.WEIGHTS FILE.pth
+
+SIGTERM and Ctrl-C write a checkpoint, from which --resume goes on.
 """
 
 import argparse
 import json
+import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from logging.handlers import MemoryHandler
+from multiprocessing import active_children
+from pathlib import Path
 
 import pppc  # before Detectron2: it says what is missing
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from pppc.checkpoint import StrictCheckpointer
 from pppc.data import check_data
 from pppc.engine import Trainer
+from pppc.engine.run_folder import RunFolder, starting_point
+from pppc.errors import InputError, Stopped, run_tool
+from torch.multiprocessing import ProcessExitedException
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """The configuration from the defaults, the file and the command line.
+class LogFile:
+    """A log that is kept in memory until its file may be written: a refused command leaves none."""
 
-    Raises:
-        FileExistsError: a new run would overwrite another one.
-        ValueError: there is nothing to evaluate.
-    """
-    cfg = pppc.load_config(args.config_file, args.opts)
-    if args.eval_only:
-        resumable = args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-        if not cfg.MODEL.WEIGHTS and not resumable:
-            raise ValueError(
-                "nothing to evaluate: give MODEL.WEIGHTS FILE.pth, or --resume for the last "
-                f"checkpoint in {cfg.OUTPUT_DIR}"
-            )
-    elif not args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
-        raise FileExistsError(
-            f"{cfg.OUTPUT_DIR} holds a run already: continue it with --resume, or choose another "
-            "OUTPUT_DIR"
+    def __init__(self) -> None:
+        self.memory = MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize)
+        for name in ("detectron2", "fvcore", "pppc"):
+            logging.getLogger(name).addHandler(self.memory)
+
+    def open(self, folder: str) -> None:
+        """Write what was logged so far, and from now on, to ``folder``."""
+        rank = comm.get_rank()
+        os.makedirs(folder, exist_ok=True)
+        file = logging.FileHandler(Path(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
+        file.setFormatter(
+            logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
         )
-    cfg.freeze()
-    return cfg
+        self.memory.setTarget(file)
+        self.memory.flush()
+        self.memory.flushLevel = logging.NOTSET  # each record at once
 
 
-def prepare_output(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Detectron2's default set-up, and the log of this project beside Detectron2's."""
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pppc")
+def prepare_process(cfg: CfgNode, args: argparse.Namespace) -> LogFile:
+    """Detectron2's default set-up, which logs to the screen and seeds; no file is written."""
+    log = LogFile()
+    silent = cfg.clone()
+    silent.defrost()
+    silent.OUTPUT_DIR = None
+    default_setup(silent, args)
+    setup_logger(distributed_rank=comm.get_rank(), name="pppc")
+    logging.getLogger("pppc").info("The whole configuration:\n%s", cfg.dump())
+    return log
 
 
 def free_path(path: str) -> str:
@@ -62,55 +75,126 @@ def free_path(path: str) -> str:
     return path
 
 
-def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
+def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference.
 
     Earlier results stay: the second evaluation's are in results_2.json.
+
+    Raises:
+        InputError: there is nothing to evaluate, or not on these data sets.
     """
-    inference = cfg.clone()
-    inference.defrost()
-    inference.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
-    prepare_output(inference, args)
-    with input_errors():
-        check_data(cfg, training=False)
-        model = Trainer.build_model(cfg)
-        checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, trained=True)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    weights = cfg.MODEL.WEIGHTS
+    if args.resume and (checkpoint := RunFolder(cfg.OUTPUT_DIR).last_checkpoint()):
+        weights = str(checkpoint.path)
+    if not weights:
+        raise InputError(
+            "nothing to evaluate: give MODEL.WEIGHTS FILE.pth, or --resume for the last "
+            f"checkpoint in {cfg.OUTPUT_DIR}"
+        )
+    if not cfg.DATASETS.TEST:
+        raise InputError("nothing to evaluate on: name labelled data sets by DATASETS.TEST")
+    log = prepare_process(cfg, args)
+    check_data(cfg, training=False)
+    model = Trainer.build_model(cfg)
+    StrictCheckpointer(model, trained=True).load(weights)
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
+    log.open(folder)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
-        with open(free_path(os.path.join(inference.OUTPUT_DIR, "results.json")), "w") as file:
-            json.dump({"options": args.opts, **results}, file, indent=1)
-    return results
+        with open(free_path(os.path.join(folder, "results.json")), "w") as file:
+            json.dump({"options": args.opts, "weights": weights, **results}, file, indent=1)
 
 
-@contextmanager
-def input_errors() -> Iterator[None]:
-    """End the program with one line where the user's input is at fault."""
+def train(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train, from the beginning or, with --resume, from the last checkpoint.
+
+    Raises:
+        InputError: from :func:`starting_point`, before anything is built; or from
+            :class:`Trainer`, before anything is written.
+    """
+    checkpoint = starting_point(cfg, args.resume, args.allow_changes, comm.get_world_size())
+    if cfg.SEED < 0 and checkpoint is not None:
+        cfg.SEED = CfgNode.load_cfg(checkpoint.config).SEED
+    log = prepare_process(cfg, args)
+    trainer = Trainer(cfg)
+    trainer.start_from(checkpoint)
+    open_log = CallbackHook(before_train=lambda trainer: log.open(cfg.OUTPUT_DIR))
+    trainer.register_hooks([open_log])
+    trainer.train()
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process's work."""
+    cfg = pppc.load_config(args.config_file, args.opts)
     try:
-        yield
-    except (OSError, KeyError, ValueError) as error:
-        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+        (evaluate if args.eval_only else train)(cfg, args)
+    except InputError:
+        raise
+    except Exception:
+        logging.getLogger("pppc").exception("This is a fault of the program:")
+        raise
 
 
-def main(args: argparse.Namespace) -> dict:
-    with input_errors():
-        cfg = setup(args)
-    if args.eval_only:
-        return evaluate(cfg, args)
-    prepare_output(cfg, args)
-    with input_errors():
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+def run_and_report(args: argparse.Namespace, report: str) -> None:
+    """One of several processes; the line with which it ends goes to a file, for the first one."""
+    try:
+        run(args)
+    except (InputError, Stopped) as error:
+        status, line = (
+            (error.code, error.message) if isinstance(error, Stopped) else (2, f"error: {error}")
+        )
+        try:
+            with open(report, "x") as file:  # the first to fail reports
+                json.dump([status, line], file)
+        except FileExistsError:
+            pass
+        sys.exit(status)
+
+
+def run_processes(args: argparse.Namespace) -> int:
+    """Launch all processes of this machine; returns the exit status.
+
+    A signal goes on to them, so that they stop as one process does.
+    """
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in active_children():
+            os.kill(child.pid, signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        try:
+            launch(
+                run_and_report,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args, str(report)),
+            )
+        except ProcessExitedException:
+            if not report.exists():
+                raise
+            status, line = json.loads(report.read_text())
+            print(line, file=sys.stderr)
+            return status
+    return 0
+
+
+def main() -> int | None:
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="with --resume: go on although settings changed that decide what is computed",
+    )
+    args = parser.parse_args()
+    if args.num_gpus * args.num_machines > 1:
+        return run_processes(args)
+    return run(args)
 
 
 if __name__ == "__main__":
-    arguments = default_argument_parser().parse_args()
-    launch(
-        main,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
-    )
+    run_tool(main)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import Counter
+from pathlib import Path
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import nn
 
-from .files import write_atomically
+from .errors import InputError
+from .files import whole_file, write_atomically
 from .weights import Translation, from_other_layout, read_weights
 from .weights.handles import local_path
 
@@ -24,7 +28,7 @@ logger = logging.getLogger(__name__)
 # adapted one may be evaluated as a plain segmentation network. The teacher is copied from the
 # student, prototypes and probabilistic head are learnt anew.
 METHOD_PARTS = ("teacher.", "prototypes.", "student.probabilistic_head.")
-UNFINISHED = ".partial"  # in the name of a checkpoint that is being written
+ALMOST_FULL = 2**20  # bytes left on a disk that has refused a checkpoint
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -34,6 +38,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         model, save_dir, checkpointables: as Detectron2's.
         trained: the weights are to be used as they are, so that what the model predicts with may
             not be missing.
+        max_to_keep: how many periodic checkpoints stay, the last ones; 0: all. The best and the
+            final one always do.
     """
 
     def __init__(
@@ -42,20 +48,50 @@ class StrictCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         trained: bool = False,
+        max_to_keep: int = 0,
         **checkpointables: object,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.trained = trained
+        self.max_to_keep = max_to_keep
 
-    def save(self, name: str, **options: object) -> None:
-        """As Detectron2's; an older file of this name stays until the new one is whole."""
-        super().save(name + UNFINISHED, **options)
+    def save(self, name: str, **extra: object) -> None:
+        """As Detectron2's; an older file of this name stays until the new one is whole.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        try:
+            with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+                torch.save(self.content(**extra), file)
+        except (OSError, RuntimeError) as error:
+            if shutil.disk_usage(path.parent).free > ALMOST_FULL:
+                raise
+            raise InputError(
+                f"{path} cannot be written, the disk is full ({error}). The checkpoints before it "
+                "are whole: free space, then continue with --resume"
+            ) from error
+        self.tag_last_checkpoint(path.name)
+        self._remove_old()
+
+    def content(self, **extra: object) -> dict[str, object]:
+        """What a checkpoint holds."""
+        parts = {name: part.state_dict() for name, part in self.checkpointables.items()}
+        return {"model": self.model.state_dict(), **parts, **extra}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        finished = last_filename_basename.replace(UNFINISHED, "")
-        folder = self.save_dir
-        os.replace(os.path.join(folder, last_filename_basename), os.path.join(folder, finished))
-        write_atomically(os.path.join(folder, "last_checkpoint"), finished.encode())
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        write_atomically(path, last_filename_basename.encode())
+
+    def _remove_old(self) -> None:
+        """Delete periodic checkpoints but for the last ``max_to_keep``."""
+        periodic = sorted(Path(self.save_dir).glob("model_" + "[0-9]" * 7 + ".pth"))
+        for path in periodic[: -self.max_to_keep] if self.max_to_keep else []:
+            path.unlink()
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.

@@ -182,6 +182,9 @@ def _add_solver(cfg: CN) -> None:
     # Target images per iteration, over all processes.
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 2
     cfg.SOLVER.CHECKPOINT_PERIOD = 4000
+    # Periodic checkpoints that stay, the last ones (MiT-B5: 1.4 GB each); 0: all. The best and the
+    # final model stay always.
+    cfg.SOLVER.MAX_TO_KEEP = 5
     cfg.TEST.EVAL_PERIOD = 2000
     # Evaluate the teacher instead of the student.
     cfg.TEST.EVALUATE_TEACHER = False

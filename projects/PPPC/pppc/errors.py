@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["InputError", "printable", "run_tool"]
+__all__ = ["InputError", "Stopped", "printable", "run_tool"]
 
 # What the file system refuses; no fault of the program's.
 _REFUSALS = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
@@ -36,11 +37,25 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class Stopped(SystemExit):
+    """A signal ended the process at a place from which it can go on.
+
+    Args:
+        message: one line for the user.
+        number: of the signal. The exit status is 128 more, as in a shell.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(128 + number)
+        self.message = message
+
+
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool's ``main`` and end the process as the shell expects.
 
     The exit status is what ``main`` returns (None: 0), 2 after one line "error: ..." where the
-    user's input is wrong (as argparse does), 1 after such a line where the file system refuses.
+    user's input is wrong (as argparse does), 1 after such a line where the file system refuses,
+    128 and the signal's number after Ctrl-C or where a signal stopped a run.
 
     Example:
         >>> def main():
@@ -60,4 +75,10 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except Stopped as stopped:
+        print(stopped.message, file=sys.stderr)
+        status = stopped.code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 128 + signal.SIGINT
     sys.exit(status)

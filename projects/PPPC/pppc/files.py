@@ -7,23 +7,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file", "write_atomically"]
+__all__ = ["unfinished_files", "whole_file", "write_atomically"]
+
+_UNFINISHED = "partial_"  # starts the name of a file that is being written
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Another path to write to, which becomes ``path`` at the end, or is removed after an error."""
+    """Another path to write to, which becomes ``path`` at the end, or is removed after an error.
+
+    The content is on the disk before it takes the name, so that a crash of the machine leaves the
+    former file or the new one.
+    """
     path = Path(path)
     # Another process may be writing the same file.
-    unfinished = path.with_name(f"partial_{os.getpid()}_{path.name}")
+    unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}_{path.name}")
     try:
         yield unfinished
+        _flush(unfinished)
         os.replace(unfinished, path)
+        _flush(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file that is either whole or not there."""
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
+
+
+def unfinished_files(folder: Path) -> list[Path]:
+    """What :func:`whole_file` is writing in a folder, or what killed processes left of that."""
+    return sorted(folder.glob(f"{_UNFINISHED}[0-9]*_*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -18,6 +19,7 @@ from ..ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_
 from ..contrast import contrast_schedule
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
+from ..errors import InputError
 from ..labelled_pixels import resize_labels
 from ..mixing import StrongAugmentation
 from ..segmentor import PPPCSegmentor
@@ -39,9 +41,9 @@ def step_generator(seed: int, iteration: int, rank: int) -> torch.Generator:
 
     Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
     """
-    state = torch.Generator().manual_seed(hash((seed, iteration, rank)) % 2**63)
-    torch.manual_seed(int(torch.randint(2**62, (), generator=state)))
-    return state
+    of_step, of_dropout = np.random.SeedSequence((seed, iteration, rank)).generate_state(2, np.uint64)
+    torch.manual_seed(int(of_dropout))
+    return torch.Generator().manual_seed(int(of_step))
 
 
 class AdaptationLoop(SimpleTrainer):
@@ -90,7 +92,11 @@ class AdaptationLoop(SimpleTrainer):
         )
 
     def run_step(self) -> None:
-        """One iteration of PPPC; without self-training, of source-only training."""
+        """One iteration of PPPC; without self-training, of source-only training.
+
+        Raises:
+            InputError: a loss of any process is not finite. The weights are still those of before.
+        """
         start = time.perf_counter()
         source, target = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -118,18 +124,40 @@ class AdaptationLoop(SimpleTrainer):
             strong = self.dacs_mixing.strong(source)
             losses |= self.backward_pass("source", strong, contrast, last=True)
 
+        self._check_finite(losses)
         self._write_metrics(losses, data_time)
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
+    def _check_finite(self, losses: dict[str, Tensor]) -> None:
+        """See, in all processes alike, that training has not failed."""
+        wrong = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
+        files = [file for batch in self.batches.values() for file in batch.files] if wrong else []
+        gathered = comm.all_gather((wrong, list(dict.fromkeys(files))))
+        for wrong, files in gathered:
+            if wrong:
+                raise InputError(
+                    f"iteration {self.iter}: {', '.join(wrong)}, with the images {', '.join(files)}. "
+                    "Look at them, and lower SOLVER.BASE_LR or, in float16, train in bfloat16 "
+                    "(SOLVER.AMP.TYPE). Checkpoints are not affected"
+                )
+
     def state_dict(self) -> dict:
         return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        """What was learnt; the configuration alone decides rates, decay and the like."""
+        options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
         super().load_state_dict(state)
+        for group, configured in zip(self.optimizer.param_groups, options):
+            group.update(configured)
         if state.get("grad_scaler"):  # empty or absent where nothing was scaled
-            self.grad_scaler.load_state_dict(state["grad_scaler"])
+            learnt = {key: state["grad_scaler"][key] for key in ("scale", "_growth_tracker")}
+            self.grad_scaler.load_state_dict(self.grad_scaler.state_dict() | learnt)
 
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""

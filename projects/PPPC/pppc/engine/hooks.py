@@ -6,18 +6,13 @@ Detectron2's hooks never see the batch, so the training step calls :class:`Proto
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import BestCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..files import write_atomically
 from ..mixing import StrongAugmentation, class_mix, class_mix_mask
 from ..segmentor import PPPCSegmentor
 from ..structures import PixelBatch
@@ -27,13 +22,15 @@ __all__ = [
     "BatchStatisticsAverage",
     "DACSMixing",
     "PrototypeUpdate",
-    "ResumableBestCheckpointer",
     "TeacherUpdate",
 ]
 
 
 class TeacherUpdate(HookBase):
-    """Before each step: teacher <- m teacher + (1 - m) student; at iteration 0 a copy.
+    """After each step: teacher <- m teacher + (1 - m) student; at the start of a run a copy.
+
+    So the teacher that an iteration labels with has all students before it, as published, and a
+    checkpoint or an evaluation after it has this one, too.
 
     Args:
         segmentor: holds student and teacher.
@@ -44,8 +41,16 @@ class TeacherUpdate(HookBase):
         self.segmentor = segmentor
         self.momentum = momentum
 
-    def before_step(self) -> None:
-        momentum = teacher_momentum(self.trainer.iter, self.momentum)
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:
+            self._update(0)
+
+    def after_step(self) -> None:
+        self._update(self.trainer.iter + 1)
+
+    def _update(self, iteration: int) -> None:
+        """The update with which ``iteration`` begins."""
+        momentum = teacher_momentum(iteration, self.momentum)
         update_teacher(self.segmentor.teacher, self.segmentor.student, momentum)
 
 
@@ -154,33 +159,3 @@ class DACSMixing(HookBase):
                 class_mix(torch.ones_like(target.weight), target.weight, mask),
             )
         )
-
-
-class ResumableBestCheckpointer(BestCheckpointer):
-    """Detectron2's, with the best figure in a file beside the model.
-
-    Resumed, it starts from that file and overwrites the model with a better one alone. A
-    checkpoint could not tell: it is written before the evaluation of its iteration.
-
-    Args:
-        folder: where the checkpointer saves to.
-        options: of Detectron2's.
-    """
-
-    def __init__(self, folder: str, *options):
-        super().__init__(*options)
-        self.record = Path(folder, f"{self._file_prefix}.json")
-
-    def before_train(self) -> None:
-        model = self.record.with_suffix(".pth")
-        if self.trainer.start_iter > 0 and self.record.exists() and model.exists():
-            record = json.loads(self.record.read_text())
-            self.best_metric = record.get(self._val_metric)  # None: of another test set
-            self.best_iter = record["iteration"]
-
-    def _update_best(self, val: float, iteration: int) -> bool:
-        better = super()._update_best(val, iteration)
-        if better:
-            record = {self._val_metric: val, "iteration": iteration}
-            write_atomically(self.record, json.dumps(record).encode())
-        return better

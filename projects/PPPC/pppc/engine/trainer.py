@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import weakref
+from collections import OrderedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 from timm.layers import convert_sync_batchnorm
 
 from ..checkpoint import StrictCheckpointer
 from ..data import build_test_loader, build_train_loader, check_data, label_reader
 from ..data.build import TestLoader
+from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..segmentor import PPPCSegmentor
 from ..solver import build_optimizer
 from .adaptation_loop import AdaptationLoop
-from .hooks import BatchStatisticsAverage, ResumableBestCheckpointer, TeacherUpdate
+from .hooks import BatchStatisticsAverage, TeacherUpdate
 from .pictures import TrainingPictures
+from .run_folder import Checkpoint, RunFolder, starting_point
+from .run_hooks import (
+    BestModel,
+    Checkpoints,
+    DiskSpace,
+    Evaluation,
+    LearningRate,
+    MetricsWriter,
+    StopOnSignal,
+)
 
 __all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+def _is_no_input_error(record: logging.LogRecord) -> bool:
+    """A filter: Detectron2's loop logs a traceback of every error, one of the input is one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+
 
 
 def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
@@ -55,8 +83,11 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
         if cfg.SOLVER.REFERENCE_WORLD_SIZE:
             raise ValueError("SOLVER.REFERENCE_WORLD_SIZE must be 0: batches are never scaled here")
+        if cfg.SEED < 0:  # drawn here, so that it is in config.yaml and in the checkpoints
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SEED = comm.shared_random_seed()
         check_data(cfg)
-        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BATCH_NORM and comm.get_world_size() > 1:
             if model.device.type != "cuda":
@@ -65,51 +96,111 @@ class Trainer(DefaultTrainer):
         else:
             check_batch_sizes(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = build_train_loader(cfg, seed)
+        data_loader = build_train_loader(cfg, cfg.SEED)
         # None: Detectron2's default names a CUDA device.
         device_ids = None if model.device.type == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
-        self._trainer = AdaptationLoop(cfg, model, data_loader, optimizer, seed)
+        self._trainer = AdaptationLoop(cfg, model, data_loader, optimizer, cfg.SEED)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = StrictCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            model,
+            cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process(),
+            max_to_keep=cfg.SOLVER.MAX_TO_KEEP,
+            trainer=weakref.proxy(self),
         )
+        self.folder = RunFolder(cfg.OUTPUT_DIR)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2's; the data go on where the resumed run stopped."""
-        super().resume_or_load(resume)
+        """As Detectron2's: :meth:`start_from` the last checkpoint in OUTPUT_DIR, if asked and there.
+
+        Raises:
+            InputError: from :func:`pppc.engine.run_folder.starting_point`.
+        """
+        self.start_from(starting_point(self.cfg, resume, processes=comm.get_world_size()))
+
+    def start_from(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a run's checkpoint, its data too; None: begin with MODEL.WEIGHTS."""
+        if checkpoint is None:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+            if self.cfg.MODEL.WEIGHTS and self._trainer.self_training:
+                logger.info("The teacher starts as a copy of the student of MODEL.WEIGHTS")
+        else:
+            self.checkpointer.load(str(checkpoint.path))
+            self.start_iter = checkpoint.iteration + 1
         self.data_loader.start_at(self.start_iter)
 
+    def state_dict(self) -> dict:
+        """Detectron2's, and the settings by which :func:`starting_point` knows the run."""
+        settings = {"config": self.cfg.dump(), "processes": comm.get_world_size()}
+        return super().state_dict() | settings
+
+    def train(self) -> OrderedDict | None:
+        """As Detectron2's. OUTPUT_DIR is written to from here on, not before.
+
+        Raises:
+            InputError: OUTPUT_DIR cannot be used; an image cannot be read, a loss is not finite, or
+                the disk is full.
+            Stopped: a signal ended the run after a checkpoint.
+        """
+        if comm.is_main_process():
+            self.folder.begin(self.cfg, self.start_iter)
+        comm.synchronize()
+        loop_logger = logging.getLogger("detectron2.engine.train_loop")
+        loop_logger.addFilter(_is_no_input_error)
+        try:
+            return super().train()
+        finally:
+            loop_logger.removeFilter(_is_no_input_error)
+
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks and the method's, which come first so that checkpoints hold them."""
-        loop = self._trainer
+        """The method's hooks, then what keeps the run safe.
+
+        Checkpoints come after all that changes the state, evaluation after checkpoints, metrics
+        last.
+        """
+        cfg, loop = self.cfg, self._trainer
         method: list[HookBase] = []
+        if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BATCH_NORM:
+            method.append(BatchStatisticsAverage(loop.segmentor))
         if loop.self_training:
-            method.append(TeacherUpdate(loop.segmentor, self.cfg.PPPC.TEACHER.MOMENTUM))
+            method.append(TeacherUpdate(loop.segmentor, cfg.PPPC.TEACHER.MOMENTUM))
             method.append(loop.dacs_mixing)
         if loop.segmentor.prototypes is not None:
             method.append(loop.prototype_update)
-        if comm.get_world_size() > 1 and not self.cfg.MODEL.SYNC_BATCH_NORM:
-            method.append(BatchStatisticsAverage(loop.segmentor))
-        others = super().build_hooks()
-        if comm.is_main_process():
-            # Before the writers, which come last.
-            others[-1:-1] = [TrainingPictures(self.cfg), *self._best_checkpointer()]
-        return method + others
+        main = comm.is_main_process()
+        stop = StopOnSignal(self.checkpointer)
+        method += [hooks.IterationTimer(), LearningRate()]
+        if main:
+            method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg)]
+        method.append(stop)
+        if main:
+            method.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        method.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder))
+        if main and (names := cfg.DATASETS.TEST):
+            # Detectron2 names the data set where it evaluates on several.
+            metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"
+            method.append(BestModel(self.checkpointer, metric))
+        if main:
+            method.append(MetricsWriter(self.build_writers))
+        return method
 
-    def _best_checkpointer(self) -> list[HookBase]:
-        """Keep the checkpoint of the best mean IoU on the first test set, if there is one."""
-        names = self.cfg.DATASETS.TEST
-        if not names:
-            return []
-        # Detectron2 names the data set where it evaluates on several.
-        metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"
-        period = self.cfg.TEST.EVAL_PERIOD
-        return [ResumableBestCheckpointer(self.cfg.OUTPUT_DIR, period, self.checkpointer, metric)]
+    def _evaluate(self) -> OrderedDict:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's; what a killed run had written past its checkpoint, TensorBoard leaves out."""
+        folder = self.cfg.OUTPUT_DIR
+        return [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(os.path.join(folder, "metrics.json")),
+            TensorboardXWriter(folder, purge_step=self.start_iter),
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer:

@@ -1,0 +1,299 @@
+"""What keeps a run safe: learning rate, checkpoints, evaluation, metrics, stopping.
+
+As hooks they act in the order in which the trainer registers them; see :meth:`Trainer.build_hooks`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+
+from ..checkpoint import StrictCheckpointer
+from ..errors import InputError, Stopped
+from .run_folder import RunFolder, checkpoint_damage
+
+__all__ = [
+    "BestModel",
+    "Checkpoints",
+    "DiskSpace",
+    "Evaluation",
+    "LearningRate",
+    "MetricsWriter",
+    "StopOnSignal",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class LearningRate(hooks.LRScheduler):
+    """Detectron2's, a function of the configuration and the iteration: nothing of it is saved."""
+
+    def before_train(self) -> None:
+        super().before_train()
+        # The rates of the iteration that comes next, whatever a checkpoint's optimiser holds.
+        self.scheduler.last_epoch = self.trainer.start_iter
+        for group, rate in zip(self._optimizer.param_groups, self.scheduler.get_lr()):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class StopOnSignal(HookBase):
+    """SIGTERM and Ctrl-C write a checkpoint after the current step and end the run.
+
+    A second Ctrl-C ends it at once.
+
+    Args:
+        checkpointer: of the run.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, checkpointer: StrictCheckpointer):
+        self.checkpointer = checkpointer
+        self.received: int | None = None
+        self.at_once = False
+
+    def before_train(self) -> None:
+        self.process = os.getpid()
+        self.former = {}
+        if threading.current_thread() is threading.main_thread():
+            self.former = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+
+    def _receive(self, number: int, frame: object) -> None:
+        if os.getpid() != self.process:
+            return  # a loader's worker, which ends with its parent
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+        if self.at_once:
+            raise Stopped("stopped", number)
+
+    def after_step(self) -> None:
+        # All processes stop after the same step, whichever was told.
+        received = [number for number in comm.all_gather(self.received) if number is not None]
+        # After the last step little is left to do.
+        if received and self.trainer.iter + 1 < self.trainer.max_iter:
+            self.stop(received[0], self.trainer.iter)
+
+    def stop(self, number: int, iteration: int) -> None:
+        """Write a checkpoint that includes ``iteration``, and end.
+
+        Raises:
+            Stopped: always.
+        """
+        name = f"model_{iteration:07d}"
+        self.checkpointer.save(name, iteration=iteration)
+        comm.synchronize()  # no process ends, and has the others ended, before it is written
+        raise Stopped(
+            f"stopped by {signal.Signals(number).name} after iteration {iteration}; "
+            f"{self.checkpointer.save_dir}/{name}.pth is written: continue with --resume",
+            number,
+        )
+
+    @contextmanager
+    def interruptible(self, iteration: int) -> Iterator[None]:
+        """Stop in the middle of this block, in which the state of training does not change."""
+        self.at_once = True
+        try:
+            yield
+        except BaseException:
+            self.at_once = False
+            if self.received is not None:
+                self.stop(self.received, iteration)
+            raise
+        finally:
+            self.at_once = False
+
+    def after_train(self) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+
+
+class _Size(io.RawIOBase):
+    """A file of which only the size is kept."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: bytes) -> int:
+        size = memoryview(content).nbytes
+        self.bytes += size
+        return size
+
+
+class DiskSpace(HookBase):
+    """After the first step: see that all checkpoints to come fit on the disk.
+
+    Args:
+        cfg: the configuration.
+        checkpointer: of the run.
+    """
+
+    def __init__(self, cfg: CfgNode, checkpointer: StrictCheckpointer):
+        self.period = cfg.SOLVER.CHECKPOINT_PERIOD
+        self.max_to_keep = cfg.SOLVER.MAX_TO_KEEP
+        self.best = bool(cfg.DATASETS.TEST)
+        self.checkpointer = checkpointer
+
+    def after_step(self) -> None:
+        if self.trainer.iter != self.trainer.start_iter:
+            return
+        size = _Size()
+        torch.save(self.checkpointer.content(iteration=self.trainer.iter), size)
+        periodic = self.trainer.max_iter // self.period
+        kept = min(periodic, self.max_to_keep) if self.max_to_keep else periodic
+        there = len(self.checkpointer.get_all_checkpoint_files())
+        # The final one, the best one, and one that is being written beside its former version.
+        number = max(kept + 1 + self.best - there, 0) + 1
+        free = shutil.disk_usage(self.checkpointer.save_dir).free
+        logger.info(
+            "A checkpoint has %.3g GB; %d at most are kept", size.bytes / 1e9, kept + 1 + self.best
+        )
+        if number * size.bytes > free:
+            raise InputError(
+                f"OUTPUT_DIR {self.checkpointer.save_dir} has {free / 1e9:.3g} GB free, checkpoints "
+                f"need {number} times {size.bytes / 1e9:.3g} GB: free space, choose another "
+                f"OUTPUT_DIR, or keep fewer by SOLVER.MAX_TO_KEEP (now {self.max_to_keep}; 0: all)"
+            )
+
+
+class Checkpoints(hooks.PeriodicCheckpointer):
+    """Detectron2's; the final one is written, too, where a run was killed just before."""
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.trainer.start_iter == self.max_iter:
+            self.step(self.max_iter - 1)
+
+
+class Evaluation(hooks.EvalHook):
+    """Every ``period`` iterations and after the last; after checkpoints, which a failure leaves.
+
+    Where a run was killed before the evaluation of its checkpoint, that is done first.
+
+    Args:
+        period: 0: after the last iteration only.
+        function: evaluates; returns the results.
+        stop: so that a signal need not wait for the end of an evaluation.
+        folder: of the run, whose metrics tell what was evaluated.
+    """
+
+    def __init__(
+        self, period: int, function: Callable[[], dict], stop: StopOnSignal, folder: RunFolder
+    ):
+        super().__init__(period, function)
+        self.stop = stop
+        self.folder = folder
+
+    def _due(self, iterations: int) -> bool:
+        """Whether an evaluation comes after so many iterations."""
+        last = iterations == self.trainer.max_iter
+        return last or (self._period > 0 and iterations % self._period == 0)
+
+    def before_train(self) -> None:
+        iteration = self.trainer.start_iter - 1
+        if iteration < 0 or not self._due(iteration + 1):
+            return
+        recorded = {}
+        if comm.is_main_process():
+            recorded = next(
+                (line for line in self.folder.metrics() if line["iteration"] == iteration), {}
+            )
+        recorded = comm.all_gather(recorded)[0]
+        if any(name.endswith("sem_seg/mIoU") for name in recorded):
+            return
+        # An iteration has one line of metrics: the former one goes into the new one.
+        if comm.is_main_process():
+            self.folder.take_metrics(iteration)
+        storage = self.trainer.storage
+        storage.iter = iteration
+        recorded.pop("iteration", None)
+        storage.put_scalars(**recorded, smoothing_hint=False)
+        self._evaluate(iteration)
+
+    def after_step(self) -> None:
+        if self._due(self.trainer.iter + 1):
+            self._evaluate(self.trainer.iter)
+
+    def _evaluate(self, iteration: int) -> None:
+        with self.stop.interruptible(iteration):
+            self._do_eval()
+
+    def after_train(self) -> None:
+        del self._func  # as Detectron2: it is likely to hold the trainer
+
+
+class BestModel(HookBase):
+    """After each evaluation: keep the model with the best figure in model_best.pth.
+
+    The figure is in the file, so that a resumed run overwrites it by a better one alone.
+
+    Args:
+        checkpointer: of the run.
+        metric: the figure's name; more is better.
+    """
+
+    NAME = "model_best"
+
+    def __init__(self, checkpointer: StrictCheckpointer, metric: str):
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.best = -math.inf
+
+    def before_train(self) -> None:
+        path = os.path.join(self.checkpointer.save_dir, f"{self.NAME}.pth")
+        if self.trainer.start_iter > 0:
+            if os.path.isfile(path) and checkpoint_damage(path) is None:
+                content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                self.best = content.get("best", {}).get(self.metric, -math.inf)
+            self._keep_better(self.trainer.start_iter - 1)  # evaluated before the first step
+
+    def after_step(self) -> None:
+        self._keep_better(self.trainer.iter)
+
+    def _keep_better(self, iteration: int) -> None:
+        value, evaluated = self.trainer.storage.latest().get(self.metric, (-math.inf, None))
+        if evaluated == iteration and value > self.best:
+            self.best = value
+            logger.info("%s %.2f is the best so far", self.metric, value)
+            self.checkpointer.save(self.NAME, iteration=iteration, best={self.metric: value})
+
+
+class MetricsWriter(hooks.PeriodicWriter):
+    """Detectron2's, which opens its files when training begins, not before.
+
+    Args:
+        build_writers: makes the writers.
+    """
+
+    def __init__(self, build_writers: Callable[[], list[EventWriter]]):
+        super().__init__([])
+        self.build_writers = build_writers
+
+    def before_train(self) -> None:
+        self._writers = self.build_writers()
+        if self.trainer.storage.latest():  # of an evaluation before the first step
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        super().after_train()
+        del self.build_writers
