@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 from conftest import REPOSITORY, run_tool
-from test_train_net import OPTIONS
+from tiny_run import OPTIONS
 
 
 def run_study(path, root, *arguments, error=""):

@@ -7,28 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from conftest import run_tool
 from PIL import Image
-
-OPTIONS = [
-    "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
-    "MODEL.PROBABILISTIC_HEAD.DIM", "16", "INPUT.CROP.SIZE", "[48, 64]",
-    "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",
-    "INPUT.TARGET.MIN_SIZE", "64", "INPUT.TARGET.MAX_SIZE", "128",
-    "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "128",
-    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.TARGET_IMS_PER_BATCH", "2",
-    "SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "3",
-    "TEST.EVAL_PERIOD", "6", "VIS_PERIOD", "5", "PPPC.CONTRAST.START_ITER", "1",
-    # In six iterations no pseudo-label becomes as sure as in thousands.
-    "PPPC.SELF_TRAINING.THRESHOLD", "0.05",
-]  # fmt: skip
-
+from tiny_run import OPTIONS, demo_config
 
 def train(method: str, output: Path, root: Path, *arguments: str, opts: list[str] = ()):
     """Run tools/train_net.py on the demo pair."""
-    config = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{method}.yaml"
     return run_tool(
-        "train_net.py", "--config-file", config, *arguments, "OUTPUT_DIR", output, *OPTIONS, *opts,
+        "train_net.py", "--config-file", demo_config(method), *arguments, "OUTPUT_DIR", output, *OPTIONS, *opts,
         DETECTRON2_DATASETS=str(root),
     )  # fmt: skip
 

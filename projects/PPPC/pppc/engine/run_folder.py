@@ -153,7 +153,8 @@ class RunFolder:
 
     def _candidates(self) -> list[Path]:
         """Checkpoints, the one to go on from first: that of last_checkpoint, then the newest."""
-        paths = sorted(self.path.glob("*.pth"), key=lambda path: -path.stat().st_mtime_ns)
+        whole = set(self.path.glob("*.pth")) - set(unfinished_files(self.path))
+        paths = sorted(whole, key=lambda path: -path.stat().st_mtime_ns)
         tag = self.path / "last_checkpoint"
         if tag.is_file():
             tagged = self.path / tag.read_text().strip()
@@ -256,16 +257,19 @@ class RunFolder:
         kept = [line for line in self.metrics() if line["iteration"] < start_iter]
         self._write_metrics(kept)
 
-    def take_metrics(self, iteration: int) -> dict:
-        """Remove and return the metrics of an iteration; empty where there are none."""
+    def add_metrics(self, iteration: int, results: Mapping[str, float]) -> None:
+        """Add results to the line of an iteration, or a line where it has none."""
         lines = self.metrics()
-        self._write_metrics([line for line in lines if line["iteration"] != iteration])
-        return next((line for line in lines if line["iteration"] == iteration), {})
+        line = next((line for line in lines if line["iteration"] == iteration), None)
+        if line is None:
+            lines.append(line := {"iteration": iteration})
+        line.update(results)
+        self._write_metrics(lines)
 
     def _write_metrics(self, lines: list[dict]) -> None:
         path = self.path / "metrics.json"
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-        if path.is_file() and path.read_text() != text:
+        if text or path.is_file():
             write_atomically(path, text.encode())
 
 

@@ -203,14 +203,14 @@ class Evaluation(hooks.EvalHook):
         self.stop = stop
         self.folder = folder
 
-    def _due(self, iterations: int) -> bool:
+    def due(self, iterations: int) -> bool:
         """Whether an evaluation comes after so many iterations."""
         last = iterations == self.trainer.max_iter
         return last or (self._period > 0 and iterations % self._period == 0)
 
     def before_train(self) -> None:
         iteration = self.trainer.start_iter - 1
-        if iteration < 0 or not self._due(iteration + 1):
+        if iteration < 0 or not self.due(iteration + 1):
             return
         recorded = {}
         if comm.is_main_process():
@@ -220,17 +220,16 @@ class Evaluation(hooks.EvalHook):
         recorded = comm.all_gather(recorded)[0]
         if any(name.endswith("sem_seg/mIoU") for name in recorded):
             return
-        # An iteration has one line of metrics: the former one goes into the new one.
-        if comm.is_main_process():
-            self.folder.take_metrics(iteration)
         storage = self.trainer.storage
         storage.iter = iteration
-        recorded.pop("iteration", None)
-        storage.put_scalars(**recorded, smoothing_hint=False)
         self._evaluate(iteration)
+        if comm.is_main_process():
+            latest = storage.latest().items()
+            results = {name: value for name, (value, of) in latest if of == iteration}
+            self.folder.add_metrics(iteration, results)
 
     def after_step(self) -> None:
-        if self._due(self.trainer.iter + 1):
+        if self.due(self.trainer.iter + 1):
             self._evaluate(self.trainer.iter)
 
     def _evaluate(self, iteration: int) -> None:
@@ -278,22 +277,28 @@ class BestModel(HookBase):
 
 
 class MetricsWriter(hooks.PeriodicWriter):
-    """Detectron2's, which opens its files when training begins, not before.
+    """Detectron2's, which opens its files when training begins, and writes every evaluation.
 
     Args:
         build_writers: makes the writers.
+        evaluation: whose results are written at once; the next one's have the same names.
     """
 
-    def __init__(self, build_writers: Callable[[], list[EventWriter]]):
+    def __init__(self, build_writers: Callable[[], list[EventWriter]], evaluation: Evaluation):
         super().__init__([])
         self.build_writers = build_writers
+        self.evaluation = evaluation
 
     def before_train(self) -> None:
         self._writers = self.build_writers()
-        if self.trainer.storage.latest():  # of an evaluation before the first step
+
+    def after_step(self) -> None:
+        if self.evaluation.due(self.trainer.iter + 1):
             for writer in self._writers:
                 writer.write()
+        else:
+            super().after_step()
 
     def after_train(self) -> None:
         super().after_train()
-        del self.build_writers
+        del self.build_writers  # it holds the trainer

@@ -180,13 +180,14 @@ class Trainer(DefaultTrainer):
         method.append(stop)
         if main:
             method.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
-        method.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder))
+        evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
+        method.append(evaluation)
         if main and (names := cfg.DATASETS.TEST):
             # Detectron2 names the data set where it evaluates on several.
             metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"
             method.append(BestModel(self.checkpointer, metric))
         if main:
-            method.append(MetricsWriter(self.build_writers))
+            method.append(MetricsWriter(self.build_writers, evaluation))
         return method
 
     def _evaluate(self) -> OrderedDict:
@@ -194,11 +195,13 @@ class Trainer(DefaultTrainer):
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's; what a killed run had written past its checkpoint, TensorBoard leaves out."""
+        """Detectron2's, for the iterations from the first on that this process trains."""
         folder = self.cfg.OUTPUT_DIR
+        json_writer = JSONWriter(os.path.join(folder, "metrics.json"))
+        json_writer._last_write = self.start_iter - 1
         return [
             CommonMetricPrinter(self.max_iter),
-            JSONWriter(os.path.join(folder, "metrics.json")),
+            json_writer,
             TensorboardXWriter(folder, purge_step=self.start_iter),
         ]
 

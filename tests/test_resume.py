@@ -1,0 +1,348 @@
+"""Runs that go on where they stopped, and commands that are refused."""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_tool
+from detectron2.engine import HookBase
+from tiny_run import demo_config, tiny_config
+
+from pppc.engine import Trainer, run_hooks
+from pppc.engine.run_folder import RunFolder, checkpoint_damage, starting_point
+from pppc.errors import InputError
+
+SHORT = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 0, "VIS_PERIOD", 0, "DATASETS.TEST", "()")
+
+
+class Rates(HookBase):
+    """The learning rate of every parameter group that each step was made with."""
+
+    def __init__(self):
+        self.rates: list[list[float]] = []
+
+    def before_step(self):
+        self.rates.append([group["lr"] for group in self.trainer.optimizer.param_groups])
+
+
+def train(output: Path, *opts: object, resume: bool = False) -> list[list[float]]:
+    """Train in this process; returns the learning rates of the steps."""
+    trainer = Trainer(tiny_config(output, *SHORT, *opts))
+    trainer.resume_or_load(resume)
+    rates = Rates()
+    trainer.register_hooks([rates])
+    trainer.train()
+    os.close(trainer.folder._descriptor)  # another trainer of this process may come
+    return rates.rates
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def four_iterations(demo_datasets, tmp_path_factory) -> Path:
+    """The folder of a run of 4 iterations with checkpoints after each."""
+    output = tmp_path_factory.mktemp("resume") / "four"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(demo_datasets))
+        train(output, "SOLVER.CHECKPOINT_PERIOD", 1)
+    return output
+
+
+@pytest.fixture
+def run_of_four(four_iterations, tmp_path, datasets_root) -> Path:
+    """A copy of that folder, for a test to change."""
+    return shutil.copytree(four_iterations, tmp_path / "run")
+
+
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_a_longer_run_has_the_rates_of_its_own_schedule(run_of_four, tmp_path, power):
+    opts = ["SOLVER.POLY_LR_POWER", power]
+    if power != 1:
+        train(tmp_path / "other", *opts)
+        run_of_four = tmp_path / "other"
+    straight = train(tmp_path / "straight", "SOLVER.MAX_ITER", 8, *opts)
+    resumed = train(run_of_four, "SOLVER.MAX_ITER", 8, *opts, resume=True)
+    assert resumed == straight[4:]
+    base = tiny_config(tmp_path).SOLVER.BASE_LR
+    # The backbone's group: (1 - t / 8) ** power of the base rate.
+    assert [rates[0] for rates in resumed] == pytest.approx(
+        [base * (1 - t / 8) ** power for t in range(4, 8)]
+    )
+
+
+def test_a_shorter_run_than_the_checkpoint_is_refused(run_of_four):
+    cfg = tiny_config(run_of_four, *SHORT, "SOLVER.MAX_ITER", 3)
+    with pytest.raises(InputError, match="has had 4 iterations already: set SOLVER.MAX_ITER, now 3"):
+        starting_point(cfg, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("SOLVER.BASE_LR", 0.5, "SOLVER.BASE_LR was 0.003 and is 0.5"),
+        ("PPPC.TEACHER.MOMENTUM", 0.5, "is 0.5"),
+        ("PPPC.PROTOTYPES.UPDATE_RULE", "batch", "was 'ema' and is 'batch'"),
+        ("INPUT.CROP.SIZE", [48, 48], "was [48, 64] and is [48, 48]"),
+        ("SEED", 7, "SEED was 43 and is 7"),
+    ],
+)
+def test_other_settings_are_refused_with_their_differences(run_of_four, key, value, shown):
+    cfg = tiny_config(run_of_four, *SHORT, key, value)
+    before = snapshot(run_of_four)
+    with pytest.raises(InputError) as error:
+        Trainer(cfg).resume_or_load(resume=True)
+    assert key in str(error.value) and shown in str(error.value)
+    assert "--allow-changes" in str(error.value) and "\n" not in str(error.value)
+    assert snapshot(run_of_four) == before
+    assert starting_point(cfg, resume=True, allow_changes=True).iteration == 3
+
+
+def test_allowed_settings_may_change(run_of_four):
+    cfg = tiny_config(
+        run_of_four, *SHORT, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_TO_KEEP", 3,
+        "TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('cityscapes_val',)", "VIS_PERIOD", 1,
+        "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_ITER", 9, "MODEL.WEIGHTS", "x.pth", "SEED", -1,
+    )  # fmt: skip
+    assert starting_point(cfg, resume=True).iteration == 3
+    with pytest.raises(InputError, match="processes were 1 and are 2"):
+        starting_point(cfg, resume=True, processes=2)
+
+
+def test_what_a_checkpoint_restores_does_not_beat_the_configuration(run_of_four):
+    cfg = tiny_config(
+        run_of_four, *SHORT, "SOLVER.MAX_ITER", 8, "SOLVER.BASE_LR", 0.5,
+        "SOLVER.WEIGHT_DECAY", 0.25, "PPPC.PROTOTYPES.MOMENTUM", 0.125,
+    )  # fmt: skip
+    trainer = Trainer(cfg)
+    trainer.start_from(starting_point(cfg, resume=True, allow_changes=True))
+    rates = Rates()
+    trainer.register_hooks([rates])
+    trainer.train()
+    assert rates.rates[0][0] == pytest.approx(0.5 * (1 - 4 / 8))
+    fresh = Trainer.build_optimizer(cfg, trainer._trainer.segmentor)
+    for group, configured in zip(trainer.optimizer.param_groups, fresh.param_groups):
+        assert group["weight_decay"] == configured["weight_decay"]
+    assert 0.25 in {group["weight_decay"] for group in fresh.param_groups}
+    assert trainer._trainer.segmentor.prototypes.momentum == 0.125
+    assert "BASE_LR: 0.5" in (run_of_four / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "metrics.json", "log.txt", "model_final.pth", "mine.pth", "last_checkpoint",
+     "events.out.tfevents.1.host.1.0", "log.txt.rank1", "pictures"],
+)  # fmt: skip
+def test_a_new_run_overwrites_nothing(tmp_path, name):
+    (tmp_path / name).write_text("of another run")
+    with pytest.raises(InputError, match=f"holds a run already .*{name}.*--resume"):
+        starting_point(tiny_config(tmp_path), resume=False)
+
+
+def test_an_empty_folder_and_files_of_others_are_no_run(tmp_path):
+    for name in ("notes.txt", "inference"):
+        (tmp_path / name).mkdir()
+    assert starting_point(tiny_config(tmp_path), resume=False) is None
+    assert starting_point(tiny_config(tmp_path), resume=True) is None
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file: choose another OUTPUT_DIR"):
+        starting_point(tiny_config(tmp_path / "file"), resume=False)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, change_a_byte, lambda path: path.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_passed_over(run_of_four, damage, caplog):
+    for name in ("model_final.pth", "model_0000003.pth"):
+        damage(run_of_four / name)
+    checkpoint = starting_point(tiny_config(run_of_four, *SHORT), resume=True)
+    assert checkpoint.path.name == "model_0000002.pth" and checkpoint.iteration == 2
+    assert "from model_0000002.pth instead of" in caplog.text
+    assert "model_final.pth, which is damaged" in caplog.text
+    for name in ("model_0000000.pth", "model_0000001.pth", "model_0000002.pth"):
+        damage(run_of_four / name)
+    before = snapshot(run_of_four)
+    with pytest.raises(InputError, match="go on from none of them .*model_0000001.pth"):
+        starting_point(tiny_config(run_of_four, *SHORT), resume=True)
+    assert snapshot(run_of_four) == before
+
+
+def test_the_newest_checkpoint_is_taken_where_none_is_named(run_of_four):
+    (run_of_four / "last_checkpoint").unlink()
+    assert starting_point(tiny_config(run_of_four, *SHORT), resume=True).iteration == 3
+    (run_of_four / "last_checkpoint").write_text("model_0000001.pth")  # the user goes back
+    assert starting_point(tiny_config(run_of_four, *SHORT), resume=True).iteration == 1
+
+
+def test_weights_alone_are_no_run_to_go_on_with(tmp_path):
+    torch.save({"model": {}}, tmp_path / "model_final.pth")
+    with pytest.raises(InputError, match="it holds no state of a training"):
+        starting_point(tiny_config(tmp_path), resume=True)
+
+
+def test_a_run_goes_on_bit_for_bit_with_each_iteration_once(run_of_four, tmp_path, four_iterations):
+    """From the middle, with what a kill leaves: a cut line, later lines, unfinished files."""
+    for path in run_of_four.glob("*.pth"):
+        if path.name != "model_0000001.pth":
+            path.unlink()
+    (run_of_four / "partial_123_model_0000002.pth").touch()
+    with open(run_of_four / "metrics.json", "w") as file:
+        for iteration in (0, 1, 2):
+            file.write(json.dumps({"iteration": iteration, "kept": 1.5}) + "\n")
+        file.write('{"iteration": 3, "lo')
+    train(run_of_four, "SOLVER.CHECKPOINT_PERIOD", 1, resume=True)
+    lines = [json.loads(line) for line in (run_of_four / "metrics.json").read_text().splitlines()]
+    kept = {line["iteration"]: "kept" in line for line in lines}
+    assert kept == {0: True, 1: True, 2: False, 3: False} and len(lines) == 4
+    assert not list(run_of_four.glob("partial_*"))
+    whole, again = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        for folder in (four_iterations, run_of_four)
+    )
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_a_seed_that_was_drawn_is_kept(tmp_path, datasets_root):
+    train(tmp_path, "SEED", -1, "SOLVER.MAX_ITER", 1)
+    checkpoint = starting_point(tiny_config(tmp_path, *SHORT, "SEED", -1), resume=True)
+    assert "SEED: -1" not in checkpoint.config
+    with pytest.raises(InputError, match="SEED was"):
+        starting_point(tiny_config(tmp_path, *SHORT, "SEED", 0), resume=True)
+
+
+def test_the_last_periodic_checkpoints_stay(tmp_path, datasets_root):
+    train(tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_TO_KEEP", 2)
+    names = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert names == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_full_disk_is_found_after_the_first_step(tmp_path, datasets_root, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=6_000_000))
+    with pytest.raises(InputError, match="MAX_TO_KEEP") as error:
+        train(tmp_path / "run", "SOLVER.CHECKPOINT_PERIOD", 1)
+    assert not list((tmp_path / "run").glob("*.pth"))
+    # Four periodic ones, the final one and one being written.
+    assert "0.006 GB free, checkpoints need 6 times" in str(error.value)
+    size, state = run_hooks._Size(), {"model": torch.zeros(1000, 1000)}
+    torch.save(state, size)
+    with open(tmp_path / "file", "wb") as file:
+        torch.save(state, file)
+    assert size.bytes == (tmp_path / "file").stat().st_size
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path, datasets_root):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match="another process is training in"):
+        train(tmp_path)
+    assert snapshot(tmp_path) == {}
+    os.close(descriptor)
+    train(tmp_path, "SOLVER.MAX_ITER", 1)
+
+
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_root):
+    opts = ("TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('cityscapes_val',)")
+    opts = (*opts, "SOLVER.CHECKPOINT_PERIOD", 2)
+    train(tmp_path / "whole", *opts)
+    whole = RunFolder(tmp_path / "whole").metrics()
+    assert [line["iteration"] for line in whole if "sem_seg/mIoU" in line] == [1, 3]
+    for last, kept in ((1, ["model_0000001.pth"]), (3, ["model_0000001.pth", "model_0000003.pth"])):
+        folder = tmp_path / f"killed_{last}"
+        folder.mkdir()
+        for name in kept:
+            shutil.copy(tmp_path / "whole" / name, folder)
+        (folder / "last_checkpoint").write_text(kept[-1])
+        lines = [dict(line) for line in whole if line["iteration"] <= last]
+        (line,) = (line for line in lines if line["iteration"] == last)
+        for name in [name for name in line if "sem_seg" in name]:
+            del line[name]
+        line["only here"] = 1.0
+        (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        train(folder, *opts, resume=True)
+        again = {line["iteration"]: line for line in RunFolder(folder).metrics()}
+        assert len(again) == len(RunFolder(folder).metrics())
+        for line in whole:
+            if "sem_seg/mIoU" in line:
+                assert again[line["iteration"]]["sem_seg/mIoU"] == line["sem_seg/mIoU"]
+        assert again[last]["only here"] == 1.0
+        assert (folder / "model_final.pth").is_file() and (folder / "model_best.pth").is_file()
+
+
+def test_the_best_model_is_kept_over_a_resume(tmp_path, datasets_root, monkeypatch):
+    """Figures by iteration, as an evaluation would give them."""
+    figures = {0: 30.0, 1: 40.0, 2: 35.0, 3: 40.0, 4: 39.0, 5: 41.0}
+    trainers = []
+
+    def evaluate(trainer, cfg, model):
+        done = min(trainers[-1].iter, trainers[-1].max_iter - 1)
+        return {"sem_seg": {"mIoU": figures[done]}}
+
+    monkeypatch.setattr(Trainer, "test", evaluate)
+    saved = []
+    for max_iter in (4, 6):
+        opts = ("TEST.EVAL_PERIOD", 1, "DATASETS.TEST", "('cityscapes_val',)")
+        trainer = Trainer(tiny_config(tmp_path, *SHORT, *opts, "SOLVER.MAX_ITER", max_iter))
+        trainers.append(trainer)
+        trainer.resume_or_load(resume=max_iter == 6)
+        trainer.train()
+        os.close(trainer.folder._descriptor)
+        best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+        saved.append((best["iteration"], best["best"]))
+    assert saved == [(1, {"sem_seg/mIoU": 40.0}), (5, {"sem_seg/mIoU": 41.0})]
+    change_a_byte(tmp_path / "model_best.pth")
+    assert checkpoint_damage(tmp_path / "model_best.pth")
+
+
+def test_the_last_teacher_has_the_last_student_and_its_statistics(four_iterations):
+    """momentum(4) = 3/4: the mean of the students after 0, 1, 2, 3 and 4 steps, as published."""
+    states = [
+        torch.load(four_iterations / f"model_{i:07d}.pth", weights_only=True)["model"]
+        for i in range(4)
+    ]
+    weight = next(
+        key for key in states[0] if key.startswith("student.backbone") and key.endswith(".weight")
+    )
+    of_teacher = weight.replace("student.", "teacher.")
+    for i in (1, 2, 3):
+        keep = 1 - 1 / (i + 2)
+        expected = keep * states[i - 1][of_teacher] + (1 - keep) * states[i][weight]
+        assert torch.allclose(states[i][of_teacher], expected, atol=1e-7)
+    statistics = [key for key in states[3] if key.startswith("student.") and "running" in key]
+    assert statistics
+    for key in statistics:
+        assert torch.equal(states[3][key], states[3][key.replace("student.", "teacher.")])
+
+
+def test_killed_runs_end_as_the_one_that_was_left_alone(demo_datasets, tmp_path):
+    """Real processes and signals, at moments of a fixed seed."""
+    from tiny_run import OPTIONS
+
+    killed = run_tool(
+        "research/kill_runs.py", "--config-file", demo_config("pppc"), "--output",
+        tmp_path / "runs", "--kills", 3, "--seed", 3, *OPTIONS, "SOLVER.MAX_ITER", 25,
+        "TEST.EVAL_PERIOD", 10, DETECTRON2_DATASETS=str(demo_datasets),
+    )  # fmt: skip
+    assert killed.returncode == 0, killed.stdout + killed.stderr
+    record = json.loads((tmp_path / "runs/kills.json").read_text())
+    assert len(record["kills"]) == 3 and record["problems"] == []

@@ -1,0 +1,31 @@
+"""A training small enough to run within a test."""
+
+from pathlib import Path
+
+import pppc
+from conftest import REPOSITORY
+from detectron2.config import CfgNode
+
+OPTIONS = [
+    "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
+    "MODEL.PROBABILISTIC_HEAD.DIM", "16", "INPUT.CROP.SIZE", "[48, 64]",
+    "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",
+    "INPUT.TARGET.MIN_SIZE", "64", "INPUT.TARGET.MAX_SIZE", "128",
+    "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "128",
+    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.TARGET_IMS_PER_BATCH", "2",
+    "SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "3",
+    "TEST.EVAL_PERIOD", "6", "VIS_PERIOD", "5", "PPPC.CONTRAST.START_ITER", "1",
+    # In six iterations no pseudo-label becomes as sure as in thousands.
+    "PPPC.SELF_TRAINING.THRESHOLD", "0.05",
+]  # fmt: skip
+
+
+def demo_config(method: str) -> Path:
+    """The demo pair's configuration of a method."""
+    return REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{method}.yaml"
+
+
+def tiny_config(output: Path, *opts: object, method: str = "pppc") -> CfgNode:
+    """The demo pair's configuration, for six iterations of seconds in all, and ``opts``."""
+    options = [*OPTIONS, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(output), *opts]
+    return pppc.load_config(demo_config(method), options)
