@@ -6,6 +6,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from .errors import InputError
+
 __all__ = ["build_class_weights", "log_frequency_class_weights"]
 
 
@@ -19,11 +21,11 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
         spread: standard deviation of the weights, the unbiased estimate over the classes.
 
     Raises:
-        ValueError: a class has no pixel.
+        InputError: a class has no pixel.
     """
     if not (frequencies > 0).all():
         absent = torch.nonzero(~(frequencies > 0)).flatten().tolist()
-        raise ValueError(f"class weights need pixels of every class; there are none of {absent}")
+        raise InputError(f"class weights need pixels of every class; there are none of {absent}")
     log_frequency = frequencies.log()
     std, mean = torch.std_mean(log_frequency)
     return 1 - spread * (log_frequency - mean) / std
@@ -33,13 +35,13 @@ def build_class_weights(cfg: CfgNode, spread: float) -> Tensor | None:
     """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0.
 
     Raises:
-        ValueError: there is not one frequency for each class.
+        InputError: there is not one frequency for each class.
     """
     if spread == 0:
         return None
     frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)
     if len(frequencies) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"PPPC.CLASS_WEIGHTS.FREQUENCIES has {len(frequencies)} numbers, the model "
             f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES} classes: give one of each class, or set "
             "TRAIN_SPREAD and TEST_SPREAD beside it 0"

@@ -28,6 +28,8 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
+from .errors import InputError
+
 __all__ = ["add_pppc_config", "load_config"]
 
 
@@ -35,7 +37,7 @@ def load_config(config_file: str | PathLike, opts: Sequence[object] = ()) -> CN:
     """The defaults, then a YAML file, then KEY, VALUE, ... as on the command line.
 
     Raises:
-        ValueError: there is no such file or key, or a value is of another type.
+        InputError: there is no such file or key, or a value is of another type.
     """
     cfg = get_cfg()
     add_pppc_config(cfg)
@@ -44,7 +46,7 @@ def load_config(config_file: str | PathLike, opts: Sequence[object] = ()) -> CN:
         cfg.merge_from_list(list(opts))
     except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{config_file}, or the options after it: {reason}") from error
+        raise InputError(f"{config_file}, or the options after it: {reason}") from error
     return cfg
 
 

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
+from .errors import InputError
 from .class_weights import build_class_weights
 from .contrast import PrototypeContrast
 from .modeling.probabilistic_head import build_probabilistic_head
@@ -94,15 +95,15 @@ class PPPCSegmentor(nn.Module):
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
 
         Raises:
-            ValueError: the teacher or the uncertainty is asked for where there is none.
+            InputError: the teacher or the uncertainty is asked for where there is none.
         """
         super().__init__()
         if evaluate_teacher and not self_training:
-            raise ValueError(
+            raise InputError(
                 "TEST.EVALUATE_TEACHER needs a teacher: set PPPC.SELF_TRAINING.ENABLED True"
             )
         if output_uncertainty and contrast is None:
-            raise ValueError(
+            raise InputError(
                 "TEST.UNCERTAINTY needs the embedding: set PPPC.CONTRAST.ENABLED True"
             )
         self.student = student
@@ -125,7 +126,7 @@ class PPPCSegmentor(nn.Module):
         head = prototypes = contrast = None
         if cfg.PPPC.CONTRAST.ENABLED:
             if not cfg.PPPC.SELF_TRAINING.ENABLED:
-                raise ValueError(
+                raise InputError(
                     "PPPC.CONTRAST.ENABLED needs PPPC.SELF_TRAINING.ENABLED: the prototypes come "
                     "from the teacher's features"
                 )

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
+from .errors import InputError
 from .segmentor import PPPCSegmentor
 
 __all__ = ["build_optimizer"]
@@ -19,13 +20,13 @@ def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer
     embedding's variance as fast; MiT's normalisation layers have no weight decay.
 
     Raises:
-        ValueError: SOLVER.OPTIMIZER is neither AdamW nor SGD.
+        InputError: SOLVER.OPTIMIZER is neither AdamW nor SGD.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
         return build_detectron2_optimizer(cfg, model)
     if solver.OPTIMIZER != "AdamW":
-        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: use AdamW or SGD")
+        raise InputError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: use AdamW or SGD")
 
     student = model.student
     groups = get_default_optimizer_params(

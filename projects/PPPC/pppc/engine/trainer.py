@@ -58,13 +58,13 @@ def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
     """See that no process gets fewer images than the decoder's BatchNorm can average over.
 
     Raises:
-        ValueError: a batch is too small.
+        InputError: a batch is too small.
     """
     needed = getattr(model.student.sem_seg_head, "min_batch", 1) * comm.get_world_size()
     keys = ["IMS_PER_BATCH"] + ["TARGET_IMS_PER_BATCH"] * cfg.PPPC.SELF_TRAINING.ENABLED
     for key in keys:
         if cfg.SOLVER[key] < needed:
-            raise ValueError(
+            raise InputError(
                 f"SOLVER.{key} is {cfg.SOLVER[key]}: {cfg.MODEL.SEM_SEG_HEAD.NAME} on "
                 f"{comm.get_world_size()} processes needs {needed} at least, or "
                 "MODEL.SYNC_BATCH_NORM True on several GPUs"
@@ -75,14 +75,14 @@ class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
 
     Raises:
-        KeyError, FileNotFoundError: from :func:`pppc.data.check_data`, before the model is built.
-        ValueError: likewise; or the configuration does not fit the model or the processes.
+        InputError: from :func:`pppc.data.check_data`, before the model is built; or the
+            configuration does not fit the model or the processes.
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
         if cfg.SOLVER.REFERENCE_WORLD_SIZE:
-            raise ValueError("SOLVER.REFERENCE_WORLD_SIZE must be 0: batches are never scaled here")
+            raise InputError("SOLVER.REFERENCE_WORLD_SIZE must be 0: batches are never scaled here")
         if cfg.SEED < 0:  # drawn here, so that it is in config.yaml and in the checkpoints
             cfg = cfg.clone()
             cfg.defrost()
@@ -91,7 +91,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BATCH_NORM and comm.get_world_size() > 1:
             if model.device.type != "cuda":
-                raise ValueError("MODEL.SYNC_BATCH_NORM needs MODEL.DEVICE cuda")
+                raise InputError("MODEL.SYNC_BATCH_NORM needs MODEL.DEVICE cuda")
             model = convert_sync_batchnorm(model)
         else:
             check_batch_sizes(cfg, model)

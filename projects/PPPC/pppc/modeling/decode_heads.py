@@ -16,6 +16,8 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 __all__ = [
     "DAFormerHead",
     "SegFormerHead",
@@ -122,10 +124,10 @@ def select_stages(
     """The shapes of the stages that the configuration's ``key`` names.
 
     Raises:
-        ValueError: the backbone has no such stage.
+        InputError: the backbone has no such stage.
     """
     if unknown := [name for name in names if name not in input_shape]:
-        raise ValueError(f"{key}: the backbone has no {unknown}, only {list(input_shape)}")
+        raise InputError(f"{key}: the backbone has no {unknown}, only {list(input_shape)}")
     return {name: input_shape[name] for name in names}
 
 
@@ -253,11 +255,11 @@ class SeparableDeepLabV3PlusHead(nn.Module):
             dropout: probability that a channel before the classifier is dropped.
 
         Raises:
-            ValueError: there are not two stages.
+            InputError: there are not two stages.
         """
         super().__init__()
         if len(input_shape) != 2:
-            raise ValueError(
+            raise InputError(
                 "SeparableDeepLabV3PlusHead takes two stages, a fine and a coarse one; "
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {list(input_shape)}"
             )

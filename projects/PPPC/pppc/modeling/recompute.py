@@ -14,6 +14,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from ..errors import InputError
 from .decode_heads import SeparableConv
 
 __all__ = ["recompute_blocks", "recomputed"]
@@ -63,10 +64,10 @@ def recompute_blocks(network: nn.Module, what: str) -> None:
         what: "none"; "cheap", all but costly matrix products, convolutions and attention; or "all".
 
     Raises:
-        ValueError: ``what`` is none of these.
+        InputError: ``what`` is none of these.
     """
     if what not in RECOMPUTE:
-        raise ValueError(f"MODEL.RECOMPUTE is {what!r}: use one of {RECOMPUTE}")
+        raise InputError(f"MODEL.RECOMPUTE is {what!r}: use one of {RECOMPUTE}")
     if what == "none":
         return
     for module in network.modules():

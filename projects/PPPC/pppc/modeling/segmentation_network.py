@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .probabilistic_head import StageProbabilisticHead
 
 __all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
@@ -82,9 +83,9 @@ def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
     """What SOLVER.AMP asks for; None: float32.
 
     Raises:
-        ValueError: SOLVER.AMP.TYPE is none of the two.
+        InputError: SOLVER.AMP.TYPE is none of the two.
     """
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
     if cfg.SOLVER.AMP.TYPE not in types:
-        raise ValueError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
+        raise InputError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
     return types[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
