@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_tool
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from PIL import Image
@@ -109,77 +108,3 @@ def test_source_and_target_with_different_classes(datasets_root):
     cfg.DATASETS.TEST, cfg.DATASETS.TARGET = ("cityscapes_val",), ("cityscapes_train_unlabeled",)
     with pytest.raises(ValueError, match="cityscapes_train_unlabeled has 19 classes, the model 11"):
         check_data(cfg)
-
-
-def test_a_label_of_another_size_is_found_before_training(gta):
-    labels, *_ = gta
-    Image.open(labels[5]).resize((40, 30), Image.NEAREST).save(labels[5])
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
-    with pytest.raises(ValueError, match=rf"sizes differ: .*{os.path.basename(labels[5])} is 40x30"):
-        check_data(cfg)
-
-
-def test_a_crop_that_does_not_fit_the_target_is_found_before_training(datasets_root):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
-    cfg.DATASETS.TARGET = ("cityscapes_train_unlabeled",)
-    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.CROP.SIZE = 0, [64, 130]  # images as they are: 128x64
-    with pytest.raises(ValueError, match=r"leftImg8bit\.png is 128x64 .* than the crop of 130x64"):
-        check_data(cfg)
-    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.TARGET.MAX_SIZE = 128, 256
-    check_data(cfg)
-
-
-def test_target_images_that_cannot_share_a_batch_are_found_before_training(
-    datasets_root, tmp_path, monkeypatch
-):
-    shutil.copytree(datasets_root / "cityscapes", tmp_path / "cityscapes")
-    (tmp_path / "gta").symlink_to(datasets_root / "gta")
-    image = sorted(tmp_path.glob("cityscapes/leftImg8bit/train/*/*.png"))[1]
-    Image.new("RGB", (128, 128)).save(image)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gta_train",), ()
-    cfg.DATASETS.TARGET = ("cityscapes_train_unlabeled",)
-    cfg.INPUT.CROP.SIZE, cfg.INPUT.TARGET.MIN_SIZE = [32, 32], 32
-    with pytest.raises(ValueError, match=rf"is 64x32, .*{image.name} 32x32.*TARGET_IMS_PER_BATCH 1"):
-        check_data(cfg)
-    cfg.SOLVER.TARGET_IMS_PER_BATCH = 1
-    check_data(cfg)
-
-
-def test_check_of_the_data_sets(gta, datasets_root, tmp_path):
-    labels, _, path = gta
-    checked = run_tool("check_datasets.py", DETECTRON2_DATASETS=str(tmp_path))
-    assert checked.returncode == 0, checked.stderr
-    rows = {line.split()[0]: line for line in checked.stdout.splitlines() if "_" in line}
-    assert rows["gta_train"].split()[1:5] == ["8", "24904", "8", "yes"]
-    assert "in order" in rows["gta_train"] and "not there" in rows["cityscapes_val"]
-
-    absent = run_tool("check_datasets.py", "cityscapes_val", DETECTRON2_DATASETS=str(tmp_path))
-    assert absent.returncode == 1 and "leftImg8bit/val" in absent.stderr
-
-    os.remove(labels[2])
-    incomplete = run_tool("check_datasets.py", DETECTRON2_DATASETS=str(tmp_path))
-    assert incomplete.returncode == 1 and os.path.basename(labels[2]) in incomplete.stderr
-    shutil.copy(tmp_path / "gta/images/00001.png", labels[2])  # a picture, and of another size
-    Image.open(labels[2]).resize((64, 64)).save(labels[2])
-    path.write_text("[]")
-    wrong = run_tool("check_datasets.py", "gta_train", DETECTRON2_DATASETS=str(tmp_path))
-    assert wrong.returncode == 1
-    assert "is 64x64" in wrong.stderr and "counts 0 labels" in wrong.stderr
-    foreign = tmp_path / "cityscapes/gtFine/val"
-    shutil.copytree(datasets_root / "cityscapes", tmp_path / "cityscapes")
-    damaged = sorted(foreign.glob("*/*_labelTrainIds.png"))[:2]
-    for label in damaged:
-        Image.new("L", Image.open(label).size, 77).save(label)
-    names = ["cityscapes_val", "cityscapes_train_unlabeled"]
-    read = run_tool("check_datasets.py", *names, "--read-labels", DETECTRON2_DATASETS=str(tmp_path))
-    assert read.returncode == 1 and len(read.stderr.splitlines()) == 2
-    assert all(label.name in read.stderr for label in damaged)
-    misspelt = run_tool("check_datasets.py", "gta_trian")
-    assert misspelt.returncode and "gta_train" in misspelt.stderr.splitlines()[-1]

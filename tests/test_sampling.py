@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from pppc import add_pppc_config
-from pppc.data import build_train_loader
+from pppc.data import build_test_loader, build_train_loader
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper, collate
 from pppc.data.sampling import (
@@ -189,6 +190,19 @@ def test_target_images_of_mixed_sizes_are_cut_alike_at_a_place_of_their_own(tmp_
     assert len({mapper(records[0], None, seed)["cut"] for seed in range(5)}) == 5
     assert mapper(records[0], None, 0)["cut"] == wide["cut"]
     assert batch.to("cpu").files == batch.files
+
+
+def test_an_unreadable_test_image_is_one_line_out_of_a_loaders_process(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    DatasetCatalog.register("bad", lambda: [{"file_name": str(tmp_path / "bad.png")}])
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.DATALOADER.NUM_WORKERS = 1
+    try:
+        with pytest.raises(InputError, match=r"^[^\n]*bad\.png: [^\n]*$"):
+            list(build_test_loader(cfg, "bad"))
+    finally:
+        DatasetCatalog.remove("bad")
 
 
 def test_batches_of_the_demo_data(datasets_root):

@@ -4,52 +4,83 @@
     tools/check_datasets.py                     every registered data set
     tools/check_datasets.py gta_train ...       these; the exit status is 1 where one isn't in order
 
-Pairs of image and label are counted, their sizes compared, and class statistics matched with the
-labels. --read-labels reads every label as well, and names those with foreign values. The data sets are
-looked for in the environment variable DETECTRON2_DATASETS.
+Images and labels are paired, their sizes compared, and class statistics matched with the labels.
+--read decodes every image and label as well, as training does, and names each one that can't be read
+or holds foreign values; what was found is kept, and the next time only changed files are read. The
+data sets are looked for below the environment variable DETECTRON2_DATASETS, converted labels below
+PPPC_CONVERTED first.
 """
 
 import argparse
+import os
 import sys
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from pppc.data.catalog import dataset_metadata, statistics_file
-from pppc.data.listing import datasets_root
-from pppc.data.checks import label_problems, size_problems
 from pppc.data.class_statistics import read_statistics
-from pppc.data.splits import SPLITS
+from pppc.data.file_checks import check_files
+from pppc.data.listing import datasets_root, list_split
+from pppc.errors import InputError, printable, run_tool
 from tabulate import tabulate
 
+SHOWN = 20  # problems
 
-def check(name: str, read_labels: bool) -> tuple[list[str], list[str]]:
-    """The row of the table of one data set, and its problems."""
-    split = SPLITS[name]
-    whole = split.published_size or ""
-    if not (datasets_root() / split.image_folder).is_dir():
-        return [name, "", whole, "", "", "not there"], []
+
+def registered_names() -> list[str]:
+    """The data sets that were registered by register_split, the user's own included."""
+    names = DatasetCatalog.list()
+    return [name for name in names if MetadataCatalog.get(name).get("pppc_split") is not None]
+
+
+def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
+    """The row of the table of one data set, its problems, and remarks."""
+    metadata = MetadataCatalog.get(name)
+    split, reader = metadata.get("pppc_split"), metadata.get("label_reader")
+    whole = split.published_size or "" if split else ""
     try:
-        records = DatasetCatalog.get(name)
-    except (OSError, ValueError) as error:
-        return [name, "?", whole, "", "", "incomplete"], [str(error).removeprefix(f"{name}: ")]
+        if split is None:
+            records = DatasetCatalog.get(name)
+            remarks = [
+                "not registered by pppc.data.register_split: how many images it should have, which "
+                "files it leaves out and its class statistics are not known here"
+            ]
+        else:
+            listing = list_split(name, split)
+            left_out = listing.describe_left_out()
+            records, remarks = listing.records, [f"not taken: {left_out}"] if left_out else []
+    except (InputError, OSError) as error:
+        state = "incomplete"
+        if split and not (datasets_root() / split.image_folder).is_dir():
+            state = "not there"
+        return [name, "", whole, "", "", state], [str(error).removeprefix(f"{name}: ")], []
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
-    problems = size_problems(records)
-    statistics, path = "", statistics_file(name)
+    if labels and reader is None:
+        remarks.append("nothing tells how it is labelled: values of labels are not looked at")
+    nothing = None if read else ()
+    found = check_files(records, reader, nothing, nothing, progress=read)
+    problems, statistics = found.problems, ""
+    path = statistics_file(name) if reader else None
     if path is not None:
         statistics = "yes" if path.is_file() else "no"
         try:
             if path.is_file():
                 read_statistics(path, labels)
-        except ValueError as error:
+        except InputError as error:
             problems.append(str(error))
-    if read_labels:
-        problems += label_problems(labels, dataset_metadata(name).label_reader)
+    if read and found.labels:
+        pixels = found.class_pixels
+        missing = [class_name for class_name in reader.class_names if class_name not in pixels]
+        if len(missing) == len(reader.class_names):
+            problems.append("every pixel of every label is ignored")
+        elif missing:
+            remarks.append(f"no label shows {', '.join(missing)}")
     state = "in order"
     if problems:
         state = f"{len(problems)} problems"
     elif whole and len(records) != whole:
         state = "in order, another number than the whole data set's"
-    return [name, len(records), whole, len(labels), statistics, state], problems
+    return [name, len(records), whole, len(labels), statistics, state], problems, remarks
 
 
 def main() -> int:
@@ -57,30 +88,30 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="data sets; default: all")
-    parser.add_argument("--read-labels", action="store_true", help="read all labels, slow")
+    parser.add_argument("--read", action="store_true", help="decode every image and label, slow")
     arguments = parser.parse_args()
-    try:
-        for name in arguments.names:
-            dataset_metadata(name)
-    except KeyError as error:
-        sys.exit(f"error: {error.args[0]}")
-    rows, problems = [], []
-    for name in arguments.names or SPLITS:
-        row, found = check(name, arguments.read_labels)
+    for name in arguments.names:
+        if name not in DatasetCatalog.list():
+            dataset_metadata(name)  # says which names are near
+    rows, problems, remarks = [], [], []
+    for name in arguments.names or registered_names():
+        row, found, remarked = check(name, arguments.read)
         rows.append(row)
-        problems += [f"{name}: {problem}" for problem in found]
-        if arguments.names and row[-1] == "not there":
-            folder = datasets_root() / SPLITS[name].image_folder
-            problems.append(f"{name}: no folder {folder}. {SPLITS[name].hint}")
-    headers = ["data set", "images", "of", "labels", "statistics", "state"]
-    print(f"Below {datasets_root().resolve()}:\n")
-    print(tabulate(rows, headers=headers))
-    for problem in problems[:20]:
-        print(f"error: {problem}", file=sys.stderr)
-    if len(problems) > 20:
-        print(f"error: and {len(problems) - 20} more", file=sys.stderr)
+        remarks += [f"{name}: {remark}" for remark in remarked]
+        if arguments.names or row[-1] != "not there":
+            problems += [f"{name}: {problem}" for problem in found]
+    print(printable(f"Below {datasets_root().resolve()}") + ":\n")
+    if converted := os.getenv("PPPC_CONVERTED"):
+        print(printable(f"Converted labels are looked for below {converted} first.") + "\n")
+    print(tabulate(rows, headers=["data set", "images", "of", "labels", "statistics", "state"]))
+    for remark in remarks:
+        print(printable(remark))
+    for problem in problems[:SHOWN]:
+        print(printable(f"error: {problem}"), file=sys.stderr)
+    if len(problems) > SHOWN:
+        print(f"error: {len(problems)} problems, {SHOWN} of them above", file=sys.stderr)
     return 1 if problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

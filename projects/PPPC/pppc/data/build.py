@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,10 +12,15 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from .catalog import label_files, label_reader, statistics_file
+from .catalog import dataset_metadata, label_files, label_reader, statistics_file
+from .checks import check_source_classes
+from .file_checks import check_files
 from .labels import count_class_pixels
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
+from .processes import from_main_process
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
 
@@ -37,10 +43,11 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     records = DatasetCatalog.get(source)
     reader = label_reader(cfg, source)
-    labels = label_files(source, records)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     if sampling.ENABLED:
-        counts = count_class_pixels(labels, reader, statistics_file(source))
+        counts = from_main_process(lambda: _count_classes(cfg, source, records))
+        pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
+        check_source_classes(source, pixels, f"{len(records)} labels", reader.class_names)
         draw = RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
     else:
         draw = ShuffledDraw(len(records), source_draw)
@@ -72,6 +79,37 @@ def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
     )
+
+
+def _count_classes(cfg: CfgNode, name: str, records: list[dict]) -> np.ndarray:
+    """Pixels of each of the model's classes in each label, from the statistics or the labels.
+
+    Returns:
+        ``(images, classes + 1)`` int64; last: ignored pixels. 0 for a label that can't be read and
+        will be left out.
+
+    Raises:
+        InputError: a label can't be read, or the statistics are wrong.
+    """
+    reader, statistics = label_reader(cfg, name), statistics_file(name)
+    labels = label_files(name, records)
+    skip = cfg.DATALOADER.UNREADABLE == "skip"
+    if statistics is not None and statistics.is_file():
+        try:
+            return count_class_pixels(labels, reader, statistics)
+        except InputError as error:
+            if not skip:
+                raise
+            logger.warning("Counting the labels themselves: %s", error)
+    found = check_files(records, dataset_metadata(name).label_reader, (), None)
+    if found.problems and not skip:
+        raise InputError(f"{name}: {found.problems[0]}")
+    counts = np.zeros((len(records), reader.num_classes + 1), np.int64)
+    column = {class_name: index for index, class_name in enumerate(reader.class_names)}
+    for row, label in enumerate(labels):
+        for class_name, pixels in found.labels.get(label, {}).items():
+            counts[row, column.get(class_name, -1)] += pixels
+    return counts
 
 
 class TestLoader:

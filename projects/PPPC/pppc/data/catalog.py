@@ -65,7 +65,7 @@ def register_split(name: str, split: Split) -> None:
         stuff_classes=list(space.class_names),
         stuff_colors=[list(color) for color in space.colors],
         ignore_label=space.ignore_label,
-        split=split,
+        pppc_split=split,
         label_reader=LabelReader(split.label_space, split.train_ids),
         evaluator_type="sem_seg",
     )
@@ -92,7 +92,7 @@ def dataset_metadata(name: str) -> Metadata:
 
 def statistics_file(name: str) -> Path | None:
     """Where the converter leaves the class statistics of a data set; None: it needs no converter."""
-    split = dataset_metadata(name).get("split")
+    split = dataset_metadata(name).get("pppc_split")
     if split is None or split.statistics_folder is None:
         return None
     path = f"{split.statistics_folder}/{STATISTICS_FILE}"

@@ -3,114 +3,164 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.utils import comm
-from PIL import Image
 
-from .catalog import dataset_metadata, label_files, label_reader, model_metadata
-from .labels import LabelReader, count_class_pixels
+from ..errors import InputError
+from .catalog import dataset_metadata, label_files, model_metadata
+from .file_checks import FilesChecked, check_files
 from .mapper import TargetMapper
+from .processes import from_main_process
 
-__all__ = ["check_data", "label_problems", "size_problems"]
+__all__ = ["check_data", "check_source_classes"]
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-
-
-def size_problems(records: list[dict]) -> list[str]:
-    """Images that are not of their label's size, or not of their day image's; from the headers."""
-
-    def problem(record: dict) -> str | None:
-        sizes = {}
-        for key in ("file_name", "sem_seg_file_name", "day_file_name"):
-            if key in record:
-                try:
-                    with Image.open(record[key]) as image:
-                        sizes[record[key]] = "{}x{}".format(*image.size)
-                except OSError as error:
-                    return f"{record[key]} can't be read ({error})"
-        if len(set(sizes.values())) == 1:
-            return None
-        return "sizes differ: " + ", ".join(f"{path} is {size}" for path, size in sizes.items())
-
-    return _found(problem, records)
-
-
-def label_problems(paths: list[str], reader: LabelReader) -> list[str]:
-    """What is wrong with each label file that cannot be read as the reader's."""
-
-    def problem(path: str) -> str | None:
-        try:
-            reader.read(path)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    return _found(problem, paths)
-
-
-def _found(problem: Callable[[Item], str | None], items: list[Item]) -> list[str]:
-    with ThreadPoolExecutor() as pool:
-        return [found for found in pool.map(problem, items) if found]
-
-
-def _check_target_sizes(cfg: CfgNode, name: str, records: list[dict]) -> None:
-    """See that the crop fits into every resized image, and that batches can be stacked.
-
-    Raises:
-        ValueError: it does not, or they cannot.
-    """
-    mapper = TargetMapper(cfg)
-    resized = {}
-    for record in records:
-        path = record["file_name"]
-        with Image.open(path) as image:
-            resized.setdefault(mapper.resized_size(path, image.height, image.width), path)
-    if len(resized) > 1 and cfg.SOLVER.TARGET_IMS_PER_BATCH > comm.get_world_size():
-        (one, path), (other, other_path) = list(resized.items())[:2]
-        raise ValueError(
-            f"{name}: images of different sizes cannot be in one batch. After resizing {path} is "
-            f"{one[1]}x{one[0]}, {other_path} {other[1]}x{other[0]}. Use "
-            "SOLVER.TARGET_IMS_PER_BATCH 1 per process, or images of one aspect ratio"
-        )
 
 
 def check_data(cfg: CfgNode, training: bool = True) -> None:
     """Find what is wrong with the configured data sets before any time is spent.
+
+    The headers of all images and labels are read, and DATALOADER.CHECK_SAMPLE images and labels of
+    each data set decoded; of test sets all labels are. The main process does so, for all.
 
     Args:
         cfg: the configuration.
         training: check source and target, not the test sets alone.
 
     Raises:
-        KeyError: a data set's name is unknown.
-        FileNotFoundError: a folder, image or label is missing.
-        ValueError: the classes do not fit the model, or sizes do not agree, or the crop does not
-            fit into a target image, or a label holds a foreign value.
+        InputError: a data set's name is unknown; folders, images or labels are missing; a file
+            can't be read; the classes do not fit the model; sizes do not agree, or the crop does
+            not fit into a target image or is ignored whole; labels show no class, or a source's
+            one class alone.
     """
+    from_main_process(lambda: _check_data(cfg, training))
+
+
+def _check_data(cfg: CfgNode, training: bool) -> None:
     classes = model_metadata(cfg).stuff_classes
-    trained_on = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET) if training else ()
-    for name in (*trained_on, *cfg.DATASETS.TEST):
+    self_training = training and cfg.PPPC.SELF_TRAINING.ENABLED
+    if self_training:
+        _check_ignored_rows(cfg)
+    source = cfg.DATASETS.TRAIN if training else ()
+    target = cfg.DATASETS.TARGET if training else ()
+    for name in dict.fromkeys((*source, *target, *cfg.DATASETS.TEST)):
         metadata = dataset_metadata(name)
         records = DatasetCatalog.get(name)
-        logger.info("%s: %d images", name, len(records))
-        if problems := size_problems(records):
-            raise ValueError(f"{name}: {problems[0]} (and {len(problems) - 1} more)")
         absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]
         if len(absent) == len(classes):
-            raise ValueError(
+            raise InputError(
                 f"{name} and the model have no class in common: {', '.join(metadata.stuff_classes)}"
                 f" there, {', '.join(classes)} here. Classes are matched by name"
             )
         if absent:
             logger.warning("%s never labels %s", name, ", ".join(absent))
-        if training and cfg.PPPC.SELF_TRAINING.ENABLED and name in cfg.DATASETS.TARGET:
-            _check_target_sizes(cfg, name, records)
-        if name in cfg.DATASETS.TEST:
-            count_class_pixels(label_files(name, records), label_reader(cfg, name))
+        labelled = name in source or name in cfg.DATASETS.TEST
+        if labelled:
+            label_files(name, records)
+        reader = metadata.label_reader if labelled else None
+        sample = {
+            int(index) for index in
+            np.linspace(0, len(records) - 1, min(cfg.DATALOADER.CHECK_SAMPLE, len(records)))
+        }  # fmt: skip
+        is_test = name in cfg.DATASETS.TEST
+        logger.info("%s: looking at %d images", name, len(records))
+        found = check_files(records, reader, sample, None if is_test else sample)
+        skip = cfg.DATALOADER.UNREADABLE == "skip" and not is_test
+        _refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
+        if self_training and name in target:
+            mapper = TargetMapper(cfg)
+            for path, (height, width) in found.images.items():
+                mapper.resized_size(path, height, width)
+        if name in source and not cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED:
+            # With it all labels are counted before training, and checked by the loader's builder.
+            if sum(name in classes for name in found.class_pixels) < 2:  # to be sure
+                found = check_files(records, reader, (), None)
+            check_source_classes(
+                name, found.class_pixels, f"{len(found.labels)} of {len(records)} labels", classes
+            )
+        if is_test:
+            _check_test_classes(name, found, classes)
+
+
+def _refuse_problems(name: str, found: FilesChecked, size: int, allowed: float | None) -> None:
+    """Raises InputError for problems of files; some are allowed where unreadable ones are skipped.
+
+    Args:
+        allowed: the share of them; None: none at all.
+    """
+    if not found.problems:
+        return
+    text = (
+        f"{name}: {found.problems[0]}. {len(found.problems) - 1} more of {size} images have "
+        f"problems; tools/check_datasets.py {name} --read names all"
+    )
+    if allowed is None or len(found.problems) > max(1, allowed * size):
+        raise InputError(text)
+    logger.warning("%s (DATALOADER.UNREADABLE is skip: they will be left out)", text)
+
+
+def _check_ignored_rows(cfg: CfgNode) -> None:
+    settings, height = cfg.PPPC.SELF_TRAINING, cfg.INPUT.CROP.SIZE[0]
+    left = height - settings.IGNORE_TOP - settings.IGNORE_BOTTOM
+    text = (
+        f"PPPC.SELF_TRAINING.IGNORE_TOP {settings.IGNORE_TOP} and IGNORE_BOTTOM "
+        f"{settings.IGNORE_BOTTOM} leave {max(left, 0)} of the {height} rows of the target crop "
+        "(INPUT.CROP.SIZE): scale them with the crop, or set them to 0"
+    )
+    if left <= 0:
+        raise InputError(text)
+    if 2 * left < height:
+        logger.warning(text)
+
+
+def check_source_classes(
+    name: str, pixels: Mapping[str, int], counted: str, classes: Sequence[str]
+) -> None:
+    """See that a source shows the model's classes.
+
+    Args:
+        name: of the data set.
+        pixels: of each class, by name; of no class by "".
+        counted: what was counted, for the message.
+        classes: the model's.
+
+    Raises:
+        InputError: it shows one class, or none. Classes that it does not show are warned of.
+    """
+    shown = [class_name for class_name in classes if pixels.get(class_name)]
+    ignored = pixels.get("", 0)
+    if len(shown) < 2:
+        masks = (
+            f". Masks of 0 and 255 look like this: 0 is {classes[0]}, 255 is ignored. Write the "
+            "numbers of the classes (0, 1, ...) instead of 255"
+            if ignored and shown == [classes[0]]
+            else ". Choose another source in DATASETS.TRAIN, or correct the labels"
+        )
+        raise InputError(
+            f"{name}: {counted} show {f'only {shown[0]}' if shown else 'none'} of the model's "
+            f"{len(classes)} classes, and {'some' if ignored else 'no'} ignored pixels: nothing "
+            f"can be learned from that{masks}"
+        )
+    if missing := ", ".join(class_name for class_name in classes if class_name not in shown):
+        logger.warning(
+            "%s: %s never show %s: the model can't learn these classes from it",
+            name, counted, missing,
+        )  # fmt: skip
+
+
+def _check_test_classes(name: str, found: FilesChecked, classes: list[str]) -> None:
+    shown = [class_name for class_name in classes if class_name in found.class_pixels]
+    if not shown:
+        raise InputError(
+            f"{name}: no label shows a class of the model, all {len(found.labels)} are ignored: "
+            "nothing can be evaluated. Choose another test set in DATASETS.TEST"
+        )
+    if len(shown) == 1:
+        logger.warning(
+            "%s: %s is the only class that a label shows: mIoU will be its IoU alone%s", name,
+            shown[0], ", as with masks of 0 and 255, where 255 is ignored"
+            if "" in found.class_pixels and shown == [classes[0]] else "",
+        )  # fmt: skip

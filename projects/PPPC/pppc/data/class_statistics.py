@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..errors import InputError
 from ..files import write_atomically
 
 __all__ = ["STATISTICS_FILE", "read_statistics", "write_statistics"]
@@ -52,7 +53,7 @@ def read_statistics(path: Path, label_files: list[str]) -> list[dict[int, int]]:
         label_files: paths of the train-id images.
 
     Raises:
-        ValueError: the file is not of this format, or a label is not in it; the message names both
+        InputError: the file is not of this format, or a label is not in it; the message names both
             and the mend.
     """
     mend = "Run the data set's tools/convert_datasets script again to renew it"
@@ -64,12 +65,12 @@ def read_statistics(path: Path, label_files: list[str]) -> list[dict[int, int]]:
             for entry in json.loads(path.read_text())
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is no list of {{train id: pixels, file: path}} ({error!r}). {mend}."
         ) from error
     absent = [file for file in label_files if os.path.basename(file) not in counts]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"{path} counts {len(counts)} labels, but not {len(absent)} of the {len(label_files)} in "
             f"use, for example not {absent[0]}: it is stale, or another folder's. {mend}, or delete "
             "it to have the labels counted before each training."

@@ -5,8 +5,25 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from detectron2.data import detection_utils
+from PIL import ExifTags, Image
 
-__all__ = ["read_image"]
+from ..errors import InputError
+
+__all__ = ["image_size", "read_image"]
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(height, width) in pixels of an image or label, turned as its camera says; from the header.
+
+    Raises:
+        InputError: the file is no image, or can't be read; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: can't be read as an image ({error})") from error
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
@@ -20,17 +37,16 @@ def read_image(path: str, image_format: str) -> np.ndarray:
         image_format: "RGB" or "BGR".
 
     Raises:
-        OSError, ValueError: the file is no whole image; the message names it.
-        ValueError: the format is another one.
+        InputError: the file is no whole image, or the format another one; the message names it.
     """
     if image_format not in ("RGB", "BGR"):
-        raise ValueError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
+        raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
     if not path.lower().endswith(".png"):
         try:
             return detection_utils.read_image(path, image_format)
         except OSError as error:
-            raise OSError(f"{path}: not a whole image ({error})") from error
+            raise InputError(f"{path}: not a whole image ({error})") from error
     image = cv2.imread(path)
     if image is None:
-        raise ValueError(f"{path}: missing or not a whole image")
+        raise InputError(f"{path}: missing or not a whole image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image_format == "RGB" else image

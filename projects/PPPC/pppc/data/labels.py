@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..errors import InputError
 from .class_statistics import read_statistics
 from .train_ids import LABEL_SPACES, LabelSpace
 
@@ -80,23 +81,23 @@ class LabelReader:
         """The train IDs in a file, ``(H, W)`` uint8.
 
         Raises:
-            ValueError: the file is no image of one 8-bit channel, or holds a value that is not in
+            InputError: the file is no image of one 8-bit channel, or holds a value that is not in
                 the label space; the message names the file.
         """
         try:
             with Image.open(path) as image:
                 mode, label = image.mode, np.asarray(image)
         except (OSError, SyntaxError) as error:
-            raise ValueError(f"{path}: not a readable label image ({error})") from error
+            raise InputError(f"{path}: not a readable label image ({error})") from error
         if mode not in ("L", "P"):
-            raise ValueError(
+            raise InputError(
                 f"{path}: a label file has one 8-bit channel (PNG mode L or P), this one has "
                 f"mode {mode}. Convert the data set with tools/convert_datasets first."
             )
         present = pixel_histogram(label) > 0
         if (unknown := np.flatnonzero(present & ~self._known)).size:
             kind = "train IDs" if self.train_ids else "label IDs"
-            raise ValueError(
+            raise InputError(
                 f"{path}: value {', '.join(map(str, unknown))} is none of the data set's {kind} "
                 f"({', '.join(map(str, np.flatnonzero(self._known)))}). Mend or convert this file."
             )
@@ -132,7 +133,7 @@ def count_class_pixels(
         statistics: the data set's `sample_class_stats.json`, if it has one.
 
     Raises:
-        ValueError: from :meth:`LabelReader.read` or :func:`read_statistics`.
+        InputError: from :meth:`LabelReader.read` or :func:`read_statistics`.
     """
     known: list[dict[int, int] | None] = [None] * len(paths)
     if statistics is not None and statistics.is_file():
@@ -152,7 +153,7 @@ def count_class_pixels(
             counts[-1] = image.width * image.height
         for train_id, number in known.items():
             if train_id >= len(reader.space.class_names):
-                raise ValueError(
+                raise InputError(
                     f"{statistics} counts train ID {train_id} in {path}, the data set's end at "
                     f"{len(reader.space.class_names) - 1}: they are another data set's. Convert again."
                 )

@@ -4,7 +4,11 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["map_in_processes"]
+from detectron2.utils import comm
+
+from ..errors import InputError
+
+__all__ = ["from_main_process", "map_in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,3 +35,21 @@ def map_in_processes(
         return
     with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
         yield from pool.imap(function, items, chunk_size)
+
+
+def from_main_process(function: Callable[[], Result]) -> Result:
+    """What a function gives in the main process of a training, in each of its processes.
+
+    Raises:
+        InputError: in all of them, where the function raises it.
+    """
+    result: Result | InputError | None = None
+    if comm.is_main_process():
+        try:
+            result = function()
+        except InputError as error:
+            result = error
+    result = comm.all_gather(result)[0]
+    if isinstance(result, InputError):
+        raise result
+    return result

@@ -1,0 +1,243 @@
+"""Can every file of a data set be read? Each is decoded once, by the readers of training.
+
+What was found is kept in the user's cache folder, so that the next check opens the changed files
+alone. A file counts as unchanged where its size, its times of modification and of status change (in
+nanoseconds) and its inode are those of the check. The time of status change can't be set by a
+program: whoever replaces a file, or restores its date, moves it on. Where it is so young that a
+later change might have got the same time, the hash of the content must agree, too. Nothing that was
+found is used after a change of the readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import PIL
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..files import write_atomically
+from .images import image_size, read_image
+from .labels import LabelReader, pixel_histogram
+
+__all__ = ["FilesChecked", "check_files", "cache_folder"]
+
+logger = logging.getLogger(__name__)
+
+# Coarser than the time stamps of any usual file system (FAT: 2 s).
+TIME_STAMP_NS = 4 * 10**9
+
+
+@dataclass
+class FilesChecked:
+    """What is known of the files of a data set.
+
+    Attributes:
+        problems: what is wrong, one line each.
+        images: (height, width) of each readable image, pixels, by its file.
+        labels: pixels of each class that occurs, by its name (ignored ones by ""), of each label
+            that was decoded, by its file.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def class_pixels(self) -> Counter[str]:
+        """The sum over all labels."""
+        return sum(map(Counter, self.labels.values()), Counter())
+
+
+def check_files(
+    records: list[dict],
+    reader: LabelReader | None,
+    decode_images: Collection[int] | None = None,
+    decode_labels: Collection[int] | None = None,
+    progress: bool = False,
+) -> FilesChecked:
+    """Read the headers of all images and labels, decode some or all of them, compare their sizes.
+
+    Args:
+        records: of the data set, in Detectron2's format.
+        reader: of the labels, as the data set's own classes; None: labels are not decoded.
+        decode_images: of which records the images (and day images) are decoded; None: of all.
+        decode_labels: likewise the labels.
+        progress: whether to show a progress bar, on a terminal.
+    """
+    jobs: dict[str, _Job] = {}
+
+    def add(path: str, kind: str, decode: Callable[[str], dict], chosen: bool) -> None:
+        if chosen or path not in jobs:
+            jobs[path] = _Job(kind, decode if chosen else None)
+
+    label_kind = f"label {_hash(f'{reader.space} {reader.train_ids}')}" if reader else "label"
+    decode_label = partial(_decode_label, reader=reader)
+    for index, record in enumerate(records):
+        chosen = decode_images is None or index in decode_images
+        for key in {"file_name", "day_file_name"} & record.keys():
+            add(record[key], "image", _decode_image, chosen)
+        if "sem_seg_file_name" in record:
+            chosen = reader is not None and (decode_labels is None or index in decode_labels)
+            add(record["sem_seg_file_name"], label_kind, decode_label, chosen)
+    with _Cache({os.path.dirname(path) for path in jobs}) as known:
+        found = dict(zip(jobs, _in_threads(known.look, jobs, progress)))
+    checked = FilesChecked([report["problem"] for report in found.values() if "problem" in report])
+    keys = ("file_name", "day_file_name", "sem_seg_file_name")
+    for record in records:
+        files = [record[key] for key in keys if key in record]
+        sizes = {file: tuple(found[file]["size"]) for file in files if "size" in found[file]}
+        if len(set(sizes.values())) > 1:
+            shown = (f"{file} is {width}x{height}" for file, (height, width) in sizes.items())
+            checked.problems.append(f"sizes differ: {', '.join(shown)}")
+        if (file := record["file_name"]) in sizes:
+            checked.images[file] = sizes[file]
+        if "pixels" in found.get(label := record.get("sem_seg_file_name"), {}):
+            checked.labels[label] = found[label]["pixels"]
+    return checked
+
+
+def _decode_image(path: str) -> dict:
+    return {"size": read_image(path, "RGB").shape[:2]}
+
+
+def _decode_label(path: str, reader: LabelReader) -> dict:
+    label = reader.read(path)
+    histogram = pixel_histogram(label)
+    pixels = {name: int(n) for name, n in zip(reader.class_names, histogram) if n}
+    if ignored := label.size - sum(pixels.values()):
+        pixels[""] = ignored
+    return {"size": label.shape, "pixels": pixels}
+
+
+def _in_threads(
+    function: Callable[[str, _Job], dict], jobs: dict[str, _Job], progress: bool
+) -> Iterator[dict]:
+    pool = ThreadPoolExecutor(os.cpu_count())  # decoders let other threads run
+    try:
+        results = pool.map(function, jobs.keys(), jobs.values())
+        yield from tqdm(results, total=len(jobs), unit="file", disable=None if progress else True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+
+
+def cache_folder() -> Path:
+    """Where results are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "pppc"
+
+
+class _Job(NamedTuple):
+    kind: str  # what the file is read as
+    decode: Callable[[str], dict] | None  # None: the header is enough
+
+
+class _Cache:
+    """What was found in whole files, one cache file for each of these folders.
+
+    Only what is right is kept: a file that could not be read may be readable the next time.
+    """
+
+    def __init__(self, folders: Iterable[str]):
+        self.entries = {folder: self._load(folder) for folder in folders}
+        self.changed: set[str] = set()
+
+    def _path(self, folder: str) -> Path:
+        return cache_folder() / f"checked_{_hash(os.path.abspath(folder))}.json"
+
+    def _load(self, folder: str) -> dict[str, dict]:
+        try:
+            content = json.loads(self._path(folder).read_bytes())
+            return content["files"] if content["readers"] == _readers() else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # absent, cut off or another version's: everything is read
+
+    def __enter__(self) -> _Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for folder in self.changed:
+            try:
+                cache_folder().mkdir(parents=True, exist_ok=True)
+                content = {"readers": _readers(), "files": self.entries[folder]}
+                write_atomically(self._path(folder), json.dumps(content).encode())
+            except OSError as error:  # full, or not to be written to
+                logger.info("The next check reads these files again: %s", error)
+                return
+
+    def look(self, path: str, job: _Job) -> dict:
+        """What is known of a file, or found by decoding it, or in its header."""
+        folder, name = os.path.split(path)
+        stamp, entry = _stamp(path), self.entries[folder].get(name)
+        if entry is not None and entry["kind"] != job.kind:
+            entry = None
+        if entry is not None and entry["stamp"] == stamp:
+            if entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
+                return entry["report"]
+        if job.decode is None:
+            return _report(_read_header, path)
+        checked, digest = time.time_ns(), _digest(path)
+        if entry is not None and entry["digest"] == digest:
+            report = entry["report"]
+        else:
+            report = _report(job.decode, path)
+        if "problem" not in report and digest is not None and stamp == _stamp(path):
+            self.changed.add(folder)
+            self.entries[folder][name] = {
+                "kind": job.kind, "stamp": stamp, "checked": checked, "digest": digest,
+                "report": report,
+            }  # fmt: skip
+        return report
+
+
+def _read_header(path: str) -> dict:
+    return {"size": image_size(path)}
+
+
+def _report(read: Callable[[str], dict], path: str) -> dict:
+    try:
+        return read(path)
+    except InputError as error:
+        return {"problem": str(error)}
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # the readers say what is wrong
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError:
+        return None
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(os.fsencode(text), digest_size=12).hexdigest()
+
+
+@cache
+def _readers() -> str:
+    """What decides how files are read: the readers' own text and the versions of the libraries."""
+    texts = [
+        Path(importlib.import_module(f"{__package__}.{name}").__file__).read_text()
+        for name in ("images", "labels", "train_ids", "file_checks")
+    ]
+    return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"

@@ -1,0 +1,367 @@
+"""What is found before training: unreadable files, sizes, classes without a pixel, ignored rows."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from pppc import add_pppc_config
+from pppc.data import build_train_loader, check_data, file_checks
+from pppc.data.catalog import register_split
+from pppc.data.file_checks import check_files
+from pppc.data.labels import LabelReader
+from pppc.data.splits import Split
+from pppc.data.train_ids import CAMVID_CLASSES
+from pppc.errors import InputError
+
+READER = LabelReader("camvid", train_ids=False)
+SOURCE = Split("camvid", "own/images", label_folder="own/labels", train_ids=False)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/pppc"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Three images and labels of CamVid's classes, as data sets own_source, own_target, own_test."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+    for name in "abc":
+        image = rng.integers(256, size=(32, 48, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"own/images/{name}.png")
+        Image.fromarray((np.arange(32 * 48).reshape(32, 48) % 12).astype(np.uint8)).save(
+            tmp_path / f"own/labels/{name}.png"
+        )
+    names = ("own_source", "own_target", "own_test")
+    for name, split in zip(names, (SOURCE, Split("camvid", "own/images"), SOURCE)):
+        register_split(name, split)
+    yield tmp_path / "own"
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def config(*opts):
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(
+        ["DATASETS.TRAIN", ("own_source",), "DATASETS.TARGET", ("own_target",),
+         "DATASETS.TEST", ("own_test",), "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 11,
+         "INPUT.CROP.SIZE", [16, 16], "INPUT.TARGET.MIN_SIZE", 0, "DATALOADER.NUM_WORKERS", 0,
+         "PPPC.SELF_TRAINING.IGNORE_TOP", 0, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 0, *opts]
+    )  # fmt: skip
+    return cfg
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def records(own):
+    return DatasetCatalog.get("own_source")
+
+
+def test_every_file_is_decoded_and_the_rest_still_checked(own):
+    cut(own / "images/a.png")
+    Image.fromarray(np.full((32, 48), 77, np.uint8)).save(own / "labels/b.png")
+    Image.new("L", (10, 20)).save(own / "labels/c.png")
+    found = check_files(records(own), READER)
+    assert len(found.problems) == 3
+    for text in (r"images/a.png", "labels/b.png", "labels/c.png is 10x20"):
+        assert sum(text in problem for problem in found.problems) == 1, text
+    assert found.images == {str(own / f"images/{name}.png"): (32, 48) for name in "bc"}
+    # Labels a and c: 128 pixels of each of 12 values (the last is void), and 200 pixels of sky.
+    assert [os.path.basename(label) for label in found.labels] == ["a.png", "c.png"]
+    expected = {name: 128 + 200 * (name == "sky") for name in (*CAMVID_CLASSES, "")}
+    assert found.class_pixels == expected
+    found = check_files(records(own), READER, (), ())  # headers alone
+    assert found.labels == {} and any("labels/c.png is 10x20" in text for text in found.problems)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that are decoded."""
+    names = []
+    read_image, read_label = file_checks.read_image, LabelReader.read
+
+    def read(function, path, *arguments):
+        names.append(os.path.relpath(path, os.environ["DETECTRON2_DATASETS"]))
+        return function(path, *arguments)
+
+    monkeypatch.setattr(file_checks, "read_image", lambda *a: read(read_image, *a))
+    monkeypatch.setattr(LabelReader, "read", lambda self, p: read(lambda p: read_label(self, p), p))
+    return names
+
+
+def look_again(own, decoded, **options):
+    decoded.clear()
+    found = check_files(records(own), READER, **options)
+    return sorted(decoded), found
+
+
+def test_what_was_found_is_kept_until_a_file_changes(own, decoded, cache, monkeypatch):
+    cut(own / "labels/c.png")
+    files, first = look_again(own, decoded)
+    assert len(files) == 6 and len(first.problems) == 1
+    # What is wrong is looked at again; the rest is young, so that its content is compared.
+    files, second = look_again(own, decoded)
+    assert files == ["own/labels/c.png"] and second == first
+    monkeypatch.setattr(file_checks, "TIME_STAMP_NS", 0)
+    monkeypatch.setattr(file_checks, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    (own / "labels/c.png").unlink()
+    shutil.copy(own / "labels/b.png", own / "labels/c.png")
+    monkeypatch.setattr(file_checks, "_digest", lambda path: "of c alone")
+    assert look_again(own, decoded)[0] == ["own/labels/c.png"]
+    assert look_again(own, decoded)[0] == []
+    # Cut off or written by another version.
+    for content in (b"{", b"[]", json.dumps({"readers": "old", "files": {"a.png": {}}}).encode()):
+        for path in cache.iterdir():
+            path.write_bytes(content)
+        assert len(look_again(own, decoded)[0]) == 6
+
+
+def in_place(path, content):
+    path.write_bytes(content)
+
+
+def replaced(path, content):
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("young", [True, False])
+@pytest.mark.parametrize("change", [in_place, replaced])
+def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, young, monkeypatch):
+    path = own / "images/b.png"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    if not young:
+        monkeypatch.setattr(file_checks, "TIME_STAMP_NS", 0)
+    assert check_files(records(own), READER).problems == []
+    content[len(content) // 2] ^= 0xFF
+    change(path, content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert look_again(own, decoded)[0] == ["own/images/b.png"]
+
+
+def test_labels_of_another_label_space_are_read_anew_and_images_are_not(own, decoded):
+    check_files(records(own), READER)
+    decoded.clear()
+    check_files(records(own), LabelReader("cityscapes", train_ids=True))
+    assert sorted(decoded) == [f"own/labels/{name}.png" for name in "abc"]
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_check(own, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert check_files(records(own), READER).problems == []
+
+
+def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
+    check_data(config())
+    cut(own / "images/b.png")
+    with pytest.raises(InputError, match=r"own_source: .*b\.png.*0 more of 3 .*own_source --read"):
+        check_data(config())
+    skip = ("DATALOADER.UNREADABLE", "skip", "DATASETS.TEST", ())
+    with caplog.at_level(logging.WARNING):
+        check_data(config(*skip))
+    assert "own_source: " in caplog.text and "will be left out" in caplog.text
+    with pytest.raises(InputError, match="own_test: "):  # evaluation skips nothing
+        check_data(config(*skip[:2]))
+    cut(own / "images/c.png")
+    with pytest.raises(InputError, match="1 more of 3 images"):
+        check_data(config(*skip))
+
+
+def test_labels_are_counted_once_and_unreadable_ones_left_out(own, decoded):
+    cut(own / "labels/b.png")
+    opts = ("DATASETS.TEST", (), "DATASETS.TARGET", (), "PPPC.SELF_TRAINING.ENABLED", False)
+    with pytest.raises(InputError, match=r"own_source: .*labels/b\.png"):
+        build_train_loader(config(*opts), seed=0)
+    decoded.clear()
+    cfg = config(*opts, "DATALOADER.UNREADABLE", "skip")
+    loader = build_train_loader(cfg, seed=0)
+    assert decoded == ["own/labels/b.png"]
+    batches = iter(loader)
+    files = {os.path.basename(file) for _ in range(20) for file in next(batches)[0].files}
+    assert files == {"a.png", "c.png"} and loader.unreadable == [{}]  # b is never drawn
+
+
+def test_a_fixed_even_sample_is_decoded_and_all_headers_are_read(own, decoded):
+    cfg = config("DATALOADER.CHECK_SAMPLE", 2, "DATASETS.TEST", ())
+    check_data(cfg)
+    assert sorted(decoded) == [f"own/{kind}/{name}.png" for kind in ("images", "labels")
+                               for name in "ac"]  # fmt: skip
+    Image.new("RGB", (47, 32)).save(own / "images/b.png")
+    with pytest.raises(InputError, match="own_source: sizes differ: .*b.png is 47x32, .* is 48x32"):
+        check_data(cfg)
+
+
+@pytest.mark.parametrize("rare_class_sampling", [True, False])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({0: 1, 1: 11}, "only sky of .* some ignored pixels.*Masks of 0 and 255"),
+        ({0: 3}, "only road of the model's 11 classes, and no ignored pixels.*correct the labels"),
+        ({0: 11}, "none of the model's 11 classes"),
+    ],
+)
+def test_a_source_without_classes_is_refused(own, values, message, rare_class_sampling):
+    """Value 11 is CamVid's void."""
+    for name in "abc":
+        label = np.full((32, 48), next(iter(values.values())), np.uint8)
+        label[:9] = [*values.values()][-1]
+        label = np.where(label == 1, 0, label).astype(np.uint8)
+        Image.fromarray(label).save(own / f"labels/{name}.png")
+    cfg = config("DATASETS.TEST", (), "DATALOADER.RARE_CLASS_SAMPLING.ENABLED", rare_class_sampling)
+    with pytest.raises(InputError, match=f"own_source: 3.* labels show {message}"):
+        check_data(cfg)
+        build_train_loader(cfg, seed=0)
+
+
+@pytest.mark.parametrize("rare_class_sampling", [True, False])
+def test_classes_that_no_source_label_shows_are_named(own, caplog, rare_class_sampling):
+    for name in "abc":
+        Image.fromarray((np.eye(32, 48) * 4).astype(np.uint8)).save(own / f"labels/{name}.png")
+    cfg = config("DATASETS.TEST", (), "DATALOADER.RARE_CLASS_SAMPLING.ENABLED", rare_class_sampling)
+    with caplog.at_level(logging.WARNING):
+        check_data(cfg)
+        build_train_loader(cfg, seed=0)
+    missing = ", ".join(name for name in CAMVID_CLASSES if name not in ("sky", "pavement"))
+    assert f"labels never show {missing}: the model can't learn these" in caplog.text
+
+
+def test_test_sets_without_classes(own, caplog):
+    (own.parent / "own_test").mkdir()
+    for name in "abc":
+        Image.fromarray(np.full((32, 48), 11, np.uint8)).save(own / f"labels/{name}.png")
+    cfg = config("DATASETS.TRAIN", ())
+    with pytest.raises(InputError, match="own_test: no label shows a class of the model, all 3"):
+        check_data(cfg, training=False)
+    Image.fromarray(np.eye(32, 48, dtype=np.uint8) * 11).save(own / "labels/b.png")
+    with caplog.at_level(logging.WARNING):
+        check_data(cfg, training=False)
+    assert "own_test: sky is the only class that a label shows" in caplog.text
+    assert "masks of 0 and 255" in caplog.text
+
+
+@pytest.mark.parametrize(("top", "bottom", "left"), [(16, 0, 0), (9, 120, 0), (4, 5, 7), (8, 0, 8)])
+def test_ignored_rows_that_leave_little_of_the_crop(own, caplog, top, bottom, left):
+    cfg = config("PPPC.SELF_TRAINING.IGNORE_TOP", top, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", bottom)
+    message = rf"IGNORE_TOP {top} and IGNORE_BOTTOM {bottom} leave {left} of the 16 rows .*CROP.SIZE"
+    with caplog.at_level(logging.WARNING):
+        if left == 0:
+            with pytest.raises(InputError, match=message):
+                check_data(cfg)
+        else:
+            check_data(cfg)
+    assert ("leave 7 of the 16 rows" in caplog.text) == (left == 7)
+    check_data(config("PPPC.SELF_TRAINING.ENABLED", False, "PPPC.SELF_TRAINING.IGNORE_TOP", top))
+
+
+def test_a_crop_that_does_not_fit_the_target_is_found_before_training(own):
+    cfg = config("INPUT.CROP.SIZE", [32, 50])
+    with pytest.raises(InputError, match=r"a\.png is 48x32 .* than the crop of 50x32.*MIN_SIZE"):
+        check_data(cfg)
+    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.TARGET.MAX_SIZE = 64, 96  # as the message says
+    check_data(cfg)
+    cfg = config("INPUT.CROP.SIZE", [32, 48])
+    check_data(cfg)
+
+
+def test_target_images_of_mixed_sizes_train_in_one_batch(own):
+    Image.new("RGB", (40, 40)).save(own / "images/b.png")
+    Image.new("L", (40, 40)).save(own / "labels/b.png")
+    cfg = config("SOLVER.TARGET_IMS_PER_BATCH", 3)
+    check_data(cfg)
+    _, target = next(iter(build_train_loader(cfg, seed=0)))
+    assert target.image.shape == (3, 3, 32, 40)
+    assert sorted(map(os.path.basename, target.files)) == ["a.png", "b.png", "c.png"]
+
+
+@pytest.fixture
+def check_datasets(monkeypatch, capsys):
+    """The tool's main in this process: (exit status, standard output, lines of standard error)."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    import check_datasets
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["check_datasets.py", *arguments])
+        try:
+            status = check_datasets.main()
+        except InputError as error:
+            return 2, "", [str(error)]
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    return run
+
+
+def test_tool_names_all_that_is_wrong(datasets_root, tmp_path, monkeypatch, check_datasets):
+    for name in ("gta", "cityscapes"):
+        shutil.copytree(datasets_root / name, tmp_path / name)
+    shutil.rmtree(tmp_path / "cityscapes/leftImg8bit/val")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    status, output, errors = check_datasets()
+    rows = {line.split()[0]: line for line in output.splitlines() if "_" in line}
+    assert status == 0 and errors == []
+    assert rows["gta_train"].split()[1:5] == ["8", "24904", "8", "yes"]
+    assert "in order" in rows["gta_train"] and "not there" in rows["cityscapes_val"]
+    status, _, errors = check_datasets("cityscapes_val")
+    assert status == 1 and "leftImg8bit/val" in errors[0]
+    status, _, errors = check_datasets("gta_trian")
+    assert status == 2 and "gta_train" in errors[0]
+
+    images, labels = (sorted((tmp_path / "gta" / kind).glob(pattern))
+                      for kind, pattern in (("images", "*.png"), ("labels", "*TrainIds.png")))  # fmt: skip
+    cut(images[1])
+    Image.new("L", Image.open(labels[2]).size, 77).save(labels[2])
+    Image.new("L", (64, 64)).save(labels[3])
+    (images[0].parent / "._x.png").touch()
+    assert check_datasets("gta_train")[0] == 1
+    status, output, errors = check_datasets("gta_train", "--read")
+    assert status == 1 and all(line.startswith("error: gta_train: ") for line in errors)
+    for wrong in (images[1].name, labels[2].name, f"{labels[3].name} is 64x64"):
+        assert sum(wrong in line for line in errors) == 1
+    assert "gta_train: not taken: 1 hidden (._x.png)" in output
+    labels[4].unlink()
+    status, _, errors = check_datasets("gta_train")
+    assert status == 1 and labels[4].name in errors[0]
+
+
+def test_tool_knows_data_sets_that_the_user_registered(own, check_datasets):
+    status, output, _ = check_datasets("own_source", "--read")
+    assert status == 0 and "own_source" in output and "in order" in output
+    DatasetCatalog.register("plain", lambda: records(own))
+    try:
+        status, output, _ = check_datasets("plain", "--read")
+        assert status == 0 and "plain: nothing tells how it is labelled" in output
+        assert "plain: not registered by pppc.data.register_split" in output
+        cut(own / "images/a.png")
+        status, _, errors = check_datasets("plain", "--read")
+        assert status == 1 and "a.png" in errors[0]
+    finally:
+        DatasetCatalog.remove("plain")
+
+
+def test_tool_prints_some_of_many_problems_and_their_number(own, check_datasets):
+    for number in range(25):
+        for kind in ("images", "labels"):
+            Path(own / kind / f"{number}.png").touch()
+    status, _, errors = check_datasets("own_source")
+    assert status == 1 and len(errors) == 21 and errors[-1].startswith("error: 50 problems, 20 of")
