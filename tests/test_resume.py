@@ -346,3 +346,14 @@ def test_killed_runs_end_as_the_one_that_was_left_alone(demo_datasets, tmp_path)
     assert killed.returncode == 0, killed.stdout + killed.stderr
     record = json.loads((tmp_path / "runs/kills.json").read_text())
     assert len(record["kills"]) == 3 and record["problems"] == []
+
+
+def test_two_processes_end_with_one_line_and_status_2(tmp_path):
+    run = run_tool(
+        "train_net.py", "--config-file", demo_config("pppc"), "--num-gpus", 2, "OUTPUT_DIR",
+        tmp_path / "out", "MODEL.DEVICE", "cpu", DETECTRON2_DATASETS=str(tmp_path),
+    )  # fmt: skip
+    assert run.returncode == 2, run.stderr
+    errors = [line for line in run.stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and errors[0].startswith("error: gta_train: no folder")
+    assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()

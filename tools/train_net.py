@@ -163,6 +163,8 @@ def run_processes(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
+    # That it ends the others after one has failed is no news.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         try:

@@ -100,6 +100,7 @@ class AdaptationLoop(SimpleTrainer):
         start = time.perf_counter()
         source, target = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
+        files = source.files + (() if target is None else target.files)
         source = source.to(self.segmentor.device)
         generator = step_generator(self.seed, self.iter, comm.get_rank())
         self.dacs_mixing.start(generator)
@@ -124,18 +125,16 @@ class AdaptationLoop(SimpleTrainer):
             strong = self.dacs_mixing.strong(source)
             losses |= self.backward_pass("source", strong, contrast, last=True)
 
-        self._check_finite(losses)
+        self._check_finite(losses, files)
         self._write_metrics(losses, data_time)
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        """See, in all processes alike, that training has not failed."""
+    def _check_finite(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
+        """See, in all processes alike, that training has not failed on a batch of ``files``."""
         wrong = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
-        files = [file for batch in self.batches.values() for file in batch.files] if wrong else []
-        gathered = comm.all_gather((wrong, list(dict.fromkeys(files))))
-        for wrong, files in gathered:
+        for wrong, files in comm.all_gather((wrong, files if wrong else ())):
             if wrong:
                 raise InputError(
                     f"iteration {self.iter}: {', '.join(wrong)}, with the images {', '.join(files)}. "

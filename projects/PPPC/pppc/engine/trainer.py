@@ -71,6 +71,36 @@ def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
             )
 
 
+@torch.enable_grad()
+def freeze_unused(model: PPPCSegmentor, image_size: tuple[int, int]) -> list[str]:
+    """Freeze what no output of the student depends on, such as stages that no head takes.
+
+    DistributedDataParallel would wait for their gradients for ever.
+
+    Args:
+        model: whose student is looked at.
+        image_size: (height, width) of an image that it takes, pixels.
+
+    Returns:
+        the names of the frozen parameters.
+    """
+    student = model.student.eval()
+    image = torch.zeros(1, 3, *image_size, device=model.device)
+    output = student(image, embedding=student.probabilistic_head is not None)
+    sum(values.float().sum() for values in output if values is not None).backward()
+    unused = [
+        name
+        for name, parameter in student.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    for name in unused:
+        student.get_parameter(name).requires_grad_(False)
+    student.zero_grad()
+    if unused:
+        logger.info("No output depends on %s and %d more", unused[0], len(unused) - 1)
+    return unused
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
 
@@ -95,6 +125,8 @@ class Trainer(DefaultTrainer):
             model = convert_sync_batchnorm(model)
         else:
             check_batch_sizes(cfg, model)
+        if comm.get_world_size() > 1:
+            freeze_unused(model, tuple(cfg.INPUT.CROP.SIZE))
         optimizer = self.build_optimizer(cfg, model)
         data_loader = build_train_loader(cfg, cfg.SEED)
         # None: Detectron2's default names a CUDA device.

@@ -1,0 +1,48 @@
+"""What the trainer and its loop promise beside the step itself."""
+
+import itertools
+
+import pytest
+import torch
+from tiny_run import tiny_config
+
+from pppc.engine import Trainer
+from pppc.engine.adaptation_loop import step_generator
+from pppc.engine.trainer import freeze_unused
+from pppc.errors import InputError
+
+
+def test_a_loss_that_is_not_finite_names_its_files_and_leaves_the_weights(tmp_path, datasets_root):
+    cfg = tiny_config(tmp_path, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_ITERS", 0, "VIS_PERIOD", 0)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(InputError, match="loss_.* is nan.*lower SOLVER.BASE_LR") as error:
+        trainer.train()
+    message = str(error.value)
+    assert "gta/images/" in message and "cityscapes/leftImg8bit/" in message
+    assert trainer.iter < 4 and not list(tmp_path.glob("model_final.pth"))
+
+
+def test_stages_that_no_head_takes_are_frozen(datasets_root, tmp_path):
+    cfg = tiny_config(
+        tmp_path, "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['stage1', 'stage2']", method="dacs"
+    )
+    model = Trainer.build_model(cfg)
+    unused = freeze_unused(model, (48, 64))
+    assert unused
+    for name, parameter in model.student.named_parameters():
+        in_use = not name.startswith(("backbone.model.layer3.", "backbone.model.layer4."))
+        assert parameter.requires_grad == in_use == (name not in unused), name
+    assert all(parameter.grad is None for parameter in model.student.parameters())
+    assert freeze_unused(Trainer.build_model(tiny_config(tmp_path)), (48, 64)) == []
+
+
+def test_each_step_of_each_process_has_random_numbers_of_its_own():
+    draws = set()
+    for place in itertools.product((0, 1, 43, 2**40), (0, 1, 39_999), (0, 1, 7)):
+        generator = step_generator(*place)
+        draws.add(torch.randint(2**62, (), generator=generator).item())
+        draws.add(torch.randint(2**62, ()).item())  # of dropout
+    assert len(draws) == 2 * 4 * 3 * 3
+    state = step_generator(43, 7, 0).get_state()
+    assert torch.equal(state, step_generator(43, 7, 0).get_state())
