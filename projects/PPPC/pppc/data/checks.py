@@ -93,9 +93,10 @@ def _refuse_problems(name: str, found: FilesChecked, size: int, allowed: float |
     """
     if not found.problems:
         return
+    more = len(found.problems) - 1
     text = (
-        f"{name}: {found.problems[0]}. {len(found.problems) - 1} more of {size} images have "
-        f"problems; tools/check_datasets.py {name} --read names all"
+        f"{name}: {found.problems[0]}{f', and {more} more problems' if more else ''}. "
+        f"tools/check_datasets.py {name} --read names all of {size} images"
     )
     if allowed is None or len(found.problems) > max(1, allowed * size):
         raise InputError(text)

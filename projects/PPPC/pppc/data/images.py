@@ -20,7 +20,9 @@ def image_size(path: str) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            # A PNG's own method decodes the whole file to see whether EXIF data follow the pixels.
+            exif = Image.Image.getexif(image)
+            turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: can't be read as an image ({error})") from error

@@ -202,7 +202,9 @@ class AdaptationLoop(SimpleTrainer):
         weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
         label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
         get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
-        return PixelBatch(target.image, label, weight, pseudo.confidence)
+        return PixelBatch(
+            target.image, label, weight, pseudo.confidence, files=target.files
+        )
 
     def confident(self, target: PixelBatch) -> PixelBatch:
         """Pseudo-labelled images as contrast and prototypes use them (published: all pixels)."""
@@ -244,7 +246,9 @@ class AdaptationLoop(SimpleTrainer):
             boxes = zip(images, corners)
             return torch.stack([i[:, y : y + height, x : x + width] for i, (y, x) in boxes])
 
-        return PixelBatch(crop(target.image), day_image=crop(target.day_image))
+        return PixelBatch(
+            crop(target.image), day_image=crop(target.day_image), files=target.files
+        )
 
     def backward_pass(
         self,

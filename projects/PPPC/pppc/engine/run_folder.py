@@ -42,6 +42,10 @@ MAY_CHANGE = (
     "INPUT.MAX_SIZE_TEST",
     "PPPC.CLASS_WEIGHTS.TEST_SPREAD",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CHECK_SAMPLE",
+    # What happens to images that no step has computed anything from.
+    "DATALOADER.UNREADABLE",
+    "DATALOADER.MAX_UNREADABLE",
     "MODEL.DEVICE",
     "MODEL.RECOMPUTE",
     "CUDNN_BENCHMARK",
