@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from tiny_run import tiny_config
 
 from pppc import add_pppc_config
 from pppc.data import build_train_loader, check_data, file_checks
@@ -21,6 +22,7 @@ from pppc.data.file_checks import check_files
 from pppc.data.labels import LabelReader
 from pppc.data.splits import Split
 from pppc.data.train_ids import CAMVID_CLASSES
+from pppc.engine import Trainer
 from pppc.errors import InputError
 
 READER = LabelReader("camvid", train_ids=False)
@@ -292,6 +294,37 @@ def test_target_images_of_mixed_sizes_train_in_one_batch(own):
     _, target = next(iter(build_train_loader(cfg, seed=0)))
     assert target.image.shape == (3, 3, 32, 40)
     assert sorted(map(os.path.basename, target.files)) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_run_that_met_an_unreadable_image_goes_on_without_it(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root, tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    opts = ["SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()",
+            "TEST.EVAL_PERIOD", 0, "DATALOADER.CHECK_SAMPLE", 1, "DATALOADER.NUM_WORKERS", 1]  # fmt: skip
+
+    def train(*more, resume=False):
+        trainer = Trainer(tiny_config(tmp_path / "run", *opts, *more))
+        trainer.resume_or_load(resume)
+        try:
+            trainer.train()
+        finally:
+            os.close(trainer.folder._descriptor)  # another trainer of this process may come
+
+    cfg = tiny_config(tmp_path / "run", *opts)
+    stream = build_train_loader(cfg, seed=cfg.SEED)._streams[1]
+    # Of the third or fourth target image; the first of the list is read before training.
+    bad = next(filter(None, (stream.draw(position)[0] for position in (2, 3))))
+    file = Path(stream.records[bad]["file_name"])
+    cut(file)
+    with pytest.raises(InputError, match=rf"{file.name}: .*DATALOADER.UNREADABLE skip"):
+        train()
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000000.pth"
+    with pytest.raises(InputError, match=rf"{file.name}: "):
+        train(resume=True)
+    train("DATALOADER.UNREADABLE", "skip", resume=True)  # as the message says
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    skipped = {entry["iteration"]: entry.get("data/unreadable") for entry in metrics}
+    assert max(skipped) == 3 and skipped[3] == 1
 
 
 @pytest.fixture
