@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Three images and labels of CamVid's classes, as data sets own_source, own_target, own_test."""
+    """Three images and labels of CamVid's classes, as own_source, own_target and own_test."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
@@ -161,6 +162,21 @@ def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, 
     assert look_again(own, decoded)[0] == ["own/images/b.png"]
 
 
+def test_the_hash_tells_where_a_coarse_clock_cannot(own, decoded, monkeypatch):
+    now = time.time_ns()
+    monkeypatch.setattr(file_checks, "_stamp", lambda path: [9, now, now, 1])  # of every file
+    check_files(records(own), READER)
+    assert look_again(own, decoded)[0] == []
+    cut(own / "images/b.png")
+    files, found = look_again(own, decoded)
+    assert files == ["own/images/b.png"] and len(found.problems) == 1
+    old = now - 10**10  # whoever changes a file now gives it another time
+    monkeypatch.setattr(file_checks, "_stamp", lambda path: [9, old, old, 1])
+    look_again(own, decoded)
+    monkeypatch.setattr(file_checks, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    assert look_again(own, decoded, decode_images=[0, 2])[0] == []
+
+
 def test_labels_of_another_label_space_are_read_anew_and_images_are_not(own, decoded):
     check_files(records(own), READER)
     decoded.clear()
@@ -177,7 +193,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_check(own, monkeypatch
 def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
     check_data(config())
     cut(own / "images/b.png")
-    with pytest.raises(InputError, match=r"own_source: .*b\.png.*check_datasets.py own_source --read"):
+    with pytest.raises(InputError, match=r"own_source: .*b\.png.*check_datasets.py own_source"):
         check_data(config())
     skip = ("DATALOADER.UNREADABLE", "skip", "DATASETS.TEST", ())
     with caplog.at_level(logging.WARNING):
@@ -188,6 +204,8 @@ def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
     cut(own / "images/c.png")
     with pytest.raises(InputError, match="and 1 more problems"):
         check_data(config(*skip))
+    with pytest.raises(InputError, match="UNREADABLE is 'Skip': use"):
+        check_data(config("DATALOADER.UNREADABLE", "Skip"))
 
 
 def test_labels_are_counted_once_and_unreadable_ones_left_out(own, decoded):
@@ -265,7 +283,7 @@ def test_test_sets_without_classes(own, caplog):
 @pytest.mark.parametrize(("top", "bottom", "left"), [(16, 0, 0), (9, 120, 0), (4, 5, 7), (8, 0, 8)])
 def test_ignored_rows_that_leave_little_of_the_crop(own, caplog, top, bottom, left):
     cfg = config("PPPC.SELF_TRAINING.IGNORE_TOP", top, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", bottom)
-    message = rf"IGNORE_TOP {top} and IGNORE_BOTTOM {bottom} leave {left} of the 16 rows .*CROP.SIZE"
+    message = rf"TOP {top} and IGNORE_BOTTOM {bottom} leave {left} of the 16 rows .*CROP.SIZE"
     with caplog.at_level(logging.WARNING):
         if left == 0:
             with pytest.raises(InputError, match=message):
@@ -296,11 +314,14 @@ def test_target_images_of_mixed_sizes_train_in_one_batch(own):
     assert sorted(map(os.path.basename, target.files)) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_run_that_met_an_unreadable_image_goes_on_without_it(datasets_root, tmp_path, monkeypatch):
+def test_a_run_that_met_an_unreadable_image_goes_on_without_it(
+    datasets_root, tmp_path, monkeypatch
+):
     shutil.copytree(datasets_root, tmp_path / "data")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     opts = ["SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()",
-            "TEST.EVAL_PERIOD", 0, "DATALOADER.CHECK_SAMPLE", 1, "DATALOADER.NUM_WORKERS", 1]  # fmt: skip
+            "TEST.EVAL_PERIOD", 0, "DATALOADER.CHECK_SAMPLE", 1,
+            "DATALOADER.NUM_WORKERS", 1]  # fmt: skip
 
     def train(*more, resume=False):
         trainer = Trainer(tiny_config(tmp_path / "run", *opts, *more))
@@ -322,7 +343,8 @@ def test_a_run_that_met_an_unreadable_image_goes_on_without_it(datasets_root, tm
     with pytest.raises(InputError, match=rf"{file.name}: "):
         train(resume=True)
     train("DATALOADER.UNREADABLE", "skip", resume=True)  # as the message says
-    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    lines = (tmp_path / "run/metrics.json").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
     skipped = {entry["iteration"]: entry.get("data/unreadable") for entry in metrics}
     assert max(skipped) == 3 and skipped[3] == 1
 
@@ -360,8 +382,8 @@ def test_tool_names_all_that_is_wrong(datasets_root, tmp_path, monkeypatch, chec
     status, _, errors = check_datasets("gta_trian")
     assert status == 2 and "gta_train" in errors[0]
 
-    images, labels = (sorted((tmp_path / "gta" / kind).glob(pattern))
-                      for kind, pattern in (("images", "*.png"), ("labels", "*TrainIds.png")))  # fmt: skip
+    images = sorted((tmp_path / "gta/images").glob("*.png"))
+    labels = sorted((tmp_path / "gta/labels").glob("*TrainIds.png"))
     cut(images[1])
     Image.new("L", Image.open(labels[2]).size, 77).save(labels[2])
     Image.new("L", (64, 64)).save(labels[3])

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pppc.data.catalog import load_split
+from pppc.data.catalog import load_split, statistics_file
 from pppc.data.listing import list_split
 from pppc.data.splits import Split
 from pppc.errors import InputError
@@ -84,7 +84,7 @@ def test_what_is_not_taken_is_counted_with_the_reason(make, caplog):
          r"own: 4 of 5 images have no label in .*labels \(b\.png, c\.png, d\.png, \.\.\.\), and 2 "
          r"labels no image \(x\.png, y\.png\)\. Look at own\.$"),
         (["images/a.png", "images/a.JPG", "images/b.png", "labels/a.png", "labels/b.png"],
-         r"own: 1 images have more than one image file \(a\.(JPG|png) and a\.(JPG|png)\): keep one"),
+         r"own: 1 images have more than one image file \(a\.\w+ and a\.\w+\): keep one"),
         (["images/a.png", "labels/a.png", "labels/a.tif"], "more than one label file"),
         (["images/._a.png", "labels/a.png"], r"no image \*\.png in .*, but 1 hidden \(\._a\.png\)"),
         (["images/a.png"], "no folder .*own/labels. Look at own.*DETECTRON2_DATASETS"),
@@ -128,14 +128,25 @@ def test_converted_labels_are_taken_from_their_own_tree(make, tmp_path, monkeypa
     assert record["file_name"] == str(root / "own/images/a.png")
 
 
+def test_converted_statistics_are_taken_from_their_own_tree(make, tmp_path, monkeypatch):
+    root = make("gta/sample_class_stats.json")
+    monkeypatch.setenv("PPPC_CONVERTED", str(tmp_path))
+    assert statistics_file("gta_train") == root / "gta/sample_class_stats.json"
+    (tmp_path / "gta").mkdir()
+    (tmp_path / "gta/sample_class_stats.json").touch()
+    assert statistics_file("gta_train") == tmp_path / "gta/sample_class_stats.json"
+
+
 def test_day_images_of_any_ending_by_csv_files_of_any_system(make):
     night_and_day = Split(
-        "camvid", "own/night", ("*/*.png",), correspondences="own/csv", day_folder="own/day", hint="H"
-    )
+        "camvid", "own/night", ("*/*.png",), hint="H", correspondences="own/csv",
+        day_folder="own/day",
+    )  # fmt: skip
     root = make("own/night/s/0.png", "own/night/s/1.JPG", "own/day/t/8.jpg", "own/day/t/9.png")
     make("own/csv/a.CSV", "own/csv/._a.csv")
     (root / "own/csv/._a.csv").write_bytes(b"\xff\x00")
-    (root / "own/csv/a.CSV").write_text("\ufeffx/night/s/0,x/day/t/9\n\nx\\night\\s\\1,x\\day\\t\\8\n")
+    rows = "\ufeffx/night/s/0,x/day/t/9\n\nx\\night\\s\\1,x\\day\\t\\8\n"
+    (root / "own/csv/a.CSV").write_text(rows)
     assert pairs(list_split("own", night_and_day)) == {
         "s/0": ["0.png", "9.png"], "s/1": ["1.JPG", "8.jpg"],
     }  # fmt: skip

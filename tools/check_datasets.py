@@ -5,8 +5,8 @@
     tools/check_datasets.py gta_train ...       these; the exit status is 1 where one isn't in order
 
 Images and labels are paired, their sizes compared, and class statistics matched with the labels.
---read decodes every image and label as well, as training does, and names each one that can't be read
-or holds foreign values; what was found is kept, and the next time only changed files are read. The
+--read decodes every image and label as well, as training does, and names each that can't be read or
+holds foreign values; what was found is kept, and the next time only changed files are read. The
 data sets are looked for below the environment variable DETECTRON2_DATASETS, converted labels below
 PPPC_CONVERTED first.
 """

@@ -42,7 +42,7 @@ def load_split(name: str, split: Split) -> list[dict]:
     listing = list_split(name, split)
     labels = f", labels below {listing.label_folder}" if listing.label_folder else ""
     left_out = listing.describe_left_out()
-    text = f"{name}: {len(listing.records)} images{labels}; files not taken: {left_out or 'none'}"
+    text = f"{name}: {len(listing.records)} images{labels}; not taken: {left_out or 'none'}"
     level = logging.WARNING if SPARE_LABELS in listing.left_out else logging.INFO
     log_first_n(level, printable(text), key="message")  # it is loaded again and again
     return listing.records
@@ -56,8 +56,8 @@ def register_split(name: str, split: Split) -> None:
     """
     if split.label_space not in LABEL_SPACES:
         raise InputError(
-            f"{name}: no label space is named {split.label_space!r}: add it to LABEL_SPACES, or use "
-            f"one of {', '.join(LABEL_SPACES)}"
+            f"{name}: no label space is named {split.label_space!r}: add it to LABEL_SPACES, or "
+            f"use one of {', '.join(LABEL_SPACES)}"
         )
     space = LABEL_SPACES[split.label_space]
     DatasetCatalog.register(name, lambda: load_split(name, split))
@@ -91,7 +91,7 @@ def dataset_metadata(name: str) -> Metadata:
 
 
 def statistics_file(name: str) -> Path | None:
-    """Where the converter leaves the class statistics of a data set; None: it needs no converter."""
+    """Where the converter leaves a data set's class statistics; None: it needs no converter."""
     split = dataset_metadata(name).get("pppc_split")
     if split is None or split.statistics_folder is None:
         return None

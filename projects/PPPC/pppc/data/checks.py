@@ -41,6 +41,8 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
 
 def _check_data(cfg: CfgNode, training: bool) -> None:
     classes = model_metadata(cfg).stuff_classes
+    if (unreadable := cfg.DATALOADER.UNREADABLE) not in ("error", "skip"):
+        raise InputError(f"DATALOADER.UNREADABLE is {unreadable!r}: use error or skip")
     self_training = training and cfg.PPPC.SELF_TRAINING.ENABLED
     if self_training:
         _check_ignored_rows(cfg)
@@ -68,7 +70,7 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         is_test = name in cfg.DATASETS.TEST
         logger.info("%s: looking at %d images", name, len(records))
         found = check_files(records, reader, sample, None if is_test else sample)
-        skip = cfg.DATALOADER.UNREADABLE == "skip" and not is_test
+        skip = unreadable == "skip" and not is_test
         _refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
         if self_training and name in target:
             mapper = TargetMapper(cfg)
@@ -153,15 +155,16 @@ def check_source_classes(
 
 
 def _check_test_classes(name: str, found: FilesChecked, classes: list[str]) -> None:
-    shown = [class_name for class_name in classes if class_name in found.class_pixels]
+    pixels = found.class_pixels
+    shown = [class_name for class_name in classes if class_name in pixels]
     if not shown:
         raise InputError(
             f"{name}: no label shows a class of the model, all {len(found.labels)} are ignored: "
             "nothing can be evaluated. Choose another test set in DATASETS.TEST"
         )
     if len(shown) == 1:
+        masks = ", as with masks of 0 and 255, where 255 is ignored"
         logger.warning(
-            "%s: %s is the only class that a label shows: mIoU will be its IoU alone%s", name,
-            shown[0], ", as with masks of 0 and 255, where 255 is ignored"
-            if "" in found.class_pixels and shown == [classes[0]] else "",
+            "%s: %s is the only class that a label shows: mIoU will be its IoU alone%s",
+            name, shown[0], masks if "" in pixels and shown == [classes[0]] else "",
         )  # fmt: skip

@@ -4,8 +4,9 @@ What was found is kept in the user's cache folder, so that the next check opens 
 alone. A file counts as unchanged where its size, its times of modification and of status change (in
 nanoseconds) and its inode are those of the check. The time of status change can't be set by a
 program: whoever replaces a file, or restores its date, moves it on. Where it is so young that a
-later change might have got the same time, the hash of the content must agree, too. Nothing that was
-found is used after a change of the readers.
+later change might have got the same time, the hash of the content must agree, too. So must it where
+anything else differs; then the file was copied or touched, and need not be decoded again. Nothing
+that was found is used after a change of the readers.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _in_threads(
 
 def cache_folder() -> Path:
     """Where results are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "pppc"
+    return Path(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pppc")
 
 
 class _Job(NamedTuple):

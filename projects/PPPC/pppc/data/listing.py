@@ -145,8 +145,8 @@ def _add_day_images(listing: Listing, name: str, split: Split) -> None:
         if _is_hidden(path) or not path.lower().endswith(".csv"):
             continue
         # Names of files may hold bytes that are no text.
-        with open(folder / path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = [row for row in csv.reader(file) if row]
+        text = (folder / path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        rows = [row for row in csv.reader(text.splitlines()) if row]
         for number, row in enumerate(rows, 1):
             place = f"{name}: {folder / path}, row {number}"
             _, _, night_id = row[0].strip().replace("\\", "/").partition("night/")

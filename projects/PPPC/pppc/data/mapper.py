@@ -131,7 +131,7 @@ class SourceMapper:
         }
 
     def _crop_showing(self, train_id: int | None, resized: T.AugInput) -> T.AugInput:
-        """The first of some random crops that shows enough of a class, or the one with most of it."""
+        """The first of some random crops with enough of a class, or the one with most of it."""
         enough = self.min_crop_pixels * resized.sem_seg.size
         best, most = None, -1
         for _ in range(CROP_ATTEMPTS):

@@ -166,8 +166,8 @@ class MeanIoUEvaluator(DatasetEvaluator):
         logger.log(
             logging.WARNING if labelled.sum() == 1 else logging.INFO,
             "mIoU is the mean of %d of %d classes, those that a label shows (left out: %s); "
-            "mIoU-predicted of %d (left out: %s), where predicted classes that no label shows count "
-            "as 0 (%s)",
+            "mIoU-predicted of %d (left out: %s), where predicted classes that no label shows "
+            "count as 0 (%s)",
             labelled.sum(),
             len(labelled),
             names(~labelled),
