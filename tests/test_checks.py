@@ -38,7 +38,11 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Three images and labels of CamVid's classes, as own_source, own_target and own_test."""
+    """Three images and labels of CamVid's classes, as own_source, own_target and own_test.
+
+    They are below a folder whose name is no text and no pattern.
+    """
+    tmp_path = tmp_path / os.fsdecode(b"da ta [1]*? %s \xff\n")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):

@@ -48,7 +48,11 @@ def read_image(path: str, image_format: str) -> np.ndarray:
             return detection_utils.read_image(path, image_format)
         except OSError as error:
             raise InputError(f"{path}: not a whole image ({error})") from error
-    image = cv2.imread(path)
+    try:
+        content = np.fromfile(path, np.uint8)  # OpenCV crashes at a path that is no text
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
-        raise InputError(f"{path}: missing or not a whole image")
+        raise InputError(f"{path}: not a whole image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image_format == "RGB" else image
