@@ -379,7 +379,7 @@ def test_tool_names_all_that_is_wrong(datasets_root, tmp_path, monkeypatch, chec
     status, output, errors = check_datasets()
     rows = {line.split()[0]: line for line in output.splitlines() if "_" in line}
     assert status == 0 and errors == []
-    assert rows["gta_train"].split()[1:5] == ["8", "24904", "8", "yes"]
+    assert rows["gta_train"].split()[1:4] == ["8", "24904", "8"]
     assert "in order" in rows["gta_train"] and "not there" in rows["cityscapes_val"]
     status, _, errors = check_datasets("cityscapes_val")
     assert status == 1 and "leftImg8bit/val" in errors[0]

@@ -9,21 +9,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from detectron2.data import DatasetCatalog
+from PIL import Image, PngImagePlugin
 
 from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import (
     convert_labels,
+    count_train_ids,
     list_label_images,
-    read_index_image,
     read_synthia_image,
     to_train_ids,
 )
+from pppc.data.labels import LabelReader
 from pppc.data.train_ids import LABEL_SPACES
+from pppc.errors import InputError
 
 TOOLS = Path(__file__).parents[1] / "tools" / "convert_datasets"
 # road, sidewalk, building, car, bicycle and three void ids, as GTA V and Cityscapes number them
 TRAIN_ID_OF = {7: 0, 8: 1, 11: 2, 26: 13, 33: 18, 0: 255, 4: 255, 30: 255}
+
+PALETTE = [0] * 768  # void ids are black
+for _id, _train_id in LABEL_SPACES["gta"].id_to_train_id.items():
+    PALETTE[3 * _id : 3 * _id + 3] = LABEL_SPACES["gta"].colors[_train_id]
 
 
 @pytest.fixture
@@ -50,14 +57,14 @@ def ids():
 
 @pytest.fixture
 def gta(tmp_path, ids):
-    """Three labels: two palette images whose colors differ from their indices, and a gray one."""
+    """Three labels: two images with the data set's palette, and a gray one."""
     root = tmp_path / "gta"
     (root / "labels").mkdir(parents=True)
     (root / "images").mkdir()
     for number, label in enumerate(ids, 1):
         image = Image.fromarray(label)
         if number < 3:
-            image.putpalette(bytes(range(255, -1, -1)) * 3)
+            image.putpalette(PALETTE)
         image.save(root / f"labels/0000{number}.png")
         Image.new("RGB", (20, 12)).save(root / f"images/0000{number}.png")
     return root
@@ -82,43 +89,94 @@ def test_gta_images_and_statistics(gta, ids, convert):
 
 def test_file_names_begin_with_the_root_as_given(gta, convert, monkeypatch):
     monkeypatch.chdir(gta.parent)
-    status, errors = convert("gta", "gta", "--out-dir", "stats")
+    status, errors = convert("gta", "gta")
     assert status == 0, errors
-    assert not list(gta.glob("*.json"))
-    statistics = json.loads((gta.parent / "stats/sample_class_stats_dict.json").read_text())
+    statistics = json.loads((gta / "sample_class_stats_dict.json").read_text())
     assert sorted(statistics)[0] == "gta/labels/00001_labelTrainIds.png"
 
 
-def test_second_run_keeps_whole_outputs_and_mends_the_others(gta, convert):
+def test_out_dir_mirrors_the_data_set_which_is_left_alone(gta, ids, convert, monkeypatch):
+    before = sorted(gta.rglob("*"))
+    out = gta.parent / "converted/gta"
+    status, errors = convert("gta", gta, "--out-dir", out)
+    assert status == 0, errors
+    assert sorted(gta.rglob("*")) == before
+    statistics = json.loads((out / "sample_class_stats_dict.json").read_text())
+    assert sorted(statistics)[0] == f"{out}/labels/00001_labelTrainIds.png"
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(gta.parent))
+    monkeypatch.setenv("PPPC_CONVERTED", str(gta.parent / "converted"))
+    record = DatasetCatalog.get("gta_train")[0]
+    assert record["sem_seg_file_name"] == f"{out}/labels/00001_labelTrainIds.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(record["sem_seg_file_name"])), map_plainly(ids[0]))
+
+
+def test_a_root_that_is_read_only_is_one_line(gta, convert, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    status, errors = convert("gta", gta)
+    assert status == 2 and len(errors.splitlines()) == 1
+    assert f"{gta}/labels cannot be written to: give --out-dir DIR" in errors
+
+
+def test_outputs_are_kept_or_made_anew_by_content_whatever_the_dates_say(gta, ids, convert):
+    """One output stays; one was cut off, one changed, one label replaced by an older file."""
+    labels = gta / "labels"
+    Image.fromarray(ids[0]).save(labels / "00004.png")
+    Image.new("RGB", (20, 12)).save(gta / "images/00004.png")
     convert("gta", gta)
-    statistics = (gta / "sample_class_stats.json").read_text()
-    outputs = sorted((gta / "labels").glob("*_labelTrainIds.png"))
-    kept, torn, stale = outputs
-    content = torn.read_bytes()
-    torn.write_bytes(content[: len(content) // 2])
-    os.utime(stale, (0, 0))
-    before = kept.stat().st_mtime_ns
+    kept, torn, changed, replaced = sorted(labels.glob("*_labelTrainIds.png"))
+    whole = {path: path.read_bytes() for path in (kept, torn, changed)}
+    torn.write_bytes(whole[torn][:-20])
+    altered, text = Image.open(changed), PngImagePlugin.PngInfo()
+    for key, value in altered.info.items():
+        text.add_text(key, value)
+    altered.putpixel((0, 0), 7)
+    altered.save(changed, pnginfo=text)
+    Image.fromarray(ids[1]).save(labels / "00004.png")
+    for path in (labels / "00004.png", changed):
+        os.utime(path, (0, 0))
+    before = kept.stat()
     status, errors = convert("gta", gta)
     assert status == 0, errors
-    assert kept.stat().st_mtime_ns == before
-    assert torn.read_bytes() == content
-    assert stale.stat().st_mtime > 0
-    assert (gta / "sample_class_stats.json").read_text() == statistics
+    assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert all(path.read_bytes() == content for path, content in whole.items())
+    np.testing.assert_array_equal(np.asarray(Image.open(replaced)), map_plainly(ids[1]))
+    statistics = json.loads((gta / "sample_class_stats_dict.json").read_text())
+    assert statistics[str(replaced)]["13"] == int((ids[1] == 26).sum())
     assert not list(gta.rglob("*partial*"))
+
+
+def test_an_output_of_other_rules_is_made_anew(gta, convert, monkeypatch):
+    convert("gta", gta)
+    (first, *_) = sorted((gta / "labels").glob("*_labelTrainIds.png"))
+    before = first.read_bytes()
+    monkeypatch.setattr("pppc.data.conversion.VERSION", 2)
+    convert("gta", gta)
+    assert first.read_bytes() != before
+
+
+def test_what_is_no_label_is_left_out_with_a_count(gta, convert):
+    labels = gta / "labels"
+    (labels / "00001.png").rename(labels / "00001.PNG")
+    for name in ("._00001.png", ".DS_Store", "readme.txt"):
+        (labels / name).write_bytes(b"x")
+    status, errors = convert("gta", gta)
+    assert status == 0, errors
+    assert "2 hidden files left out" in errors and "1 files that are no PNG left out" in errors
+    assert (labels / "00001_labelTrainIds.png").is_file()
 
 
 def test_bad_labels_are_named_and_the_others_converted(gta, convert):
     labels = gta / "labels"
     (labels / "00001.png").write_bytes((labels / "00001.png").read_bytes()[:60])
     Image.new("RGB", (21, 12)).save(gta / "images/00002.png")
-    Image.new("RGB", (20, 12)).save(labels / "00004.png")
+    Image.new("RGB", (20, 12), (0, 0, 200)).save(labels / "00004.png")
     Image.new("L", (20, 12), 77).save(labels / "00005.png")
     Image.new("L", (20, 13)).save(labels / "20801.png")  # known, and left out
     status, errors = convert("gta", gta)
     assert status == 1
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     for line, (number, reason) in zip(
-        lines, [(1, "can't be read"), (2, "20x12"), (4, "mode RGB"), (5, "77")], strict=True
+        lines, [(1, "is no image"), (2, "20x12"), (4, "0, 0, 200"), (5, "77")], strict=True
     ):
         assert f"0000{number}.png" in line and reason in line
     assert [p.name for p in labels.glob("*TrainIds.png")] == ["00003_labelTrainIds.png"]
@@ -130,8 +188,9 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(gta, monkeypa
         raise OSError("No space left on device")
 
     monkeypatch.setattr("pppc.files.os.replace", full_disk)
-    labels = list_label_images(str(gta), "labels", "images")
-    counts, problems = convert_labels(labels, read_index_image, LABEL_SPACES["gta"], 1)
+    labels = list_label_images(str(gta), str(gta), "labels", "images")
+    reader = LabelReader("gta", train_ids=False)
+    counts, problems = convert_labels(labels, reader.read, reader.space, 1)
     assert not counts and len(problems) == 3
     assert "00001.png" in problems[0] and "No space left" in problems[0]
     assert len(list(gta.rglob("*"))) == 8  # two folders, three labels, three images
@@ -140,7 +199,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(gta, monkeypa
 @pytest.mark.parametrize("name", ["gta", "synthia", "cityscapes"])
 def test_missing_folder_is_one_line(tmp_path, convert, name):
     status, errors = convert(name, tmp_path)
-    assert status == 1
+    assert status == 2
     assert errors.startswith("error: no ") and str(tmp_path) in errors
     assert len(errors.splitlines()) == 1
 
@@ -150,14 +209,17 @@ def test_synthia_ids_are_the_red_channel_of_16_bits(tmp_path):
     red = np.arange(24, dtype=np.uint16).reshape(4, 6) % 23
     path = str(tmp_path / "0000000.png")
     cv2.imwrite(path, np.stack([0 * red, instances, red], axis=-1))  # OpenCV's order: B, G, R
-    np.testing.assert_array_equal(read_synthia_image(path), red)
-    train_ids, counts = to_train_ids(read_synthia_image(path), LABEL_SPACES["synthia"])
+    space = LABEL_SPACES["synthia"]
+    train_ids = read_synthia_image(path, space)
     # void, sky, building, road, sidewalk, fence
     assert train_ids[0].tolist() == [255, 10, 2, 0, 1, 4]
-    assert counts == dict.fromkeys(range(19), 1)
+    assert count_train_ids(train_ids, space) == dict.fromkeys(range(19), 1)
+    cv2.imwrite(path, np.stack([0 * red, instances, red + 256], axis=-1))
+    with pytest.raises(InputError, match=r"0000000.png: holds \[256, 257"):
+        read_synthia_image(path, space)
     cv2.imwrite(path, red.astype(np.uint8))
-    with pytest.raises(ValueError, match="16-bit RGB"):
-        read_synthia_image(path)
+    with pytest.raises(InputError, match="16-bit RGB"):
+        read_synthia_image(path, space)
 
 
 def test_cityscapes_polygons_before_label_ids_and_statistics_of_train_only(tmp_path, ids, convert):
@@ -209,12 +271,5 @@ def test_polygons_are_drawn_in_order(tmp_path):
 def test_large_labels_are_counted_exactly():
     ids = np.zeros((4097, 4099), np.uint8)  # more pixels than float32 can count
     ids[:, 1:] = 7
-    _, counts = to_train_ids(ids, LABEL_SPACES["gta"])
-    assert counts == {0: 4097 * 4098}
-
-
-def test_palette_indices_are_not_read_as_luminance(tmp_path):
-    image = Image.fromarray(np.array([[7, 26]], np.uint8))
-    image.putpalette([90] * 768)
-    image.save(tmp_path / "a.png")
-    assert read_index_image(str(tmp_path / "a.png")).tolist() == [[7, 26]]
+    space = LABEL_SPACES["gta"]
+    assert count_train_ids(to_train_ids("a.png", ids, space), space) == {0: 4097 * 4098}

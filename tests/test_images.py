@@ -1,10 +1,14 @@
 """Images as the mappers read them."""
 
+import os
+
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pppc.data.images import read_image
+from pppc.data.images import image_size, intensity_range, read_image
+from pppc.errors import InputError
 
 
 def test_channels_orientation_and_kinds_of_files(tmp_path):
@@ -19,9 +23,6 @@ def test_channels_orientation_and_kinds_of_files(tmp_path):
     gray = Image.fromarray(pixels[:, :, 0])
     gray.save(tmp_path / "gray.png")
     assert (read_image(str(tmp_path / "gray.png"), "RGB") == pixels[:, :, :1]).all()
-    sixteen_bits = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 256)
-    sixteen_bits.save(tmp_path / "sixteen.png")
-    assert (read_image(str(tmp_path / "sixteen.png"), "RGB") == pixels[:, :, :1]).all()
     gray.convert("P").save(tmp_path / "palette.png")
     assert (read_image(str(tmp_path / "palette.png"), "RGB") == pixels[:, :, :1]).all()
     exif = Image.Exif()
@@ -30,14 +31,133 @@ def test_channels_orientation_and_kinds_of_files(tmp_path):
     assert read_image(str(tmp_path / "turned.jpg"), "RGB").shape == (6, 4, 3)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg"])
-def test_a_file_that_was_cut_off_is_named(kind, tmp_path):
-    path = tmp_path / f"cut.{kind}"
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "cut"])
+def test_a_file_that_was_cut_off_is_named_whatever_its_name_says(kind, name, tmp_path):
+    path = tmp_path / name
     pixels = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind))
+    assert read_image(str(path), "RGB").shape == (64, 64, 3)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises((OSError, ValueError), match=rf"cut\.{kind}: .*not a whole image"):
+    with pytest.raises(InputError, match=rf"{name}: .*"):
         read_image(str(path), "RGB")
+
+
+def test_a_changed_byte_of_a_png_is_found(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="image.png: not a whole image"):
+        read_image(str(path), "RGB")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_images_are_turned_as_pillow_turns_them_and_so_is_their_size(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :16], pixels[16:, 32:] = 255, 100
+    Image.fromarray(pixels).save(tmp_path / "image", kind, exif=exif)
+    read = read_image(str(tmp_path / "image"), "RGB")
+    with Image.open(tmp_path / "image") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert (read == expected).all()
+    assert image_size(str(tmp_path / "image")) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_more_than_8_bits_keep_their_contrast(tmp_path, kind, bits, channels):
+    """A ramp over the bits that a camera uses becomes one over 0 to 255."""
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).round().astype(np.uint16).reshape(64, 64)
+    paths = []
+    for number, pixels in enumerate((ramp, ramp // 2)):
+        path = str(tmp_path / f"{number}.{'png' if kind == 'PNG' else 'tif'}")
+        cv2.imwrite(path, np.repeat(pixels[:, :, None], channels, axis=2))
+        paths.append(path)
+    expected = 255 * ramp[:, :, None].astype(float) / ramp.max()
+    assert np.abs(read_image(paths[0], "RGB") - expected).max() <= 1
+    intensities = intensity_range(paths, "percentiles")
+    bright, dark = (read_image(path, "BGR", intensities).astype(float) for path in paths)
+    assert np.abs(bright - expected).max() <= 1.5
+    assert np.abs(dark - expected / 2).max() <= 1.5  # half as bright, as it was
+    assert intensity_range(paths, "full_range") == (0, 65535)
+    full = read_image(paths[0], "RGB", (0, 65535))
+    assert np.abs(full - 255 / 65535 * ramp[:, :, None]).max() <= 0.5
+
+
+def test_eight_bits_are_left_as_they_are(tmp_path):
+    Image.new("RGB", (4, 4), (7, 8, 9)).save(tmp_path / "a.png")
+    assert intensity_range([str(tmp_path / "a.png")], "full_range") is None
+    assert read_image(str(tmp_path / "a.png"), "RGB", (0, 9)).tolist()[0][0] == [7, 8, 9]
+
+
+def test_kinds_that_are_read_by_a_rule(tmp_path):
+    color = Image.new("RGB", (8, 8), (200, 100, 50))
+    path = str(tmp_path / "image")
+    for mode, kind, expected in [
+        ("1", "PNG", (255, 255, 255)),
+        ("LA", "PNG", (124, 124, 124)),
+        ("RGBA", "PNG", (200, 100, 50)),
+        ("RGBA", "WEBP", (200, 100, 50)),
+        ("CMYK", "TIFF", (200, 100, 50)),
+        ("CMYK", "JPEG", (200, 100, 50)),
+        ("YCbCr", "JPEG", (200, 100, 50)),
+        ("P", "GIF", (200, 100, 50)),
+    ]:
+        palette = Image.Palette.ADAPTIVE
+        image = Image.new("1", (8, 8), 1) if mode == "1" else color.convert(mode, palette=palette)
+        image.save(path, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        difference = np.abs(read_image(path, "RGB").astype(int) - expected)
+        assert difference.max() <= (3 if kind == "JPEG" else 1), (mode, kind)
+    color.save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert np.abs(read_image(path, "RGB").astype(int) - (200, 100, 50)).max() <= 3
+
+
+def test_kinds_that_are_refused_by_name(tmp_path):
+    path = tmp_path / "image.png"
+
+    def refused(reason):
+        with pytest.raises(InputError, match=f"image.png: .*{reason}"):
+            read_image(str(path), "RGB")
+
+    Image.new("F", (4, 4), 0.5).save(path, "TIFF")
+    refused("float32 values is not read: convert it")
+    Image.new("I", (4, 4), 70000).save(path, "TIFF")
+    refused("int32 values")
+    Image.new("LAB", (4, 4)).save(path, "TIFF")
+    refused("mode LAB is not read")
+    frames = [Image.new("L", (4, 4), value) for value in (0, 90)]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    refused("holds 2 pictures")
+    path.write_text("<html>not found</html>")
+    refused("is no image")
+    path.write_bytes(b"")
+    refused("is empty")
+    path.unlink()
+    refused("No such file")
+    path.mkdir()
+    refused("Is a directory")
+
+
+def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
+    Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (image_size, lambda path: read_image(path, "RGB")):
+        with pytest.raises(InputError, match="bomb.png: .*Cut it into smaller images"):
+            read(str(tmp_path / "bomb.png"))
+
+
+@pytest.mark.parametrize("name", ["a b.png", "ä[1]*?.png", "100%.png", "#1.png", os.fsdecode(b"\xff.png")])
+def test_names_may_hold_anything(tmp_path, name):
+    Image.new("RGB", (4, 4), (7, 8, 9)).save(tmp_path / "a.png")
+    path = os.path.join(tmp_path, name)
+    os.rename(tmp_path / "a.png", path)
+    assert read_image(path, "RGB").tolist()[0][0] == [7, 8, 9]
 
 
 def test_another_format_is_an_error():

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pppc.data.catalog import load_split, statistics_file
+from pppc.data.catalog import load_split
 from pppc.data.listing import list_split
 from pppc.data.splits import Split
 from pppc.errors import InputError
@@ -126,15 +126,6 @@ def test_converted_labels_are_taken_from_their_own_tree(make, tmp_path, monkeypa
     (record,) = list_split("own", SPLIT).records
     assert record["sem_seg_file_name"] == str(converted / "own/labels/a.png")
     assert record["file_name"] == str(root / "own/images/a.png")
-
-
-def test_converted_statistics_are_taken_from_their_own_tree(make, tmp_path, monkeypatch):
-    root = make("gta/sample_class_stats.json")
-    monkeypatch.setenv("PPPC_CONVERTED", str(tmp_path))
-    assert statistics_file("gta_train") == root / "gta/sample_class_stats.json"
-    (tmp_path / "gta").mkdir()
-    (tmp_path / "gta/sample_class_stats.json").touch()
-    assert statistics_file("gta_train") == tmp_path / "gta/sample_class_stats.json"
 
 
 def test_day_images_of_any_ending_by_csv_files_of_any_system(make):

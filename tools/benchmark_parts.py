@@ -27,7 +27,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 from pppc.class_map import class_map
 from pppc.data import label_reader
-from pppc.data.conversion import LabelFile, convert_label, read_index_image, to_train_ids
+from pppc.data.conversion import LabelFile, convert_label, count_train_ids, to_train_ids
 from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
@@ -54,7 +54,8 @@ def conversion(folder: Path) -> dict[str, Ways]:
     """A label's conversion, in memory and from file to file."""
     space = LABEL_SPACES["gta"]
     image, source = draw(folder, (1914, 1052))
-    ids = read_index_image(str(source))
+    raw = LabelReader("gta", train_ids=False)
+    ids = np.asarray(Image.open(source))
     output = folder / "converted.png"
 
     def masks(ids: np.ndarray = ids) -> np.ndarray:
@@ -71,10 +72,13 @@ def conversion(folder: Path) -> dict[str, Ways]:
 
     def ours_and_files() -> None:
         output.unlink(missing_ok=True)  # a whole one would be kept
-        convert_label(LabelFile(str(source), str(output), str(image)), read_index_image, space)
+        convert_label(LabelFile(str(source), str(output), str(image)), raw.read, space)
 
     return {
-        "in memory": {"a mask per class": masks, "here": lambda: to_train_ids(ids, space)},
+        "in memory": {
+            "a mask per class": masks,
+            "here": lambda: count_train_ids(to_train_ids(str(source), ids, space), space),
+        },
         "file to file": {"a mask per class": masks_and_files, "here": ours_and_files},
     }
 
@@ -82,8 +86,7 @@ def conversion(folder: Path) -> dict[str, Ways]:
 def evaluation(folder: Path) -> dict[str, Ways]:
     """What is done with each image of a validation set but the network."""
     image, source = draw(folder, (2048, 1024))
-    space = LABEL_SPACES["gta"]
-    train_ids, _ = to_train_ids(read_index_image(str(source)), space)
+    train_ids = LabelReader("gta", train_ids=False).read(str(source))
     label_file = folder / "train_ids.png"
     Image.fromarray(train_ids).save(label_file)
     reader = LabelReader("gta", train_ids=True)

@@ -4,9 +4,9 @@
     tools/check_datasets.py                     every registered data set
     tools/check_datasets.py gta_train ...       these; the exit status is 1 where one isn't in order
 
-Images and labels are paired, their sizes compared, and class statistics matched with the labels.
---read decodes every image and label as well, as training does, and names each that can't be read or
-holds foreign values; what was found is kept, and the next time only changed files are read. The
+Images and labels are paired, and their sizes compared.
+--read decodes every image and label as well, as training does, and names each one that can't be read
+or holds foreign values; what was found is kept, and the next time only changed files are read. The
 data sets are looked for below the environment variable DETECTRON2_DATASETS, converted labels below
 PPPC_CONVERTED first.
 """
@@ -17,8 +17,7 @@ import sys
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pppc.data.catalog import dataset_metadata, statistics_file
-from pppc.data.class_statistics import read_statistics
+from pppc.data.catalog import dataset_metadata
 from pppc.data.file_checks import check_files
 from pppc.data.listing import datasets_root, list_split
 from pppc.errors import InputError, printable, run_tool
@@ -43,7 +42,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
             records = DatasetCatalog.get(name)
             remarks = [
                 "not registered by pppc.data.register_split: how many images it should have, which "
-                "files it leaves out and its class statistics are not known here"
+                "files it leaves out are not known here"
             ]
         else:
             listing = list_split(name, split)
@@ -53,21 +52,13 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
         state = "incomplete"
         if split and not (datasets_root() / split.image_folder).is_dir():
             state = "not there"
-        return [name, "", whole, "", "", state], [str(error).removeprefix(f"{name}: ")], []
+        return [name, "", whole, "", state], [str(error).removeprefix(f"{name}: ")], []
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
     if labels and reader is None:
         remarks.append("nothing tells how it is labelled: values of labels are not looked at")
     nothing = None if read else ()
     found = check_files(records, reader, nothing, nothing, progress=read)
-    problems, statistics = found.problems, ""
-    path = statistics_file(name) if reader else None
-    if path is not None:
-        statistics = "yes" if path.is_file() else "no"
-        try:
-            if path.is_file():
-                read_statistics(path, labels)
-        except InputError as error:
-            problems.append(str(error))
+    problems = found.problems
     if read and found.labels:
         pixels = found.class_pixels
         missing = [class_name for class_name in reader.class_names if class_name not in pixels]
@@ -80,7 +71,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
         state = f"{len(problems)} problems"
     elif whole and len(records) != whole:
         state = "in order, another number than the whole data set's"
-    return [name, len(records), whole, len(labels), statistics, state], problems, remarks
+    return [name, len(records), whole, len(labels), state], problems, remarks
 
 
 def main() -> int:
@@ -103,7 +94,7 @@ def main() -> int:
     print(printable(f"Below {datasets_root().resolve()}") + ":\n")
     if converted := os.getenv("PPPC_CONVERTED"):
         print(printable(f"Converted labels are looked for below {converted} first.") + "\n")
-    print(tabulate(rows, headers=["data set", "images", "of", "labels", "statistics", "state"]))
+    print(tabulate(rows, headers=["data set", "images", "of", "labels", "state"]))
     for remark in remarks:
         print(printable(remark))
     for problem in problems[:SHOWN]:

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import pppc
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import label_reader
-from pppc.data.catalog import model_metadata
+from pppc.data.catalog import dataset_records, model_metadata
+from pppc.data.images import read_image
 from pppc.data.mapper import TestMapper
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from torch import nn
@@ -30,7 +30,7 @@ from torch import nn
 def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
     """One image's row, RGB."""
     metadata = model_metadata(cfg)
-    image = cv2.imread(record["file_name"])
+    image = read_image(record["file_name"], "RGB", record.get("intensities"))
     truth = label_reader(cfg, cfg.DATASETS.TEST[0]).read(record["sem_seg_file_name"])
     (output,) = model([TestMapper(cfg)(record)])
     prediction = class_map(output["sem_seg"], record["file_name"])
@@ -39,7 +39,7 @@ def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
     wrong = np.where(labelled & (prediction != truth), 255, 0).astype(np.uint8)
     return captioned_row(
         {
-            "image": image[:, :, ::-1],
+            "image": image,
             "truth": colorize_labels(truth, metadata.stuff_colors),
             "prediction": colorize_labels(prediction, metadata.stuff_colors),
             "wrong": np.repeat(wrong[:, :, None], 3, axis=2),
@@ -66,7 +66,7 @@ def main() -> None:
         model = trained_model(cfg)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
+    records = dataset_records(cfg, cfg.DATASETS.TEST[0])
     number = min(args.images, len(records))
     chosen = records[len(records) // (2 * number) :: len(records) // number]
     rows = [draw_row(model, record, cfg) for record in chosen[:number]]

@@ -25,6 +25,7 @@ from detectron2.engine import DefaultPredictor
 from pppc.class_map import class_map
 from pppc.data import label_reader
 from pppc.data.catalog import model_metadata
+from pppc.data.images import read_image
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from tabulate import tabulate
 
@@ -95,7 +96,7 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for record in records[:: max(1, len(records) // count)][:count]:
-        image = cv2.imread(record["file_name"])
+        image = read_image(record["file_name"], "BGR")
         truth = label_reader(configs["PPPC"], name).read(record["sem_seg_file_name"])
         row = {
             "target image": image[:, :, ::-1],

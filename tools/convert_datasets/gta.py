@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Convert GTA V's labels (ROOT/labels/*.png) to Cityscapes train ids and count classes."""
 
-import sys
 from functools import partial
 
-from pppc.data.conversion import list_label_images, main, read_index_image
+from pppc.data.conversion import list_label_images, main
+from pppc.data.labels import LabelReader
 from pppc.data.splits import SPLITS
-from pppc.data.train_ids import LABEL_SPACES
+from pppc.errors import run_tool
 
 if __name__ == "__main__":
     list_labels = partial(
@@ -15,4 +15,5 @@ if __name__ == "__main__":
         image_folder="images",
         unusable=SPLITS["gta_train"].unusable,
     )
-    sys.exit(main(__doc__, list_labels, read_index_image, LABEL_SPACES["gta"]))
+    reader = LabelReader("gta", train_ids=False)
+    run_tool(partial(main, __doc__, list_labels, reader.read, reader.space))

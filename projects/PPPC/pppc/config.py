@@ -68,6 +68,9 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+    # Images of more than 8 bits: "percentiles", the data set's values between its percentiles 0.1
+    # and 99.9 become 0 to 255, since cameras use 10, 12 or 14 of 16 bits; or "full_range", 0 to 65535.
+    cfg.INPUT.HIGH_BIT_DEPTH = "percentiles"
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [640, 640]

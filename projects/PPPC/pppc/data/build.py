@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from .catalog import dataset_metadata, label_files, label_reader, statistics_file
+from .catalog import dataset_metadata, dataset_records, label_files, label_reader
 from .checks import check_source_classes
 from .file_checks import check_files
-from .labels import count_class_pixels
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .processes import from_main_process
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
@@ -41,7 +40,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
-    records = DatasetCatalog.get(source)
+    records = dataset_records(cfg, source)
     reader = label_reader(cfg, source)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     if sampling.ENABLED:
@@ -55,7 +54,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     streams = [SampleStream(records, draw, SourceMapper(cfg, reader), source_mapper, skip)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
-        records = DatasetCatalog.get(_only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
+        records = dataset_records(cfg, _only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
         draw = ShuffledDraw(len(records), target_draw)
         streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper, skip))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
@@ -74,7 +73,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
     """Detectron2's loader over a test set, one image a batch."""
     return TestLoader(
         build_detection_test_loader(
-            DatasetCatalog.get(name),
+            dataset_records(cfg, name),
             mapper=_ErrorAsValue(TestMapper(cfg)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -82,25 +81,17 @@ def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
 
 
 def _count_classes(cfg: CfgNode, name: str, records: list[dict]) -> np.ndarray:
-    """Pixels of each of the model's classes in each label, from the statistics or the labels.
+    """Pixels of each of the model's classes in each label.
 
     Returns:
         ``(images, classes + 1)`` int64; last: ignored pixels. 0 for a label that can't be read and
         will be left out.
 
     Raises:
-        InputError: a label can't be read, or the statistics are wrong.
+        InputError: a label can't be read.
     """
-    reader, statistics = label_reader(cfg, name), statistics_file(name)
-    labels = label_files(name, records)
+    reader, labels = label_reader(cfg, name), label_files(name, records)
     skip = cfg.DATALOADER.UNREADABLE == "skip"
-    if statistics is not None and statistics.is_file():
-        try:
-            return count_class_pixels(labels, reader, statistics)
-        except InputError as error:
-            if not skip:
-                raise
-            logger.warning("Counting the labels themselves: %s", error)
     found = check_files(records, dataset_metadata(name).label_reader, (), None)
     if found.problems and not skip:
         raise InputError(f"{name}: {found.problems[0]}")

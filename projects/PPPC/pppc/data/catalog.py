@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
 from ..errors import InputError, printable
-from .class_statistics import STATISTICS_FILE
+from .images import intensity_range
 from .labels import LabelReader
 from .listing import SPARE_LABELS, converted_root, list_split
 from .splits import SPLITS, Split
@@ -24,12 +24,12 @@ from .train_ids import LABEL_SPACES
 
 __all__ = [
     "dataset_metadata",
+    "dataset_records",
     "label_files",
     "label_reader",
     "load_split",
     "model_metadata",
     "register_split",
-    "statistics_file",
 ]
 
 
@@ -90,13 +90,23 @@ def dataset_metadata(name: str) -> Metadata:
     return metadata
 
 
-def statistics_file(name: str) -> Path | None:
-    """Where the converter leaves a data set's class statistics; None: it needs no converter."""
-    split = dataset_metadata(name).get("pppc_split")
-    if split is None or split.statistics_folder is None:
-        return None
-    path = f"{split.statistics_folder}/{STATISTICS_FILE}"
-    return converted_root(path) / path
+def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
+    """The records of a data set, as the mappers read them.
+
+    Where its images have more than 8 bits, each has "intensities", the values that become 0 and 255
+    by the rule INPUT.HIGH_BIT_DEPTH.
+
+    Raises:
+        InputError: from listing the data set, or from reading some of its images.
+    """
+    records = DatasetCatalog.get(name)
+    keys = ("file_name", "day_file_name")
+    paths = [record[key] for record in records for key in keys if key in record]
+    intensities = intensity_range(paths, cfg.INPUT.HIGH_BIT_DEPTH)
+    if intensities is None:
+        return records
+    logger.info("%s: of more than 8 bits, values %g to %g become 0 to 255", name, *intensities)
+    return [{**record, "intensities": intensities} for record in records]
 
 
 def model_metadata(cfg: CfgNode) -> Metadata:
@@ -121,7 +131,9 @@ def model_metadata(cfg: CfgNode) -> Metadata:
 
 def label_reader(cfg: CfgNode, name: str) -> LabelReader:
     """Reads the labels of data set ``name`` as the model's classes."""
-    return dataset_metadata(name).label_reader.with_classes(model_metadata(cfg).stuff_classes)
+    return dataset_metadata(name).label_reader.with_classes(
+        model_metadata(cfg).stuff_classes, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    )
 
 
 def label_files(name: str, records: list[dict]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..errors import InputError
 from .train_ids import LABEL_SPACES
 
 _VOID_IDS = {
@@ -25,7 +26,7 @@ def draw_polygons(path: str | os.PathLike) -> np.ndarray:
     """The label ids (H, W) uint8 of a `*_gtFine_polygons.json`; later objects cover earlier ones.
 
     Raises:
-        ValueError: the file isn't such an annotation, or names a label that Cityscapes hasn't.
+        InputError: the file isn't such an annotation, or names a label that Cityscapes hasn't.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -36,8 +37,8 @@ def draw_polygons(path: str | os.PathLike) -> np.ndarray:
             for item in annotation["objects"]
             if not item.get("deleted")
         ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"not an annotation with polygons ({error!r})") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an annotation with polygons ({error!r})") from error
     image = Image.new("L", size, LABEL_IDS["unlabeled"])
     drawing = ImageDraw.Draw(image)
     for name, polygon in objects:
@@ -46,6 +47,6 @@ def draw_polygons(path: str | os.PathLike) -> np.ndarray:
         # "cargroup" is several cars that could not be told apart; "polegroup" is a label.
         label_id = LABEL_IDS.get(name, LABEL_IDS.get(name.removesuffix("group")))
         if label_id is None:
-            raise ValueError(f"{name!r} is no label of Cityscapes")
+            raise InputError(f"{path}: {name!r} is no label of Cityscapes")
         drawing.polygon(polygon, fill=label_id)
     return np.asarray(image)

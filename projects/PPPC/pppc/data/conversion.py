@@ -1,30 +1,40 @@
 """Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets."""
 
+from __future__ import annotations
+
 import argparse
+import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..files import write_atomically
 from .class_statistics import write_statistics
-from .labels import pixel_histogram
+from .images import image_size, open_whole
+from .labels import LabelReader, pixel_histogram
 from .processes import map_in_processes
 from .train_ids import LabelSpace
 
 TRAIN_IDS_SUFFIX = "_labelTrainIds.png"
+# In the hash of what an output was made from; another one where converting changes.
+VERSION = 1
 
 # Runs of equal bytes are all that there is to compress in a label image.
 _PNG_OPTIONS = (
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
 )  # fmt: skip
+_PNG_HEADER = 33  # bytes of the signature and the first part
+_MADE_FROM = "pppc:made-from"  # key of the text in an output
 
 
 @dataclass(frozen=True)
@@ -44,138 +54,123 @@ class LabelFile:
     counted: bool = True
 
 
-Reader = Callable[[str], np.ndarray]  # a file's label ids (H, W); ValueError where it has none
+Reader = Callable[[str], np.ndarray]  # a file's train ids (H, W); InputError where it has none
 
 
-def read_index_image(path: str) -> np.ndarray:
-    """The label ids (H, W) uint8 of a palette image, as its indices, or of a gray one.
-
-    Raises:
-        ValueError: the image has another mode or cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise ValueError(
-                    f"has mode {image.mode}; label ids are stored as palette indices (P) or as "
-                    "gray values (L): download it again"
-                )
-            return np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"can't be read ({error})") from error
-
-
-def read_synthia_image(path: str) -> np.ndarray:
-    """The label ids (H, W) uint16 of a 16-bit RGB image, from its red channel.
+def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
+    """The train ids (H, W) uint8 of a 16-bit RGB image, whose red channel holds SYNTHIA's ids.
 
     Raises:
-        ValueError: the image has another format or cannot be read.
+        InputError: the image has another format, can't be read, or holds unknown ids.
     """
+    content, _ = open_whole(path)
     # Pillow reduces 16-bit colors to 8 bits, so that ids become 0; OpenCV keeps them, as BGR.
-    image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError("can't be read")
+        raise InputError(f"{path}: not a whole image: get it again")
     if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"is a {image.dtype} image of shape {image.shape}; SYNTHIA's labels are 16-bit RGB: "
+        raise InputError(
+            f"{path}: a {image.dtype} image of shape {image.shape}; SYNTHIA's labels are 16-bit RGB: "
             "download it again"
         )
-    return image[..., 2]
+    return to_train_ids(path, image[..., 2], space)
 
 
-def to_train_ids(ids: np.ndarray, space: LabelSpace) -> tuple[np.ndarray, dict[int, int]]:
-    """Map label ids and count classes, both in one pass.
+def to_train_ids(path: str, ids: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Map label ids.
 
     Args:
+        path: of the file that they are from, for the message.
         ids: (H, W) label ids of an unsigned type.
         space: what they mean.
 
     Returns:
-        The train ids (H, W) uint8, and the pixels of each train id that occurs; ignored pixels
-        are not counted.
+        The train ids (H, W) uint8.
 
     Raises:
-        ValueError: an id is none of the data set's.
+        InputError: an id is none of the data set's.
     """
-    if ids.dtype != np.uint8:
-        if ids.max() > 255:
-            raise ValueError(f"holds {ids.max()}, which is none of the data set's ids")
-        ids = ids.astype(np.uint8)
-    ids = np.ascontiguousarray(ids)
-    pixels = pixel_histogram(ids)
-    unknown = np.flatnonzero((pixels > 0) & ~space.known_ids())
-    if unknown.size:
-        raise ValueError(f"holds {unknown.tolist()}, which are none of the data set's ids")
-    counts = {
-        train_id: int(pixels[label_id])
-        for label_id, train_id in space.id_to_train_id.items()
-        if pixels[label_id]
-    }
-    return cv2.LUT(ids, space.lookup_table()), counts
+    known = space.known_ids()
+    if unknown := sorted(set(np.unique(ids[(ids > 255) | ~known[ids & 255]]).tolist())):
+        raise InputError(f"{path}: holds {unknown}, which are none of the data set's ids")
+    return cv2.LUT(np.ascontiguousarray(ids, np.uint8), space.lookup_table())
+
+
+def count_train_ids(train_ids: np.ndarray, space: LabelSpace) -> dict[int, int]:
+    """The pixels of each train id that occurs; ignored ones are left out."""
+    pixels = pixel_histogram(np.ascontiguousarray(train_ids))
+    return {train_id: int(n) for train_id, n in enumerate(pixels[: len(space.class_names)]) if n}
 
 
 def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int, int]:
-    """Write one train-id image, unless a whole one is there that is newer than its source.
+    """Write one train-id image, unless it is there, made from the same source, and unchanged.
+
+    What it was made from is in the image, as hashes: dates tell nothing of copied and unpacked files.
 
     Returns:
         The pixels of each train id that occurs.
 
     Raises:
-        ValueError: the label is unreadable, of another size than its image, or holds unknown ids.
+        InputError: the label is unreadable, of another size than its image, or holds unknown ids.
+        OSError: the output cannot be written.
     """
-    if _is_older(label.source, label.output):
-        counts = _count_converted(label, space)
-        if counts is not None:
-            return counts
-    ids = read(label.source)
-    size = _image_size(label.image)
-    if size is not None and size != ids.shape[::-1]:
-        raise ValueError(
-            f"is {ids.shape[1]}x{ids.shape[0]}, its image {label.image} is {size[0]}x{size[1]}"
+    try:
+        source = Path(label.source).read_bytes()
+    except OSError as error:
+        raise InputError(f"{label.source}: can't be read ({error.strerror})") from error
+    size = image_size(label.image) if os.path.exists(label.image) else None
+    made_from = _hash(source, repr((VERSION, space)).encode())
+    train_ids = _converted(label.output, made_from)
+    if train_ids is None:
+        train_ids = read(label.source)
+        content = cv2.imencode(".png", train_ids, _PNG_OPTIONS)[1].tobytes()
+        record = f"{made_from} {_hash(train_ids.tobytes())}"
+        os.makedirs(os.path.dirname(label.output), exist_ok=True)
+    else:
+        content = None
+    if size not in (None, train_ids.shape):
+        raise InputError(
+            f"{label.source}: is {train_ids.shape[1]}x{train_ids.shape[0]}, its image {label.image} "
+            f"is {size[1]}x{size[0]}: they must be of one size"
         )
-    train_ids, counts = to_train_ids(ids, space)
-    ok, encoded = cv2.imencode(".png", train_ids, _PNG_OPTIONS)
-    assert ok
-    write_atomically(label.output, encoded.tobytes())
-    return counts
+    if content is not None:
+        write_atomically(label.output, _with_text(content, _MADE_FROM, record))
+    return count_train_ids(train_ids, space)
 
 
-def _is_older(source: str, output: str) -> bool:
-    return os.path.exists(output) and os.path.getmtime(source) <= os.path.getmtime(output)
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
-def _image_size(path: str) -> tuple[int, int] | None:
-    """(width, height), or None where there is no such file."""
+def _converted(path: str, made_from: str) -> np.ndarray | None:
+    """The train ids of an earlier run's output; None if it was made from something else, or changed."""
     if not os.path.exists(path):
         return None
     try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise ValueError(f"belongs to {path}, which can't be read ({error})") from error
+        _, image = open_whole(path)
+        source, _, pixels = image.info.get(_MADE_FROM, "").partition(" ")
+        train_ids = np.asarray(image)
+    except (InputError, OSError):
+        return None
+    return train_ids if (source, pixels) == (made_from, _hash(train_ids.tobytes())) else None
 
 
-def _count_converted(label: LabelFile, space: LabelSpace) -> dict[int, int] | None:
-    """The classes in an earlier run's train-id image; None if that is not a whole, fitting one."""
-    try:
-        train_ids = read_index_image(label.output)
-    except ValueError:
-        return None
-    if _image_size(label.image) not in (None, train_ids.shape[::-1]):
-        return None
-    pixels = pixel_histogram(np.ascontiguousarray(train_ids))
-    num_classes = len(space.class_names)
-    if pixels.sum() != pixels[:num_classes].sum() + pixels[space.ignore_label]:
-        return None
-    return {train_id: int(n) for train_id, n in enumerate(pixels[:num_classes]) if n}
+def _with_text(png: bytes, key: str, text: str) -> bytes:
+    """A PNG with a text in it, which OpenCV cannot write."""
+    part = b"tEXt" + key.encode() + b"\0" + text.encode()
+    size, checksum = (len(part) - 4).to_bytes(4, "big"), zlib.crc32(part).to_bytes(4, "big")
+    return png[:_PNG_HEADER] + size + part + checksum + png[_PNG_HEADER:]
 
 
 def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace):
     """The counts, or what is wrong with the label: a bad file is not to stop the others."""
     try:
         return label, convert_label(label, read, space), None
-    except ValueError as error:
-        return label, None, f"{label.source} {error}"
+    except InputError as error:
+        return label, None, str(error)
     except OSError as error:
         return label, None, f"{label.source} can't be converted ({error})"
 
@@ -201,57 +196,96 @@ def convert_labels(
 
 
 def list_label_images(
-    root: str, label_folder: str, image_folder: str, unusable: Collection[str] = ()
+    root: str, out: str, label_folder: str, image_folder: str, unusable: Collection[str] = ()
 ) -> list[LabelFile]:
     """The PNGs of a folder of labels, with images of the same names in another folder.
 
+    How many other files there are is printed.
+
     Args:
         root: of the data set.
+        out: root of the outputs.
         label_folder, image_folder: below it.
         unusable: names to leave out, without their ends.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no label in it.
+        InputError: there is no such folder, or no label in it.
     """
     folder = os.path.join(root, label_folder)
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    names = [n for n in names if n.endswith(".png") and not n.endswith(TRAIN_IDS_SUFFIX)]
+    names, hidden, others = [], [], []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.startswith("."):
+            hidden.append(name)
+        elif not name.lower().endswith(".png"):
+            others.append(name)
+        elif not name.endswith(TRAIN_IDS_SUFFIX) and name[: -len(".png")] not in unusable:
+            names.append(name)
+    for kind, left_out in (("hidden files", hidden), ("files that are no PNG", others)):
+        if left_out:
+            print(f"{folder}: {len(left_out)} {kind} left out, such as {left_out[0]}", file=sys.stderr)
     if not names:
-        raise FileNotFoundError(
+        raise InputError(
             f"no PNG in {folder}: ROOT must hold {label_folder} and {image_folder} as unpacked"
         )
     return [
         LabelFile(
             source=os.path.join(folder, name),
-            output=os.path.join(folder, name.removesuffix(".png") + TRAIN_IDS_SUFFIX),
+            output=os.path.join(out, label_folder, name[: -len(".png")] + TRAIN_IDS_SUFFIX),
             image=os.path.join(root, image_folder, name),
         )
         for name in names
-        if name.removesuffix(".png") not in unusable
     ]
 
 
 def main(
     description: str,
-    list_labels: Callable[[str], list[LabelFile]],
+    list_labels: Callable[[str, str], list[LabelFile]],
     read: Reader,
     space: LabelSpace,
 ) -> int:
-    """The command line that the converters share; returns the exit status."""
+    """The command line that the converters share; returns the exit status.
+
+    Raises:
+        InputError: there are no labels, or the outputs cannot be written.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("root", metavar="ROOT", help="the data set's folder")
     parser.add_argument("--nproc", type=int, default=os.cpu_count(), help="processes, default all")
-    parser.add_argument("--out-dir", metavar="DIR", help="where statistics go, default ROOT")
+    parser.add_argument(
+        "--out-dir", metavar="DIR", help="where labels and statistics go, as below ROOT, the default"
+    )
     arguments = parser.parse_args()
-    try:
-        labels = list_labels(arguments.root)
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if arguments.nproc < 1:
+        raise InputError(f"--nproc is {arguments.nproc}: at least one process must work")
+    root = os.path.expanduser(arguments.root)
+    out = root if arguments.out_dir is None else os.path.expanduser(arguments.out_dir)
+    labels = list_labels(root, out)
+    check_writable(labels[0].output)
     counts, problems = convert_labels(labels, read, space, arguments.nproc)
     if counts:
-        write_statistics(counts, arguments.out_dir or arguments.root)
+        write_statistics(counts, out)
     print(f"{len(labels) - len(problems)} of {len(labels)} labels converted")
+    if out != root:
+        print(
+            f"Training finds them where the environment variable PPPC_CONVERTED is the folder above: "
+            f"PPPC_CONVERTED={os.path.dirname(os.path.abspath(out))}"
+        )
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def check_writable(output: str) -> None:
+    """See that a file can be written.
+
+    Raises:
+        InputError: it can't.
+    """
+    folder = os.path.dirname(os.path.abspath(output))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{folder} cannot be written to: give --out-dir DIR, a folder of your own for labels and "
+            "statistics"
+        )

@@ -239,6 +239,6 @@ def _readers() -> str:
     """What decides how files are read: the readers' own text and the versions of the libraries."""
     texts = [
         Path(importlib.import_module(f"{__package__}.{name}").__file__).read_text()
-        for name in ("images", "labels", "train_ids", "file_checks")
+        for name in ("images", "label_images", "labels", "train_ids", "file_checks")
     ]
     return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"

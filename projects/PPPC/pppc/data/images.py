@@ -1,15 +1,36 @@
-"""Reading images."""
+"""Reading photographs: what a file's content says, whatever its name says.
+
+- The content must be whole: of a PNG every part's checksum is looked at, other files must decode to
+  their end.
+- An image is turned as its camera says (EXIF orientation).
+- Gray and palette images become colours, CMYK and YCbCr are converted as Pillow does. Transparency
+  is left out. Of a phone's multi-picture JPEG the first picture counts; animations and files of
+  several pages are refused.
+- Of more than 8 bits a channel, a range of values is stretched to 0 to 255: see
+  :func:`intensity_range`.
+- Other kinds (floating point, LAB, ...) are refused by name.
+"""
 
 from __future__ import annotations
 
+import io
+import zlib
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 from PIL import ExifTags, Image
 
 from ..errors import InputError
 
-__all__ = ["image_size", "read_image"]
+__all__ = ["image_size", "intensity_range", "open_whole", "read_image", "turned"]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Pillow's modes of 8 bits that it converts to RGB.
+COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# Shares of a data set's values that are above and below the range, in percent.
+PERCENTILES = (0.1, 99.9)
+SAMPLE_FILES, SAMPLE_PIXELS = 16, 100_000  # for a range of values: files, pixels of each
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -19,40 +40,197 @@ def image_size(path: str) -> tuple[int, int]:
         InputError: the file is no image, or can't be read; the message names it.
     """
     try:
-        with Image.open(path) as image:
-            # A PNG's own method decodes the whole file to see whether EXIF data follow the pixels.
-            exif = Image.Image.getexif(image)
-            turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: can't be read as an image ({error})") from error
+        with open(path, "rb") as file:
+            image = _open(path, file)
+            width, height = image.size
+            if image.format == "TIFF":  # Pillow's is turned already
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def read_image(path: str, image_format: str) -> np.ndarray:
-    """An image, gray or coloured, turned as its camera says: ``(H, W, 3)`` uint8.
+def open_whole(path: str) -> tuple[bytes, Image.Image]:
+    """A file's content, and its image, of which only the header is decoded.
 
-    OpenCV decodes a PNG in two thirds of the time that Detectron2's reader takes with PIL. Of a
-    JPEG that was cut off it makes a whole picture without a word, so other files are left to PIL.
+    Raises:
+        InputError: the file is no image, can't be read, or is a PNG with a part that was cut off or
+            changed; the message names it.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
+    image = _open(path, io.BytesIO(content))
+    if image.format == "PNG" and not _is_whole_png(content):
+        raise InputError(f"{path}: not a whole image, a part was cut off or changed: get it again")
+    return content, image
+
+
+def _open(path: str, file: io.BufferedIOBase) -> Image.Image:
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {error}. Cut it into smaller images") from error
+    # Pillow's readers raise errors of many types where a header makes no sense.
+    except Exception as error:
+        file.seek(0)
+        start = file.read(64)
+        what = "is no image that can be read"
+        if not start:
+            what = "is empty"
+        elif start.startswith(b"version https://git-lfs"):
+            what = "is a pointer of Git LFS, not the image: run git lfs pull"
+        raise InputError(f"{path}: {what}") from error
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Whether all parts of a PNG have their checksums, to the last one."""
+    view, position = memoryview(content), len(PNG_SIGNATURE)
+    while position + 12 <= len(content):
+        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
+        kind = bytes(view[position + 4 : position + 8])
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of many types: metadata that make no sense turn nothing
+        return 1
+
+
+def turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels ``(H, W, ...)`` as stored in an image, turned as its camera says."""
+    turns = {
+        2: lambda: pixels[:, ::-1],
+        3: lambda: pixels[::-1, ::-1],
+        4: lambda: pixels[::-1],
+        5: lambda: pixels.swapaxes(0, 1),
+        6: lambda: np.rot90(pixels, -1),
+        7: lambda: pixels[::-1, ::-1].swapaxes(0, 1),
+        8: lambda: np.rot90(pixels),
+    }
+    turn = turns.get(_orientation(image))
+    return pixels if turn is None else np.ascontiguousarray(turn())
+
+
+def read_image(
+    path: str, image_format: str, intensities: tuple[float, float] | None = None
+) -> np.ndarray:
+    """A photograph, gray or coloured: ``(H, W, 3)`` uint8; the rules are at the top of the file.
 
     Args:
         path: of the file.
         image_format: "RGB" or "BGR".
+        intensities: of an image of more than 8 bits, the values that become 0 and 255; None: its own
+            percentiles 0.1 and 99.9.
 
     Raises:
-        InputError: the file is no whole image, or the format another one; the message names it.
+        InputError: the file is no whole image or of a kind that is refused, or the format is another
+            one; the message names it.
     """
     if image_format not in ("RGB", "BGR"):
         raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
-    if not path.lower().endswith(".png"):
-        try:
-            return detection_utils.read_image(path, image_format)
-        except OSError as error:
-            raise InputError(f"{path}: not a whole image ({error})") from error
+    content, image = open_whole(path)
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{path}: holds {image.n_frames} pictures: store each in a file of its own")
+    if _bits(content, image) > 8:
+        pixels = _stretched(_high_depth(path, content, image), intensities)
+    elif image.format == "PNG":
+        # OpenCV decodes a PNG in two thirds of Pillow's time.
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        if pixels is None:
+            raise InputError(f"{path}: not a whole image: get it again")
+    else:
+        pixels = _decoded(path, image)[:, :, ::-1]
+    pixels = turned(pixels, image)
+    if image_format == "BGR":
+        return np.ascontiguousarray(pixels)
+    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+
+
+def _decoded(path: str, image: Image.Image) -> np.ndarray:
+    """``(H, W, 3)`` uint8, RGB, as stored."""
+    if image.mode not in COLOR_MODES:
+        raise InputError(
+            f"{path}: a {image.format} image of Pillow's mode {image.mode} is not read: convert it "
+            "to RGB or gray of 8 or 16 bits"
+        )
     try:
-        content = np.fromfile(path, np.uint8)  # OpenCV crashes at a path that is no text
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise InputError(f"{path}: not a whole image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image_format == "RGB" else image
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.asarray(image.convert("RGB"))
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(f"{path}: not a whole image ({error}): get it again") from error
+
+
+def _bits(content: bytes, image: Image.Image) -> int:
+    """Bits of a channel, more than 8 for floating point, too; the start of the content will do."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))
+    return 16 if image.mode.startswith(("I", "F")) else 8
+
+
+def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
+    """``(H, W, 3)`` uint16, BGR, as stored."""
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        kind = "undecodable" if pixels is None else str(pixels.dtype)
+        raise InputError(
+            f"{path}: a {image.format} image of {kind} values is not read: convert it to RGB or gray "
+            "of 8 or 16 bits"
+        )
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    return pixels[:, :, :3]
+
+
+def _stretched(pixels: np.ndarray, intensities: tuple[float, float] | None) -> np.ndarray:
+    """uint16 to uint8, a range of values to 0 to 255."""
+    low, high = np.percentile(pixels, PERCENTILES) if intensities is None else intensities
+    values = (np.arange(2**16) - low) * (255 / max(high - low, 1))
+    return np.clip(values.round(), 0, 255).astype(np.uint8)[pixels]
+
+
+def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | None:
+    """The values of a data set's images of more than 8 bits that become 0 and 255.
+
+    One range for the whole data set keeps differences of brightness between its images.
+
+    Args:
+        paths: of the images.
+        rule: "full_range", 0 to 65535; or "percentiles", 0.1 and 99.9 of the pixels of some images,
+            evenly spaced over the data set, since cameras use 10, 12 or 14 of 16 bits.
+
+    Returns:
+        None where those images have 8 bits. Those that can't be read are for others to name.
+    """
+    step = max(1, len(paths) // SAMPLE_FILES)
+    values = []
+    for path in paths[::step]:
+        try:
+            with open(path, "rb") as file:
+                image = _open(path, file)
+                file.seek(0)
+                if _bits(file.read(32), image) <= 8:
+                    continue
+            pixels = _high_depth(path, *open_whole(path)).ravel()
+        except (InputError, OSError):
+            continue
+        values.append(pixels[:: max(1, pixels.size // SAMPLE_PIXELS)])
+    if not values:
+        return None
+    if rule == "full_range":
+        return 0.0, float(2**16 - 1)
+    low, high = np.percentile(np.concatenate(values), PERCENTILES)
+    return float(low), float(high)

@@ -1,45 +1,66 @@
-"""Reading label files as train IDs, and counting their classes."""
+"""Label files as train IDs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
-from .class_statistics import read_statistics
+from .label_images import LabelImage, read_label_image
 from .train_ids import LABEL_SPACES, LabelSpace
 
-__all__ = ["LabelReader", "count_class_pixels", "pixel_histogram"]
+__all__ = ["LabelReader", "pixel_histogram"]
+
+UNKNOWN = -1  # in tables: a value or colour that the data set has not
 
 
 class LabelReader:
     """Reads the label files of one data set, as train IDs of these or of other classes.
+
+    What a file's values or colours mean is at :meth:`read`.
 
     Args:
         label_space: a key of :data:`LABEL_SPACES`.
         train_ids: the files hold train IDs already, not the data set's own IDs.
         class_names: of the train IDs to return; None: the label space's. Classes are matched by
             name, and those of the label space that are not among them are ignored.
+        ignore_label: to return for ignored pixels; None: the label space's.
+
+    Raises:
+        InputError: the label space is unknown, or the ignore label is a class's.
     """
 
     def __init__(
-        self, label_space: str, train_ids: bool, class_names: Sequence[str] | None = None
+        self,
+        label_space: str,
+        train_ids: bool,
+        class_names: Sequence[str] | None = None,
+        ignore_label: int | None = None,
     ):
+        if label_space not in LABEL_SPACES:
+            raise InputError(
+                f"no label space is named {label_space!r}: use one of {', '.join(LABEL_SPACES)}, or "
+                "add yours to pppc.data.train_ids.LABEL_SPACES"
+            )
         self.label_space = label_space
         self.space: LabelSpace = LABEL_SPACES[label_space]
         self.train_ids = train_ids
         self.class_names = tuple(class_names or self.space.class_names)
+        self.ignore_label = self.space.ignore_label if ignore_label is None else ignore_label
+        if not self.num_classes <= self.ignore_label <= 255:
+            raise InputError(
+                f"the ignore label {self.ignore_label} must be from {self.num_classes}, the number "
+                "of classes, to 255: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
+            )
 
-    def with_classes(self, class_names: Sequence[str]) -> LabelReader:
+    def with_classes(
+        self, class_names: Sequence[str], ignore_label: int | None = None
+    ) -> LabelReader:
         """A reader of the same files whose train IDs are those of ``class_names``."""
-        return LabelReader(self.label_space, self.train_ids, class_names)
+        return LabelReader(self.label_space, self.train_ids, class_names, ignore_label)
 
     @property
     def num_classes(self) -> int:
@@ -55,53 +76,121 @@ class LabelReader:
         }
 
     @cached_property
-    def returned_ids(self) -> np.ndarray:
-        """Train ID to return by the label space's own train ID, ``(256,)`` uint8."""
-        table = np.full(256, self.space.ignore_label, dtype=np.uint8)
-        for train_id, name in enumerate(self.space.class_names):
-            if name in self.class_names:
-                table[train_id] = self.class_names.index(name)
+    def _returned(self) -> list[int]:
+        """What to return by the label space's own train ID."""
+        return [
+            self.class_names.index(name) if name in self.class_names else self.ignore_label
+            for name in self.space.class_names
+        ]
+
+    @cached_property
+    def _class_of(self) -> dict[int, int]:
+        """The label space's train ID by the value in a file; void values are left out."""
+        if self.train_ids:
+            return {train_id: train_id for train_id in range(len(self.space.class_names))}
+        return dict(self.space.id_to_train_id)
+
+    @cached_property
+    def _void(self) -> frozenset[int]:
+        """The values in a file that are ignored."""
+        return frozenset({self.space.ignore_label}) if self.train_ids else self.space.void_ids
+
+    @cached_property
+    def _by_value(self) -> np.ndarray:
+        """What to return by the value in a file, ``(256,)`` int16."""
+        table = np.full(256, UNKNOWN, np.int16)
+        table[list(self._void)] = self.ignore_label
+        for value, train_id in self._class_of.items():
+            table[value] = self._returned[train_id]
         return table
 
     @cached_property
-    def _table(self) -> np.ndarray:
-        if self.train_ids:
-            return self.returned_ids
-        return self.returned_ids[self.space.lookup_table()]
-
-    @cached_property
-    def _known(self) -> np.ndarray:
-        if not self.train_ids:
-            return self.space.known_ids()
-        known = np.zeros(256, dtype=bool)
-        known[: len(self.space.class_names)] = known[self.space.ignore_label] = True
-        return known
+    def _by_color(self) -> dict[tuple[int, int, int], int]:
+        """What to return by colour; colours of several classes, or of class and void, left out."""
+        meanings: dict[tuple, set[int]] = {}
+        for train_id, color in enumerate(self.space.colors):
+            meanings.setdefault(tuple(color), set()).add(self._returned[train_id])
+        for value in self._void:
+            color = self.space.void_colors.get(value, (0, 0, 0))
+            meanings.setdefault(tuple(color), set()).add(self.ignore_label)
+        return {color: ids.pop() for color, ids in meanings.items() if len(ids) == 1}
 
     def read(self, path: str) -> np.ndarray:
         """The train IDs in a file, ``(H, W)`` uint8.
 
+        Gray values are IDs. Of colours, the numbers in a palette are IDs where the palette is the
+        data set's own; otherwise gray colours mean their gray values, and the data set's colours
+        its classes.
+
         Raises:
-            InputError: the file is no image of one 8-bit channel, or holds a value that is not in
-                the label space; the message names the file.
+            InputError: the file is no label image (see :mod:`pppc.data.label_images`), or holds a
+                value or colour that is not in the label space; the message names the file.
         """
-        try:
-            with Image.open(path) as image:
-                mode, label = image.mode, np.asarray(image)
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"{path}: not a readable label image ({error})") from error
-        if mode not in ("L", "P"):
-            raise InputError(
-                f"{path}: a label file has one 8-bit channel (PNG mode L or P), this one has "
-                f"mode {mode}. Convert the data set with tools/convert_datasets first."
-            )
-        present = pixel_histogram(label) > 0
-        if (unknown := np.flatnonzero(present & ~self._known)).size:
+        image = read_label_image(path)
+        used = np.flatnonzero(pixel_histogram(image.values))
+        table = self._by_value if image.colors is None else self._table_of_colors(path, image, used)
+        if (unknown := used[table[used] == UNKNOWN]).size:
             kind = "train IDs" if self.train_ids else "label IDs"
+            values = sorted({*self._class_of, *self._void})
             raise InputError(
                 f"{path}: value {', '.join(map(str, unknown))} is none of the data set's {kind} "
-                f"({', '.join(map(str, np.flatnonzero(self._known)))}). Mend or convert this file."
+                f"({', '.join(map(str, values))}). Correct this file, or convert the data set again"
             )
-        return cv2.LUT(label, self._table)
+        return cv2.LUT(image.values, table.astype(np.uint8))
+
+    def _table_of_colors(self, path: str, image: LabelImage, used: np.ndarray) -> np.ndarray:
+        """What to return by the number of a colour, ``(256,)`` int16; known for all that are used."""
+        colors = [tuple(color) for color in image.colors.tolist()]
+        by_gray = np.full(256, UNKNOWN, np.int16)
+        by_color = np.full(256, UNKNOWN, np.int16)
+        for number in used:
+            red, green, blue = colors[number]
+            if red == green == blue:
+                by_gray[number] = self._by_value[red]
+            by_color[number] = self._by_color.get(colors[number], UNKNOWN)
+        readings = {}
+        if image.has_palette and self._is_own_palette(colors, used):
+            readings["the data set's own numbers"] = self._by_value
+        if (by_gray[used] != UNKNOWN).all():
+            readings["gray values"] = by_gray
+        # Black is a value of many labels and the colour of what is void: gray values come first.
+        is_black = all(colors[number] == (0, 0, 0) for number in used)
+        if (by_color[used] != UNKNOWN).all() and not (readings and is_black):
+            readings["the data set's colours"] = by_color
+        tables = list(readings.values())
+        if any((table[used] != tables[0][used]).any() for table in tables[1:]):
+            raise InputError(
+                f"{path}: its colours can be read as {' and as '.join(readings)}, and the labels would "
+                "differ. Store the IDs as a gray image"
+            )
+        if not tables:
+            strange = [colors[number] for number in used if by_color[number] == UNKNOWN]
+            raise InputError(
+                f"{path}: the colour {strange[0]} (and {len(strange) - 1} more) is that of no single "
+                "class of the data set, and its palette is not the data set's own: the file may have "
+                "been stored anew by another program. Get the original, or store the IDs as gray "
+                "values"
+            )
+        return tables[0]
+
+    def _is_own_palette(self, colors: list[tuple], used: np.ndarray) -> bool:
+        """Whether the numbers in use have the colours that the data set gives these IDs."""
+        classes = {tuple(color) for color in self.space.colors}
+        evidence = True  # one class's colour, or nothing but void with its own colours
+        found = False
+        for number in used:
+            color = colors[number]
+            if (train_id := self._class_of.get(int(number))) is not None:
+                if color != tuple(self.space.colors[train_id]):
+                    return False
+                found = True
+            elif number not in self._void:
+                return False
+            elif color not in ((0, 0, 0), self.space.void_colors.get(int(number))):
+                if color in classes:
+                    return False
+                evidence = False
+        return found or evidence
 
 
 def pixel_histogram(label: np.ndarray) -> np.ndarray:
@@ -117,50 +206,3 @@ def pixel_histogram(label: np.ndarray) -> np.ndarray:
     if pixels.size % 2:
         counts[pixels[-1]] += 1
     return counts
-
-
-def count_class_pixels(
-    paths: list[str], reader: LabelReader, statistics: Path | None = None
-) -> np.ndarray:
-    """Pixels of each class in each file, ``(files, classes + 1)`` int64; last: ignored pixels.
-
-    Without statistics every label is read, so that a wrong one is found before training; with them,
-    those alone that are newer.
-
-    Args:
-        paths: of the labels.
-        reader: of the labels.
-        statistics: the data set's `sample_class_stats.json`, if it has one.
-
-    Raises:
-        InputError: from :meth:`LabelReader.read` or :func:`read_statistics`.
-    """
-    known: list[dict[int, int] | None] = [None] * len(paths)
-    if statistics is not None and statistics.is_file():
-        written = statistics.stat().st_mtime
-        known = [
-            counts if os.path.getmtime(path) <= written else None
-            for path, counts in zip(paths, read_statistics(statistics, paths))
-        ]
-    num_classes, ignore_label = reader.num_classes, reader.space.ignore_label
-
-    def count(path: str, known: dict[int, int] | None) -> np.ndarray:
-        if known is None:
-            pixels = pixel_histogram(reader.read(path))
-            return np.append(pixels[:num_classes], pixels[ignore_label])
-        counts = np.zeros(num_classes + 1, np.int64)
-        with Image.open(path) as image:
-            counts[-1] = image.width * image.height
-        for train_id, number in known.items():
-            if train_id >= len(reader.space.class_names):
-                raise InputError(
-                    f"{statistics} counts train ID {train_id} in {path}, the data set's end at "
-                    f"{len(reader.space.class_names) - 1}: they are another data set's. Convert again."
-                )
-            if (returned := reader.returned_ids[train_id]) != ignore_label:
-                counts[returned] += number
-                counts[-1] -= number
-        return counts
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(count, paths, known)))

@@ -110,7 +110,7 @@ class SourceMapper:
         Raises:
             InputError: a file can't be read, or image and label differ in size.
         """
-        image = read_image(record["file_name"], self.image_format)
+        image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         label = self.label_reader.read(record["sem_seg_file_name"])
         if image.shape[:2] != label.shape:
             raise InputError(
@@ -204,7 +204,7 @@ class TargetMapper:
             InputError: a file can't be read, the resized image is smaller than the crop, or the day
                 image has another size.
         """
-        image = read_image(record["file_name"], self.image_format)
+        image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         self.resized_size(record["file_name"], *image.shape[:2])
         augmented = T.AugInput(image)
         with _numpy_seed(seed):
@@ -215,7 +215,9 @@ class TargetMapper:
             "cut": tuple(np.random.default_rng(seed).random(2)),
         }
         if "day_file_name" in record:
-            day_image = read_image(record["day_file_name"], self.image_format)
+            day_image = read_image(
+                record["day_file_name"], self.image_format, record.get("intensities")
+            )
             if day_image.shape != image.shape:
                 raise InputError(
                     f"{record['day_file_name']} has another size than its image by night, "
@@ -250,7 +252,7 @@ class TestMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
-        sample = T.AugInput(read_image(record["file_name"], self.image_format))
+        sample = T.AugInput(read_image(record["file_name"], self.image_format, record.get("intensities")))
         height, width = sample.image.shape[:2]
         self.resize(sample)
         return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}

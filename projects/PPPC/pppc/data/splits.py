@@ -22,7 +22,6 @@ class Split:
         label_folder: the folder that mirrors ``image_folder``; None: the split has no labels.
         label_suffix: end of a label's name.
         train_ids: the labels hold train IDs; otherwise the data set's own IDs.
-        statistics_folder: where the converter leaves the class statistics.
         correspondences: folder of CSV files whose rows name a night image and the day image taken
             nearest to it, as "train/night/SEQUENCE/FRAME,train/day/SEQUENCE/FRAME".
         day_folder: the folder below which those day images are.
@@ -38,7 +37,6 @@ class Split:
     label_folder: str | None = None
     label_suffix: str = ".png"
     train_ids: bool = True
-    statistics_folder: str | None = None
     correspondences: str | None = None
     day_folder: str | None = None
     published_size: int | None = None
@@ -82,7 +80,6 @@ SPLITS: dict[str, Split] = {
         image_folder="gta/images",
         image_patterns=("*.png",),
         label_folder="gta/labels",
-        statistics_folder="gta",
         published_size=24966 - len(_GTA_UNUSABLE),
         unusable=_GTA_UNUSABLE,
         label_suffix="_labelTrainIds.png",
@@ -93,7 +90,6 @@ SPLITS: dict[str, Split] = {
         image_folder="synthia/RGB",
         image_patterns=("*.png",),
         label_folder="synthia/GT/LABELS",
-        statistics_folder="synthia",
         published_size=9400,
         label_suffix="_labelTrainIds.png",
         hint=_CONVERT.format("synthia"),
@@ -101,7 +97,6 @@ SPLITS: dict[str, Split] = {
     "cityscapes_train": Split(
         image_folder="cityscapes/leftImg8bit/train",
         label_folder="cityscapes/gtFine/train",
-        statistics_folder="cityscapes",
         published_size=2975,
         label_suffix="_gtFine_labelTrainIds.png",
         **_CITYSCAPES,

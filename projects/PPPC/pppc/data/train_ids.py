@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
+
+from ..errors import InputError
 
 IGNORE_LABEL = 255
 
@@ -47,6 +50,19 @@ class LabelSpace:
         ignore_label: the train id of pixels that count nowhere.
         means: train ids of the mean IoUs that are reported, beside that of all classes, of networks
             trained on this data set, by their names.
+        void_colors: RGB colors of void ids in the data set's own palette, by id; black otherwise.
+
+    Raises:
+        InputError: the parts contradict each other.
+
+    Example:
+        >>> space = LabelSpace({1: 0, 2: 1}, frozenset({0}), ("road", "car"), ((9, 0, 0), (0, 9, 0)))
+        >>> space.lookup_table()[:4].tolist()
+        [255, 0, 1, 255]
+        >>> LabelSpace({1: 1, 2: 2}, frozenset(), ("road", "car"), ((9, 0, 0), (0, 9, 0)))
+        Traceback (most recent call last):
+            ...
+        pppc.errors.InputError: a label space of 2 classes has train IDs 0 to 1, not [2]
     """
 
     id_to_train_id: Mapping[int, int]
@@ -55,6 +71,26 @@ class LabelSpace:
     colors: tuple[tuple[int, int, int], ...]
     ignore_label: int = IGNORE_LABEL
     means: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    void_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        number = len(self.class_names)
+        wrong_train_ids = sorted(set(self.id_to_train_id.values()) - set(range(number)))
+        wrong_ids = sorted({*self.id_to_train_id, *self.void_ids} - set(range(256)))
+        both = sorted(self.void_ids & self.id_to_train_id.keys())
+        for problem, wrong in (
+            (f"of {number} classes has train IDs 0 to {number - 1}, not {wrong_train_ids}",
+             wrong_train_ids),
+            (f"has label IDs 0 to 255, not {wrong_ids}", wrong_ids),
+            (f"has label IDs that are void and have a train ID: {both}", both),
+            (f"has one color for each of its {number} classes, not {len(self.colors)}",
+             len(self.colors) != number),
+            ("names each class once", len(set(self.class_names)) != number),
+            (f"of {number} classes has an ignore label from {number} to 255, not "
+             f"{self.ignore_label}", not number <= self.ignore_label <= 255),
+        ):  # fmt: skip
+            if wrong:
+                raise InputError(f"a label space {problem}")
 
     def lookup_table(self) -> np.ndarray:
         """Train id by id: uint8, shape (256,); `ignore_label` for every id without a train id."""
@@ -75,7 +111,17 @@ _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
 _SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 
 
-def _cityscapes_classes(ids: tuple[int, ...], num_ids: int, **means: tuple) -> LabelSpace:
+# Of Cityscapes' own palette, which GTA V's follows; 34 is GTA V's license plate.
+_CITYSCAPES_VOID_COLORS = {
+    4: (20, 20, 20), 5: (111, 74, 0), 6: (81, 0, 81), 9: (250, 170, 160), 10: (230, 150, 140),
+    14: (180, 165, 180), 15: (150, 100, 100), 16: (150, 120, 90), 18: (153, 153, 153),
+    29: (0, 0, 90), 30: (0, 0, 110), 34: (0, 0, 142),
+}  # fmt: skip
+
+
+def _cityscapes_classes(
+    ids: tuple[int, ...], num_ids: int, void_colors: Mapping = MappingProxyType({}), **means: tuple
+) -> LabelSpace:
     """The label space that stores Cityscapes class k as `ids[k]`; ids end before `num_ids`."""
     return LabelSpace(
         id_to_train_id={label_id: train_id for train_id, label_id in enumerate(ids)},
@@ -83,18 +129,19 @@ def _cityscapes_classes(ids: tuple[int, ...], num_ids: int, **means: tuple) -> L
         class_names=CITYSCAPES_CLASSES,
         colors=CITYSCAPES_COLORS,
         means=means,
+        void_colors={i: color for i, color in void_colors.items() if i < num_ids},
     )
 
 
 LABEL_SPACES: Mapping[str, LabelSpace] = {
-    "gta": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=35),  # 34 is a license plate
+    "gta": _cityscapes_classes(_CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS),  # 34 is a license plate
     "synthia": _cityscapes_classes(
         _SYNTHIA_IDS,
         num_ids=23,  # 22 is a lane marking
         mIoU16=SYNTHIA_16_TRAIN_IDS,
         mIoU13=SYNTHIA_13_TRAIN_IDS,
     ),
-    "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, num_ids=34),
+    "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, 34, _CITYSCAPES_VOID_COLORS),
     "camvid": LabelSpace(
         id_to_train_id={label_id: label_id for label_id in range(len(CAMVID_CLASSES))},
         void_ids=frozenset({11}),

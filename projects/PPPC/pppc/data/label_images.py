@@ -1,0 +1,109 @@
+"""Reading label images: the picture counts, not how a file happens to store it.
+
+A program that stores a picture anew without loss (a smaller palette in another order, fewer bits,
+colours for gray) changes no label, or the file is refused.
+
+- The content must be PNG, TIFF, BMP, GIF or PNM, whole, of one page, and compressed without loss.
+- Gray of 1 to 8 bits means the gray values as shown, 0 to 255 (of 1 bit 0 and 255).
+- Gray of 16 bits means the values, or those of 8 bits that were stretched (all multiples of 257).
+- A channel of transparency must say opaque.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .images import open_whole, turned
+
+__all__ = ["LabelImage", "read_label_image"]
+
+FORMATS = ("PNG", "TIFF", "BMP", "DIB", "GIF", "PPM")
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of compressions
+ADVICE = "Get the labels as PNG images of one 8-bit channel"
+
+
+class LabelImage(NamedTuple):
+    """A label image as stored.
+
+    Attributes:
+        values: ``(H, W)`` uint8: gray values, or numbers of colours.
+        colors: ``(256, 3)`` uint8, RGB, by number; None: the values are gray values.
+        has_palette: the numbers are those of a palette in the file, so that they may be label IDs.
+    """
+
+    values: np.ndarray
+    colors: np.ndarray | None = None
+    has_palette: bool = False
+
+
+def read_label_image(path: str) -> LabelImage:
+    """Decode a label image, turned as its camera says.
+
+    Raises:
+        InputError: the file is none of the kinds at the top; the message names it.
+    """
+    content, image = open_whole(path)
+    lossy = image.info.get("compression") in LOSSY_TIFF
+    if image.format not in FORMATS or lossy:
+        kind = "lossy TIFF" if lossy else image.format
+        raise InputError(
+            f"{path}: its content is {kind}, which changes label IDs when it is stored. {ADVICE}"
+        )
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{path}: holds {image.n_frames} pictures. {ADVICE}")
+    if image.format == "PNG" and content[24] == 16:
+        # Pillow would drop half the bits of colours.
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:
+        pixels = _decoded(path, image)
+    if image.mode == "P":
+        palette = np.zeros((256, 3), np.uint8)
+        entries = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette[: len(entries)] = entries
+        return LabelImage(turned(pixels, image), palette, True)
+    return _of_pixels(path, turned(pixels, image))
+
+
+def _decoded(path: str, image: Image.Image) -> np.ndarray:
+    if image.mode not in ("1", "L", "P", "I;16", "I;16B", "I", "LA", "RGB", "RGBA"):
+        raise InputError(f"{path}: a label image of Pillow's mode {image.mode}. {ADVICE}")
+    try:
+        pixels = np.asarray(image)
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(f"{path}: not a whole image ({error}): get it again") from error
+    return pixels.astype(np.uint8) * 255 if image.mode == "1" else pixels
+
+
+def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
+    """Gray values or colours ``(H, W)`` or ``(H, W, 2 to 4)`` of any unsigned type."""
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        if (pixels[:, :, -1] != np.iinfo(pixels.dtype).max).any():
+            raise InputError(f"{path}: has transparent pixels, which are no labels. {ADVICE}")
+        pixels = pixels[:, :, :-1] if pixels.shape[2] == 4 else pixels[:, :, 0]
+    if pixels.dtype != np.uint8:
+        if pixels.max() > 255 and not (pixels % 257).any():
+            pixels = pixels // 257
+        if pixels.min() < 0 or pixels.max() > 255:
+            raise InputError(f"{path}: holds the value {pixels.max()}, label IDs end at 255. {ADVICE}")
+        pixels = pixels.astype(np.uint8)
+    if pixels.ndim == 3:
+        return _of_colors(path, pixels)
+    return LabelImage(np.ascontiguousarray(pixels))
+
+
+def _of_colors(path: str, pixels: np.ndarray) -> LabelImage:
+    codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    colors, numbers = np.unique(codes, return_inverse=True)
+    if len(colors) > 256:
+        raise InputError(
+            f"{path}: has {len(colors)} colours, so it is no label image, or was resized with "
+            f"smoothing. {ADVICE}"
+        )
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colors)] = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)
+    return LabelImage(numbers.reshape(codes.shape).astype(np.uint8), palette)
