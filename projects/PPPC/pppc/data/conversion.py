@@ -63,7 +63,7 @@ def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
     Raises:
         InputError: the image has another format, can't be read, or holds unknown ids.
     """
-    content, _ = open_whole(path)
+    content, _, _ = open_whole(path)
     # Pillow reduces 16-bit colors to 8 bits, so that ids become 0; OpenCV keeps them, as BGR.
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -150,7 +150,7 @@ def _converted(path: str, made_from: str) -> np.ndarray | None:
     if not os.path.exists(path):
         return None
     try:
-        _, image = open_whole(path)
+        _, image, _ = open_whole(path)
         source, _, pixels = image.info.get(_MADE_FROM, "").partition(" ")
         train_ids = np.asarray(image)
     except (InputError, OSError):

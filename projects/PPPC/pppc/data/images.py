@@ -50,8 +50,8 @@ def image_size(path: str) -> tuple[int, int]:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def open_whole(path: str) -> tuple[bytes, Image.Image]:
-    """A file's content, and its image, of which only the header is decoded.
+def open_whole(path: str) -> tuple[bytes, Image.Image, int]:
+    """A file's content, its image, of which only the header is decoded, and EXIF's orientation.
 
     Raises:
         InputError: the file is no image, can't be read, or is a PNG with a part that was cut off or
@@ -65,7 +65,7 @@ def open_whole(path: str) -> tuple[bytes, Image.Image]:
     image = _open(path, io.BytesIO(content))
     if image.format == "PNG" and not _is_whole_png(content):
         raise InputError(f"{path}: not a whole image, a part was cut off or changed: get it again")
-    return content, image
+    return content, image, _orientation(image)
 
 
 def _open(path: str, file: io.BufferedIOBase) -> Image.Image:
@@ -100,14 +100,32 @@ def _is_whole_png(content: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
+    """EXIF's number from 1, as it is, to 8; of an image that was only opened."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = Image.Exif() if image.format == "PNG" else image.getexif()
+        if image.format == "PNG":  # Pillow would decode all of it first
+            exif.load(_png_exif(image.fp))
+        return exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # of many types: metadata that make no sense turn nothing
         return 1
 
 
-def turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Pixels ``(H, W, ...)`` as stored in an image, turned as its camera says."""
+def _png_exif(file: io.BufferedIOBase) -> bytes:
+    """The EXIF part of a PNG, b"" where it has none."""
+    position = len(PNG_SIGNATURE)
+    while True:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return b""
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            return file.read(size)
+        position += size + 12
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels ``(H, W, ...)`` as stored, turned by EXIF's number."""
     turns = {
         2: lambda: pixels[:, ::-1],
         3: lambda: pixels[::-1, ::-1],
@@ -117,7 +135,7 @@ def turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
         7: lambda: pixels[::-1, ::-1].swapaxes(0, 1),
         8: lambda: np.rot90(pixels),
     }
-    turn = turns.get(_orientation(image))
+    turn = turns.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(turn())
 
 
@@ -138,7 +156,7 @@ def read_image(
     """
     if image_format not in ("RGB", "BGR"):
         raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
-    content, image = open_whole(path)
+    content, image, orientation = open_whole(path)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path}: holds {image.n_frames} pictures: store each in a file of its own")
     if _bits(content, image) > 8:
@@ -151,7 +169,9 @@ def read_image(
             raise InputError(f"{path}: not a whole image: get it again")
     else:
         pixels = _decoded(path, image)[:, :, ::-1]
-    pixels = turned(pixels, image)
+        if image.format == "TIFF":
+            orientation = 1  # Pillow has turned it
+    pixels = turned(pixels, orientation)
     if image_format == "BGR":
         return np.ascontiguousarray(pixels)
     return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
@@ -224,7 +244,7 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
                 file.seek(0)
                 if _bits(file.read(32), image) <= 8:
                     continue
-            pixels = _high_depth(path, *open_whole(path)).ravel()
+            pixels = _high_depth(path, *open_whole(path)[:2]).ravel()
         except (InputError, OSError):
             continue
         values.append(pixels[:: max(1, pixels.size // SAMPLE_PIXELS)])

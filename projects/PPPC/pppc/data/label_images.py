@@ -47,7 +47,7 @@ def read_label_image(path: str) -> LabelImage:
     Raises:
         InputError: the file is none of the kinds at the top; the message names it.
     """
-    content, image = open_whole(path)
+    content, image, orientation = open_whole(path)
     lossy = image.info.get("compression") in LOSSY_TIFF
     if image.format not in FORMATS or lossy:
         kind = "lossy TIFF" if lossy else image.format
@@ -61,12 +61,14 @@ def read_label_image(path: str) -> LabelImage:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     else:
         pixels = _decoded(path, image)
+        if image.format == "TIFF":
+            orientation = 1  # Pillow has turned it
     if image.mode == "P":
         palette = np.zeros((256, 3), np.uint8)
         entries = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         palette[: len(entries)] = entries
-        return LabelImage(turned(pixels, image), palette, True)
-    return _of_pixels(path, turned(pixels, image))
+        return LabelImage(turned(pixels, orientation), palette, True)
+    return _of_pixels(path, turned(pixels, orientation))
 
 
 def _decoded(path: str, image: Image.Image) -> np.ndarray:
