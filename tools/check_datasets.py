@@ -79,7 +79,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="data sets; default: all")
-    parser.add_argument("--read", action="store_true", help="decode every image and label, slow")
+    parser.add_argument(
+        "--read", "--read-labels", action="store_true", help="decode every image and label, slow"
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in DatasetCatalog.list():

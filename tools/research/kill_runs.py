@@ -45,9 +45,9 @@ def wait_and_kill(
     number = draws.choice([signal.SIGKILL, signal.SIGTERM])
     at_checkpoint = draws.random() < 0.3
     moment = draws.uniform(0, seconds)
-    began = time.monotonic()
+    began, left = time.monotonic(), set(unfinished_files(folder))
     while run.poll() is None:
-        writing = bool(unfinished_files(folder))
+        writing = not left.issuperset(unfinished_files(folder))
         passed = time.monotonic() - began
         if writing if at_checkpoint else passed >= moment:
             run.send_signal(number)
