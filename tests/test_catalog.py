@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from tiny_run import tiny_config
 
-from pppc.data.catalog import dataset_metadata, register_split
+from pppc.data.catalog import dataset_metadata, dataset_records, register_split
 from pppc.data.labels import LabelReader, pixel_histogram
+from pppc.data.mapper import TargetMapper
 from pppc.data.splits import SPLITS, Split
 from pppc.errors import InputError
 
@@ -75,6 +77,27 @@ def test_wrong_label_file_is_named(tmp_path, array, mode, message):
     Image.fromarray(array, mode).save(path)
     with pytest.raises(ValueError, match=rf"wrong\.png.*{message}"):
         LabelReader("cityscapes", train_ids=True).read(str(path))
+
+
+def test_images_of_16_bits_have_one_range_of_values(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root / "cityscapes", tmp_path / "cityscapes")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cfg = tiny_config(tmp_path)
+    name = "cityscapes_train_unlabeled"
+    assert not any("intensities" in record for record in dataset_records(cfg, name))
+    ramp = np.linspace(300, 3500, 128 * 64).astype(np.uint16).reshape(64, 128)
+    records = DatasetCatalog.get(name)
+    for number, record in enumerate(records):
+        Image.fromarray(ramp // (1 + number % 2)).save(record["file_name"])
+    low, high = dataset_records(cfg, name)[0]["intensities"]
+    assert 150 <= low < 160 and 3490 < high <= 3500
+    bright, dark = (
+        TargetMapper(cfg)(record, None, 0)["image"].mean().item()
+        for record in dataset_records(cfg, name)[:2]
+    )
+    assert bright > 1.8 * dark  # as it was
+    cfg.INPUT.HIGH_BIT_DEPTH = "full_range"
+    assert dataset_records(cfg, name)[0]["intensities"] == (0, 65535)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 60), (4100, 4100)])

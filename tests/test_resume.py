@@ -4,13 +4,17 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import REPOSITORY, run_tool
 from detectron2.engine import HookBase
-from tiny_run import demo_config, tiny_config
+from tiny_run import OPTIONS, demo_config, tiny_config
 
 from pppc.engine import Trainer, run_hooks
 from pppc.engine.run_folder import RunFolder, checkpoint_damage, starting_point
@@ -336,8 +340,6 @@ def test_the_last_teacher_has_the_last_student_and_its_statistics(four_iteration
 
 def test_killed_runs_end_as_the_one_that_was_left_alone(demo_datasets, tmp_path):
     """Real processes and signals, at moments of a fixed seed."""
-    from tiny_run import OPTIONS
-
     killed = run_tool(
         "research/kill_runs.py", "--config-file", demo_config("pppc"), "--output",
         tmp_path / "runs", "--kills", 3, "--seed", 3, *OPTIONS, "SOLVER.MAX_ITER", 25,
@@ -346,6 +348,33 @@ def test_killed_runs_end_as_the_one_that_was_left_alone(demo_datasets, tmp_path)
     assert killed.returncode == 0, killed.stdout + killed.stderr
     record = json.loads((tmp_path / "runs/kills.json").read_text())
     assert len(record["kills"]) == 3 and record["problems"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_writes_a_checkpoint(demo_datasets, tmp_path, number):
+    """As Ctrl-C and batch systems send it: to the loaders' workers, too."""
+    command = [
+        sys.executable, REPOSITORY / "tools/train_net.py", "--config-file", demo_config("pppc"),
+        *OPTIONS, "SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 100_000,
+        "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "run",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(demo_datasets)}
+    with subprocess.Popen(
+        list(map(str, command)), env=environment, start_new_session=True, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as run:  # fmt: skip
+        while run.poll() is None and not list((tmp_path / "run/pictures").glob("*")):
+            time.sleep(0.1)  # until the fifth step
+        os.killpg(run.pid, number)
+        errors = run.stderr.read().splitlines()
+    assert run.returncode == 128 + number, errors
+    (checkpoint,) = (tmp_path / "run").glob("*.pth")
+    assert errors[-1] == (
+        f"stopped by {number.name} after iteration {int(checkpoint.stem[-7:])}; {checkpoint} is "
+        "written: continue with --resume"
+    )
+    assert "Traceback" not in "".join(errors)
+    assert checkpoint_damage(checkpoint) is None
 
 
 def test_two_processes_end_with_one_line_and_status_2(tmp_path):

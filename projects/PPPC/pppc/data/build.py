@@ -17,7 +17,7 @@ from .checks import check_source_classes
 from .file_checks import check_files
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .processes import from_main_process
-from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
+from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw, ignore_signals
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class TestLoader:
 
     def __init__(self, loader: DataLoader):
         self._loader = loader
+        loader.worker_init_fn = ignore_signals
 
     def __len__(self) -> int:
         return len(self._loader)

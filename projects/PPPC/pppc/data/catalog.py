@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+logger = logging.getLogger(__name__)
+
+
 def load_split(name: str, split: Split) -> list[dict]:
     """The records of a split (:class:`Listing`); what was not taken is logged.
 

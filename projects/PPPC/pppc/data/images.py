@@ -23,7 +23,7 @@ from PIL import ExifTags, Image
 
 from ..errors import InputError
 
-__all__ = ["image_size", "intensity_range", "open_whole", "read_image", "turned"]
+__all__ = ["bits_of", "image_size", "intensity_range", "open_whole", "read_image", "turned"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's modes of 8 bits that it converts to RGB.
@@ -159,7 +159,7 @@ def read_image(
     content, image, orientation = open_whole(path)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path}: holds {image.n_frames} pictures: store each in a file of its own")
-    if _bits(content, image) > 8:
+    if bits_of(content, image) > 8:
         pixels = _stretched(_high_depth(path, content, image), intensities)
     elif image.format == "PNG":
         # OpenCV decodes a PNG in two thirds of Pillow's time.
@@ -192,7 +192,7 @@ def _decoded(path: str, image: Image.Image) -> np.ndarray:
         raise InputError(f"{path}: not a whole image ({error}): get it again") from error
 
 
-def _bits(content: bytes, image: Image.Image) -> int:
+def bits_of(content: bytes, image: Image.Image) -> int:
     """Bits of a channel, more than 8 for floating point, too; the start of the content will do."""
     if image.format == "PNG":
         return content[24]
@@ -242,7 +242,7 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
             with open(path, "rb") as file:
                 image = _open(path, file)
                 file.seek(0)
-                if _bits(file.read(32), image) <= 8:
+                if bits_of(file.read(32), image) <= 8:
                     continue
             pixels = _high_depth(path, *open_whole(path)[:2]).ravel()
         except (InputError, OSError):

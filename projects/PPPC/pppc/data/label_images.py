@@ -4,7 +4,8 @@ A program that stores a picture anew without loss (a smaller palette in another 
 colours for gray) changes no label, or the file is refused.
 
 - The content must be PNG, TIFF, BMP, GIF or PNM, whole, of one page, and compressed without loss.
-- Gray of 1 to 8 bits means the gray values as shown, 0 to 255 (of 1 bit 0 and 255).
+- Gray of 8 bits means its values. With 1, 2 or 4 bits it means the values that are shown (of 1 bit 0
+  and 255), unless the stored numbers could be label IDs as well: that is refused.
 - Gray of 16 bits means the values, or those of 8 bits that were stretched (all multiples of 257).
 - A channel of transparency must say opaque.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .images import open_whole, turned
+from .images import bits_of, open_whole, turned
 
 __all__ = ["LabelImage", "read_label_image"]
 
@@ -34,11 +35,14 @@ class LabelImage(NamedTuple):
         values: ``(H, W)`` uint8: gray values, or numbers of colours.
         colors: ``(256, 3)`` uint8, RGB, by number; None: the values are gray values.
         has_palette: the numbers are those of a palette in the file, so that they may be label IDs.
+        step: of gray with fewer than 8 bits, by which the stored numbers were multiplied to be the
+            gray values that are shown; otherwise 1.
     """
 
     values: np.ndarray
     colors: np.ndarray | None = None
     has_palette: bool = False
+    step: int = 1
 
 
 def read_label_image(path: str) -> LabelImage:
@@ -68,6 +72,10 @@ def read_label_image(path: str) -> LabelImage:
         entries = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         palette[: len(entries)] = entries
         return LabelImage(turned(pixels, orientation), palette, True)
+    if image.mode in ("1", "L"):
+        bits = 1 if image.mode == "1" else bits_of(content, image)
+        step = 255 // (2**bits - 1) if bits < 8 else 1
+        return LabelImage(turned(pixels, orientation), step=step)
     return _of_pixels(path, turned(pixels, orientation))
 
 

@@ -129,6 +129,13 @@ class LabelReader:
         image = read_label_image(path)
         used = np.flatnonzero(pixel_histogram(image.values))
         table = self._by_value if image.colors is None else self._table_of_colors(path, image, used)
+        stored = self._by_value[used // image.step]
+        if image.step > 1 and (stored != UNKNOWN).all() and (stored != table[used]).any():
+            raise InputError(
+                f"{path}: has fewer than 8 bits a pixel: its labels can be the values shown, "
+                f"{', '.join(map(str, used))}, or the numbers stored, "
+                f"{', '.join(map(str, used // image.step))}. Store it with 8 bits"
+            )
         if (unknown := used[table[used] == UNKNOWN]).size:
             kind = "train IDs" if self.train_ids else "label IDs"
             values = sorted({*self._class_of, *self._void})

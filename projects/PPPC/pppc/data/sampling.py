@@ -7,6 +7,7 @@ iteration and sees what an uninterrupted one would have seen, whatever the numbe
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +25,7 @@ __all__ = [
     "RareClassDraw",
     "SampleStream",
     "ShuffledDraw",
+    "ignore_signals",
     "rare_class_probabilities",
 ]
 
@@ -177,6 +179,16 @@ class _Positions(Sampler):
             start += self.batch_size
 
 
+def ignore_signals(worker: int) -> None:
+    """Let a loader's worker live until the main process ends it.
+
+    Ctrl-C and a batch system's SIGTERM go to all processes of a run; the main one writes a
+    checkpoint then, which a worker's death would prevent.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class PairedLoader:
     """Endless (source batch, target batch) pairs; the target batch is None without a target.
 
@@ -221,6 +233,7 @@ class PairedLoader:
                 collate_fn=partial(_collate_drawn, collate=collate),
                 num_workers=-(-num_workers // len(streams)),
                 pin_memory=torch.cuda.is_available(),
+                worker_init_fn=ignore_signals,
             )
             for stream, positions in zip(streams, self._positions)
         ]
