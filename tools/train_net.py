@@ -96,7 +96,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     log = prepare_process(cfg, args)
     check_data(cfg, training=False)
     model = Trainer.build_model(cfg)
-    StrictCheckpointer(model, trained=True).load(weights)
+    StrictCheckpointer(model, cfg=cfg, trained=True).load(weights)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
     log.open(folder)
     results = Trainer.test(cfg, model)

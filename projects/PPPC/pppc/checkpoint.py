@@ -13,11 +13,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.common.checkpoint import _IncompatibleKeys
-from torch import nn
+from torch import Tensor, nn
 
+from .data.catalog import model_metadata
 from .errors import InputError
 from .files import whole_file, write_atomically
+from .modeling.normalisation import InputStatistics
+from .modeling.timm_backbone import TimmBackbone
 from .weights import Translation, from_other_layout, read_weights
+from .weights.classes import CLASSIFIER, class_names_of, description, match_classes, take_rows
 from .weights.handles import local_path
 
 __all__ = ["StrictCheckpointer", "describe", "trained_model"]
@@ -36,6 +40,8 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     Args:
         model, save_dir, checkpointables: as Detectron2's.
+        cfg: the configuration, for the names of the model's classes, MODEL.WEIGHTS_OTHER_CLASSES and
+            how images are normalised; None: these are not compared with a file's.
         trained: the weights are to be used as they are, so that what the model predicts with may
             not be missing.
         max_to_keep: how many periodic checkpoints stay, the last ones; 0: all. The best and the
@@ -47,11 +53,13 @@ class StrictCheckpointer(DetectionCheckpointer):
         model: nn.Module,
         save_dir: str = "",
         *,
+        cfg: CfgNode | None = None,
         trained: bool = False,
         max_to_keep: int = 0,
         **checkpointables: object,
     ):
         super().__init__(model, save_dir, **checkpointables)
+        self.cfg = cfg
         self.trained = trained
         self.max_to_keep = max_to_keep
 
@@ -81,7 +89,15 @@ class StrictCheckpointer(DetectionCheckpointer):
     def content(self, **extra: object) -> dict[str, object]:
         """What a checkpoint holds."""
         parts = {name: part.state_dict() for name, part in self.checkpointables.items()}
-        return {"model": self.model.state_dict(), **parts, **extra}
+        names = {"class_names": names} if (names := self.class_names()) else {}
+        return {"model": self.model.state_dict(), **names, **parts, **extra}
+
+    def class_names(self) -> list[str]:
+        """The names of the model's classes; empty where the configuration tells none."""
+        try:
+            return list(model_metadata(self.cfg).stuff_classes) if self.cfg is not None else []
+        except InputError:  # its data sets are not at hand
+            return []
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         path = os.path.join(self.save_dir, "last_checkpoint")
@@ -97,10 +113,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            OSError: it cannot be fetched.
-            ValueError: the checkpoint is damaged, unsafe, or of another architecture; the message
-                names the file.
+            InputError: there is no such file, it cannot be fetched, or the checkpoint is damaged,
+                unsafe, or of another architecture; the message names the file.
         """
         self._path = path
         # Continuing a run, its trainer is loaded too: then nothing may be missing.
@@ -114,18 +128,89 @@ class StrictCheckpointer(DetectionCheckpointer):
         student = [
             key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")
         ]
-        translation = from_other_layout(content["model"], student, self._path)
-        if translation is None:
-            return content
-        logger.info(describe(translation))
-        self._missing = translation.missing
+        backbone = model.student.backbone
+        encoder = backbone.name if isinstance(backbone, TimmBackbone) else ""
+        translation = from_other_layout(content["model"], student, self._path, encoder)
+        names = class_names_of(content, filename)
+        if translation is not None:
+            logger.info(describe(translation))
+            content = {"model": translation.state}
+            self._missing = translation.missing
+            if self.cfg is not None and encoder:
+                mean, std = backbone.statistics()
+                weights = description(filename).get("pretrained_cfg", {})
+                InputStatistics.of(self.cfg).warn_unless(
+                    weights.get("mean", mean), weights.get("std", std), encoder
+                )
         untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
         if self.trained and untrained:
-            raise ValueError(
+            raise InputError(
                 f"{self._path} holds an encoder alone, which predicts nothing yet: set MODEL.WEIGHTS "
                 "to a trained model"
             )
-        return {"model": translation.state}
+        for key, tensor in content["model"].items():
+            if key.startswith(("student.", "teacher.")) and not tensor.isfinite().all():
+                raise InputError(
+                    f"{self._path}: {key} holds numbers that are not finite, as of a training that "
+                    "diverged. Take another checkpoint"
+                )
+        if not self._whole:
+            own = translation is None
+            content["model"] = self._of_own_classes(content["model"], names, own)
+        return content
+
+    def _of_own_classes(
+        self, state: dict[str, Tensor], theirs: list[str], own: bool
+    ) -> dict[str, Tensor]:
+        """The tensors where the file's classes are the model's, or may be others.
+
+        Args:
+            state: by our names.
+            theirs: names of the file's classes; empty: unknown.
+            own: the file is a checkpoint of this project.
+
+        Raises:
+            InputError: the file's classes are others, and a checkpoint of this project says so.
+        """
+        model = getattr(self.model, "module", self.model).state_dict()
+        classifier = f"student.{CLASSIFIER}weight"
+        if classifier not in state:
+            return state
+        number, ours = len(state[classifier]), self.class_names()
+        if len(theirs) != number:
+            theirs = []
+        other = match_classes(theirs, ours) != {i: i for i in range(number)}
+        if self.cfg is not None and self.cfg.MODEL.WEIGHTS_OTHER_CLASSES and not self.trained:
+            if not other:
+                return state
+            rows = match_classes(theirs, ours)
+            logger.info(
+                "MODEL.WEIGHTS_OTHER_CLASSES: %s has %d classes%s. Taken over by name: %s. Learnt anew: %s",
+                self._path, number, "" if theirs else ", which it does not name",
+                ", ".join(ours[i] for i in rows) or "none",
+                ", ".join(name for i, name in enumerate(ours) if i not in rows) or "all",
+            )  # fmt: skip
+            return take_rows(state, model, rows)
+        if theirs and ours and other and number == len(model[classifier]):
+            pairs = [f"{a} (here {b})" for a, b in zip(theirs, ours) if not match_classes([a], [b])]
+            message = (
+                f"{self._path} was trained on other classes: {', '.join(pairs[:3])}"
+                + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+                + ". " + self._advice()
+            )  # fmt: skip
+            if own:
+                raise InputError(message)
+            logger.warning(message)
+        return state
+
+    def _advice(self) -> str:
+        """What to do with a model of other classes."""
+        advice = "Use the configuration that it was trained with"
+        if not self.trained:
+            advice += (
+                "; or set MODEL.WEIGHTS_OTHER_CLASSES True, to start from all of it but the classifier"
+            )
+        return advice
 
     def _check_trained_parts(self, missing: list[str]) -> None:
         """See that no part is missing that the configuration lets the model predict with."""
@@ -137,7 +222,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             ("prototypes.", "prototypes", "TEST.UNCERTAINTY", model.output_uncertainty),
         ):
             if used and any(tensor.startswith(part) for tensor in missing):
-                raise ValueError(f"{self._path} holds no {name}: set {key} False")
+                raise InputError(f"{self._path} holds no {name}: set {key} False")
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         if self.trained:
@@ -157,10 +242,14 @@ class StrictCheckpointer(DetectionCheckpointer):
                 if key not in explained and (self._whole or not key.startswith(METHOD_PARTS))
             ]
         if problems:
+            shapes = [key for key, _, _ in incompatible.incorrect_shapes]
+            others = [k for k in shapes if not (CLASSIFIER in k or k.startswith("prototypes."))]
+            only_classes = len(shapes) == len(problems) and not others
+            advice = "Use the configuration that it was trained with"
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-            raise ValueError(
+            raise InputError(
                 f"checkpoint {self._path} does not fit the configured model: "
-                f"{'; '.join(problems[:5])}{more}. Use the configuration that it was trained with."
+                f"{'; '.join(problems[:5])}{more}. {self._advice() if only_classes else advice}"
             )
 
 
@@ -168,13 +257,12 @@ def trained_model(cfg: CfgNode) -> nn.Module:
     """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
 
     Raises:
-        ValueError: there are none, or from :meth:`StrictCheckpointer.load`.
-        OSError: likewise.
+        InputError: there are none, or from :meth:`StrictCheckpointer.load`.
     """
     if not cfg.MODEL.WEIGHTS:
-        raise ValueError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
+        raise InputError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
     model = build_model(cfg).eval()
-    StrictCheckpointer(model, trained=True).load(cfg.MODEL.WEIGHTS)
+    StrictCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
     return model
 
 

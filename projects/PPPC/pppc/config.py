@@ -112,6 +112,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "PPPCSegmentor"
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.WEIGHTS = ""
+    # MODEL.WEIGHTS is a model of other classes: training starts from all of it but the classifier.
+    # Where the file names its classes, the classifier's rows of equal names are taken over.
+    cfg.MODEL.WEIGHTS_OTHER_CLASSES = False
     # BatchNorm uses the statistics of all processes' batches (CUDA).
     cfg.MODEL.SYNC_BATCH_NORM = False
     # What encoder and decoder compute again in the backward pass instead of keeping it, for less
@@ -124,14 +127,15 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     cfg.MODEL.TIMM = CN()
     cfg.MODEL.TIMM.NAME = "mit_b5"
-    # Download timm's own weights for this model (needs network).
+    # Download timm's own weights for this model (needs network), where MODEL.WEIGHTS names no file.
     cfg.MODEL.TIMM.PRETRAINED = False
     # Ratio of the input size to the size of the coarsest feature map: 32, 16 or 8.
     cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
     # Stochastic depth: the last block's probability of being skipped, linear over the depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.1
 
-    # The decoder: DAFormerHead, SegFormerHead or SeparableDeepLabV3PlusHead.
+    # The decoder: DAFormerHead, SegFormerHead, ConvSegFormerHead (mmsegmentation's SegFormer) or
+    # SeparableDeepLabV3PlusHead.
     cfg.MODEL.SEM_SEG_HEAD.NAME = "DAFormerHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 19

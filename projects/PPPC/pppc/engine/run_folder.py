@@ -6,7 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from detectron2.config import CfgNode, get_cfg
 from ..config import add_pppc_config
 from ..errors import InputError
 from ..files import unfinished_files, write_atomically
+from ..weights.reading import checkpoint_damage
 
 __all__ = [
     "MAY_CHANGE",
     "Checkpoint",
     "RunFolder",
-    "checkpoint_damage",
     "setting_differences",
     "starting_point",
 ]
@@ -90,16 +89,6 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
         for key, value in new.items()
         if old.get(key) != value and not key.startswith(MAY_CHANGE)
     ]
-
-
-def checkpoint_damage(path: Path) -> str | None:
-    """What is wrong with a file of ``torch.save``, or None. PyTorch itself reads changed bytes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            changed = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        return str(error)
-    return None if changed is None else f"its part {changed} has changed"
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = StrictCheckpointer(
             model,
             cfg.OUTPUT_DIR,
+            cfg=cfg,
             save_to_disk=comm.is_main_process(),
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP,
             trainer=weakref.proxy(self),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 __all__ = [
+    "ConvSegFormerHead",
     "DAFormerHead",
     "SegFormerHead",
     "SeparableConv",
@@ -221,6 +222,50 @@ class SegFormerHead(_MultiStageHead):
         """The stages' features to class scores ``(N, C, h, w)``."""
         coarsest_first = self.embed(features)[::-1]  # the order of the published weights
         return self.classifier(self.fuse(torch.cat(coarsest_first, dim=1)))
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class ConvSegFormerHead(nn.Module):
+    """mmsegmentation's decoder for SegFormer, which its own weights need.
+
+    Unlike in :class:`SegFormerHead`, normalisation and ReLU follow each stage's linear map.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        num_classes: int,
+        channels: int = 256,
+        norm: str = "BN",
+        dropout: float = 0.1,
+    ):
+        """
+        Args:
+            input_shape: channels and stride of the stages to fuse.
+            num_classes: C.
+            channels: of each embedded stage and the fused features.
+            norm: name of the normalisation, as in Detectron2.
+            dropout: probability that a channel before the classifier is dropped.
+        """
+        super().__init__()
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.embeddings = nn.ModuleDict(
+            {name: _conv(input_shape[name].channels, channels, 1, norm) for name in self.in_features}
+        )
+        self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
+        self.classifier = _Classifier(channels, num_classes, dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+        return _common_arguments(cfg, input_shape)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The stages' features to class scores ``(N, C, h, w)``."""
+        finest = features[self.in_features[0]]
+        embedded = [resize(self.embeddings[n](features[n]), finest) for n in self.in_features]
+        return self.classifier(self.fuse(torch.cat(embedded, dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

@@ -7,6 +7,7 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import timm
 from detectron2.config import CfgNode
@@ -15,6 +16,9 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
+
+from ..errors import InputError
+from .normalisation import InputStatistics
 
 __all__ = ["TimmBackbone", "build_timm_backbone"]
 
@@ -31,9 +35,8 @@ class TimmBackbone(Backbone):
         pretrained: download timm's weights.
 
     Raises:
-        ValueError: timm has no such model, or it takes images of one size only, or it cannot
-            return four maps at this stride.
-        OSError: timm's weights cannot be downloaded.
+        InputError: timm has no such model, or it takes images of one size only, or it cannot
+            return four maps at this stride, or timm's weights cannot be downloaded.
     """
 
     def __init__(
@@ -45,9 +48,10 @@ class TimmBackbone(Backbone):
         pretrained: bool = False,
     ):
         super().__init__()
+        self.name = name
         if not timm.is_model(name):
             near = ", ".join(difflib.get_close_matches(name, timm.list_models()))
-            raise ValueError(
+            raise InputError(
                 f"MODEL.TIMM.NAME: timm has no model {name!r}"
                 + (f"; did you mean one of {near}?" if near else "")
             )
@@ -62,22 +66,23 @@ class TimmBackbone(Backbone):
                 name, pretrained=pretrained, features_only=True, **options
             )
         except OSError as error:
-            raise OSError(
-                f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded. Load a "
-                f"local checkpoint by MODEL.WEIGHTS instead. ({error})"
+            raise InputError(
+                f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded "
+                f"({str(error).splitlines()[0]}). Where there is network, download "
+                f"{_address(name)} and set MODEL.WEIGHTS to that file"
             ) from error
         except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
             asked = "".join(f", MODEL.TIMM.{key.upper()} {options[key]}" for key in options)
-            raise ValueError(
+            raise InputError(
                 f"timm cannot build this feature extractor: MODEL.TIMM.NAME {name}{asked}"
                 + (f" ({error})" if str(error) else "")
             ) from error
         if self.model.pretrained_cfg["fixed_input_size"]:
-            raise ValueError(f"MODEL.TIMM.NAME: timm's {name} takes images of one size only")
+            raise InputError(f"MODEL.TIMM.NAME: timm's {name} takes images of one size only")
         channels = self.model.feature_info.channels()[-NUM_STAGES:]
         strides = self.model.feature_info.reduction()[-NUM_STAGES:]
         if len(strides) < NUM_STAGES or strides[-1] != output_stride:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.TIMM.NAME: {name} gives feature maps of strides {strides}; four are "
                 f"needed, the last of MODEL.TIMM.OUTPUT_STRIDE {output_stride}"
             )
@@ -90,6 +95,10 @@ class TimmBackbone(Backbone):
         """Channels and stride of each stage."""
         return self._output_shape
 
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and deviation that timm's weights want, of red, green and blue in [0, 1]."""
+        return self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``(N, 3, H, W)`` normalised images to the four stages' features."""
         features = self.model(image)[-NUM_STAGES:]
@@ -98,19 +107,37 @@ class TimmBackbone(Backbone):
         return dict(zip(self._output_shape, features))
 
 
+def _address(name: str) -> str:
+    """Where timm's weights of a model are."""
+    weights = timm.get_pretrained_cfg(name)
+    if weights.hf_hub_id:
+        return f"https://huggingface.co/{weights.hf_hub_id}/resolve/main/model.safetensors"
+    return weights.url
+
+
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The encoder that MODEL.TIMM describes."""
-    return TimmBackbone(
+    """The encoder that MODEL.TIMM describes.
+
+    With MODEL.TIMM.PRETRAINED, a warning where its weights want images that are normalised otherwise.
+    """
+    # MODEL.WEIGHTS has the encoder's weights, too.
+    pretrained = cfg.MODEL.TIMM.PRETRAINED and not cfg.MODEL.WEIGHTS
+    backbone = TimmBackbone(
         cfg.MODEL.TIMM.NAME,
         output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
-        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        pretrained=pretrained,
     )
+    if pretrained:
+        InputStatistics.of(cfg).warn_unless(*backbone.statistics(), backbone.name)
+    return backbone
 
 
 # timm looks for its models' metadata under this name. It knows no weights of these.
-default_cfgs = generate_default_cfgs({f"mit_b{size}": {} for size in range(6)})
+default_cfgs = generate_default_cfgs(
+    {f"mit_b{size}": {"classifier": "head"} for size in range(6)}
+)
 
 
 def _build_mit(

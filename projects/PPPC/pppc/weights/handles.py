@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import huggingface_hub
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
+
+from ..errors import InputError
 
 __all__ = ["local_path"]
 
@@ -20,6 +24,7 @@ class _HuggingFaceHandler(PathHandler):
     def _get_local_path(self, path: str, **_: object) -> str:
         owner, model, *rest = path.removeprefix("hf://").split("/")
         files = ["/".join(rest)] if rest else HUGGING_FACE_FILES
+        self._fetch_description(f"{owner}/{model}")
         for file in files[:-1]:
             try:
                 return huggingface_hub.hf_hub_download(f"{owner}/{model}", file)
@@ -29,6 +34,16 @@ class _HuggingFaceHandler(PathHandler):
                 continue
         return huggingface_hub.hf_hub_download(f"{owner}/{model}", files[-1])
 
+    @staticmethod
+    def _fetch_description(model: str) -> None:
+        """Fetch config.json, which names the classes, to lie beside the weights."""
+        try:
+            huggingface_hub.hf_hub_download(model, "config.json")
+        except huggingface_hub.errors.LocalEntryNotFoundError:
+            raise
+        except huggingface_hub.errors.EntryNotFoundError:
+            pass
+
 
 PathManager.register_handler(_HuggingFaceHandler())
 
@@ -37,17 +52,18 @@ def local_path(path: str) -> str:
     """The local file of ``path``, which is fetched once where it is an address.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be fetched.
+        InputError: there is no such file, or it cannot be fetched.
     """
     if "://" not in path:
+        path = os.path.expanduser(os.path.expandvars(path))
         if not PathManager.isfile(path):
-            raise FileNotFoundError(f"no checkpoint {path}: set MODEL.WEIGHTS to an existing file")
+            raise InputError(f"no checkpoint {path}: set MODEL.WEIGHTS to an existing file")
         return path
     try:
         return PathManager.get_local_path(path)
     except Exception as error:  # each library has its own
-        raise OSError(
-            f"{path} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Mend the network or the name, or set MODEL.WEIGHTS to a file that you downloaded"
+        reason = (str(error) or "no reason given").splitlines()[0]
+        raise InputError(
+            f"{path} cannot be fetched ({type(error).__name__}: {reason}). Check the network and the "
+            "name, or set MODEL.WEIGHTS to a file that you downloaded"
         ) from error

@@ -10,7 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 __all__ = ["LAYOUTS", "NOT_IN_AN_ENCODER", "Layout"]
+
+State = Mapping[str, Tensor]
+Names = str | tuple[str, ...]
 
 NOT_IN_AN_ENCODER = {
     "sem_seg_head.": "the file holds an encoder",
@@ -27,22 +33,27 @@ class Layout:
         mark: pattern of a key that no other layout has.
         rename: our name, without "student.", to theirs; or to several whose tensors ours holds one
             after the other along the first dimension; None: the layout has no place for it.
-        normalise: their name to its usual form, where there are variants; None: as it is.
         dropped: reasons, by pattern, for their keys that have no use here.
         lacks: reasons, by prefix of our names, for tensors that such files need not hold.
+        decoder: MODEL.SEM_SEG_HEAD.NAME of the decoder in the file; empty: it has none.
+        read: their state dictionary in the form that ``rename`` names: variants of names made one,
+            and fused tensors split.
+        write: the way back.
     """
 
     title: str
     mark: str
-    rename: Callable[[str], str | tuple[str, ...] | None]
+    rename: Callable[[str], Names | None]
     dropped: Mapping[str, str] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
-    normalise: Callable[[str], str] = str
+    decoder: str = ""
+    read: Callable[[State], State] = dict
+    write: Callable[[State], State] = dict
 
 
-def _substitute(key: str, rules: Iterable[tuple[str, str | Callable]]) -> str | None:
-    """The first rule whose pattern matches the start of ``key``; None: no rule does."""
-    for pattern, replacement in rules:
+def _substitute(key: str | None, rules: Iterable[tuple[str, str | Callable]]) -> str | None:
+    """The first rule whose pattern matches the start of ``key``; None: no rule does, or no key."""
+    for pattern, replacement in rules if key is not None else ():
         renamed, count = re.subn(rf"\A{pattern}", replacement, key)
         if count:
             return renamed
@@ -166,16 +177,23 @@ _HF_BLOCK = (
 )
 
 
-def _hugging_face(key: str) -> str | tuple[str, ...] | None:
+def _in_block(key: str, place: str, table: Iterable[tuple[str, Names]]) -> Names | None:
+    """Names in a transformer block at ``place``, a template of stage and block; None: no block."""
+    if match := re.fullmatch(r"model\.stages_(\d)\.blocks\.(\d+)\.(.+)", key):
+        for ours, theirs in table:
+            if match[3].startswith(ours):
+                names = (theirs,) if isinstance(theirs, str) else theirs
+                start, end = place.format(match[1], match[2]), match[3].removeprefix(ours)
+                full = tuple(start + name + end for name in names)
+                return full if len(full) > 1 else full[0]
+    return None
+
+
+def _hugging_face(key: str) -> Names | None:
     part, _, rest = key.partition(".")
     if part == "backbone":
-        if match := re.fullmatch(r"model\.stages_(\d)\.blocks\.(\d+)\.(.+)", rest):
-            for ours, theirs in _HF_BLOCK:
-                if match[3].startswith(ours):
-                    names = (theirs,) if isinstance(theirs, str) else theirs
-                    place = f"segformer.encoder.block.{match[1]}.{match[2]}."
-                    full = tuple(place + name + match[3].removeprefix(ours) for name in names)
-                    return full if len(full) > 1 else full[0]
+        if names := _in_block(rest, "segformer.encoder.block.{}.{}.", _HF_BLOCK):
+            return names
         patch = "segformer.encoder.patch_embeddings.{}."
         rules = [
             (r"model\.patch_embed\.norm\.", patch.format(0) + "layer_norm."),
@@ -194,6 +212,86 @@ def _hugging_face(key: str) -> str | tuple[str, ...] | None:
         ]
         return _substitute(rest, rules)
     return None
+
+
+def _with_segformer(state: State) -> State:
+    """The encoder's files lack the first part of the names."""
+    known = re.compile("segformer|decode_head|classifier")
+    return {key if known.match(key) else f"segformer.{key}": state[key] for key in state}
+
+
+# Query, key and value are fused as in torch.nn.MultiheadAttention, and linear maps are 1x1
+# convolutions; see _split_mmseg.
+_MMSEG_BLOCK = (
+    ("norm1.", "norm1."),
+    ("norm2.", "norm2."),
+    ("attn.q.", "attn.attn.query."),
+    ("attn.kv.", ("attn.attn.key.", "attn.attn.value.")),
+    ("attn.sr.", "attn.sr."),
+    ("attn.norm.", "attn.norm."),
+    ("attn.proj.", "attn.attn.out_proj."),
+    ("mlp.fc1.", "ffn.layers.0."),
+    ("mlp.dwconv.", "ffn.layers.1."),
+    ("mlp.fc2.", "ffn.layers.4."),
+)
+_QKV = ("query", "key", "value")
+
+
+def _split_mmseg(state: State) -> State:
+    """Query, key and value by themselves, 1x1 convolutions as linear maps."""
+    result = {}
+    for key, tensor in state.items():
+        if match := re.fullmatch(r"(.*\.attn\.attn\.)in_proj_(weight|bias)", key):
+            result |= {f"{match[1]}{name}.{match[2]}": t for name, t in zip(_QKV, tensor.chunk(3))}
+        elif re.search(r"\.ffn\.layers\.[04]\.weight\Z", key):
+            result[key] = tensor.flatten(1)
+        else:
+            result[key] = tensor
+    return result
+
+
+def _fuse_mmseg(state: State) -> State:
+    result = {}
+    for key, tensor in state.items():
+        if match := re.fullmatch(r"(.*\.attn\.attn\.)(query|key|value)\.(weight|bias)", key):
+            parts = [state[f"{match[1]}{name}.{match[3]}"] for name in _QKV]
+            result[f"{match[1]}in_proj_{match[3]}"] = torch.cat(parts)
+        elif re.search(r"\.ffn\.layers\.[04]\.weight\Z", key):
+            result[key] = tensor[:, :, None, None]
+        else:
+            result[key] = tensor
+    return result
+
+
+def _mmseg_mit_encoder(key: str) -> Names | None:
+    key = key.removeprefix("backbone.")
+    if names := _in_block(key, "layers.{}.1.{}.", _MMSEG_BLOCK):
+        return names
+    rules = [
+        (r"model\.patch_embed\.proj\.", "layers.0.0.projection."),
+        (r"model\.patch_embed\.norm\.", "layers.0.0.norm."),
+        (r"model\.stages_(\d)\.downsample\.proj\.", _stage("layers.{}.0.projection.", 0)),
+        (r"model\.stages_(\d)\.downsample\.norm\.", _stage("layers.{}.0.norm.", 0)),
+        (r"model\.stages_(\d)\.norm\.", _stage("layers.{}.2.", 0)),
+    ]
+    return _substitute(key, rules)
+
+
+def _mmseg_segformer(key: str) -> Names | None:
+    if key.startswith("backbone."):
+        names = _mmseg_mit_encoder(key)
+        if isinstance(names, tuple):
+            return tuple(f"backbone.{name}" for name in names)
+        return names and f"backbone.{names}"
+    return _substitute(
+        _openmmlab(key),
+        [
+            (r"decode_head\.embed_layers\.(\d)\.proj\.norm\.", r"decode_head.convs.\1.bn."),
+            (r"decode_head\.embed_layers\.(\d)\.proj\.", r"decode_head.convs.\1.conv."),
+            (r"decode_head\.fuse\.", "decode_head.fusion_conv."),
+            ("", ""),
+        ],
+    )
 
 
 def _detectron2_deeplab(key: str) -> str | None:
@@ -221,8 +319,8 @@ _OPENMMLAB_DROPPED = {
 _NO_VARIANCES = {"probabilistic_head.": "the file has no head with variances"}
 
 
-def _unwrap_hrda(key: str) -> str:
-    return key.replace("decode_head.head.", "decode_head.", 1)
+def _unwrap_hrda(state: State) -> State:
+    return {k.replace("decode_head.head.", "decode_head.", 1): state[k] for k in state}
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -249,18 +347,39 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "hugging_face": Layout(
         "Hugging Face's SegFormer",
-        r"segformer\.encoder\.",
+        r"segformer\.encoder\.patch_embeddings\.",
         _hugging_face,
         {r"classifier\.": "the ImageNet classifier"},
         {"probabilistic_head.": "the file has no such head"},
-        lambda key: key if re.match(r"segformer|decode_head|classifier", key) else f"segformer.{key}",
+        "SegFormerHead",
+        _with_segformer,
+    ),
+    "mmseg_mit": Layout(
+        "mmsegmentation's MiT encoder",
+        r"layers\.0\.0\.projection\.",
+        _mmseg_mit_encoder,
+        {r"head\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+        read=_split_mmseg,
+        write=_fuse_mmseg,
+    ),
+    "mmseg_segformer": Layout(
+        "mmsegmentation's SegFormer",
+        r"decode_head\.fusion_conv\.",
+        _mmseg_segformer,
+        _OPENMMLAB_DROPPED,
+        _NO_VARIANCES,
+        "ConvSegFormerHead",
+        _split_mmseg,
+        _fuse_mmseg,
     ),
     "segformer": Layout(
-        "mmsegmentation's SegFormer",
+        "NVIDIA's SegFormer",
         r"decode_head\.linear_pred\.",
         _segformer,
         {**_OPENMMLAB_DROPPED, r"decode_head\.conv_seg\.": "a classifier that SegFormer never uses"},
         _NO_VARIANCES,
+        "SegFormerHead",
     ),
     "daformer": Layout(
         "DAFormer's network (also of PPPC, SePiCo, HRDA and MIC)",
@@ -268,6 +387,7 @@ LAYOUTS: dict[str, Layout] = {
         _daformer,
         _OPENMMLAB_DROPPED,
         _NO_VARIANCES,
+        "DAFormerHead",
         _unwrap_hrda,
     ),
     "deeplab": Layout(
@@ -276,5 +396,6 @@ LAYOUTS: dict[str, Layout] = {
         _deeplab,
         _OPENMMLAB_DROPPED,
         _NO_VARIANCES,
+        "SeparableDeepLabV3PlusHead",
     ),
 }

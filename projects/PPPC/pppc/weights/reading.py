@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -11,26 +14,27 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["read_weights"]
+from ..errors import InputError
+from .inert import ARRAYS, StandIn, load_pickle, load_torch, tensors_of
 
-# What Detectron2's .pkl files hold: arrays, by the two names of NumPy's modules, and containers. Arrays of
-# the older protocols are written as strings to be encoded.
-_ARRAYS = {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"))
-} | {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-}  # fmt: skip
+__all__ = ["checkpoint_damage", "read_weights"]
 
+logger = logging.getLogger(__name__)
 
-# In the messages about what is no pickle at all, or not a whole one.
-_DAMAGE = ("Unsupported operand", "truncated", "invalid load key", "stack underflow")
+# Where files keep the network, the usual names first; of several networks in a file the first is taken.
+_NETWORK = (
+    "model", "state_dict", "model_state_dict", "model_state", "net", "network", "model_ema",
+    "state_dict_ema", "ema", "ema_state_dict", "module", "params", "weights",
+)  # fmt: skip
+# What holds tensors that are no weights.
+_NO_NETWORK = ("optim", "sched", "scaler", "message_hub", "trainer", "rng", "meta", "args")
+
+_LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # starts torch.save's old files
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ARRAYS:
+        if (module, name) not in ARRAYS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
 
@@ -38,54 +42,152 @@ class _ArraysOnly(pickle.Unpickler):
 def read_weights(path: str, trust: bool = False) -> dict:
     """The content of a checkpoint: its state dictionary is under "model".
 
+    What the file is, is seen by its content, not by its name. The state dictionary may lie deeper
+    in the file; prefixes of ``DistributedDataParallel`` and ``torch.compile`` are removed.
+
     Args:
-        path: of a .safetensors file, a Detectron2 .pkl file, or a file of ``torch.save``.
-        trust: run the code that the file may hold. Otherwise tensors, numbers, strings and plain
-            containers are all that is admitted.
+        path: of a safetensors file, a Detectron2 .pkl file, or a file of ``torch.save``.
+        trust: take a file that holds more than tensors, numbers, strings and plain containers. What
+            it holds more is left out, without running it.
 
     Returns:
         what the file holds beside the weights, such as an optimiser's state, and "model": tensors
         by their names in the file.
 
     Raises:
-        ValueError: the file is damaged, holds more than tensors, or no tensors.
+        InputError: the file is damaged, holds more than tensors, or no tensors.
     """
+    content = _load(path, trust)
+    state = _network(content, path)
+    if not state:
+        raise InputError(f"{path} holds no state dictionary: it is no checkpoint of a network")
+    rest = {key: value for key, value in content.items() if key not in state}
+    tensors = {_unwrapped(key): _tensor(value) for key, value in state.items()}
+    tensors.pop("n_averaged", None)  # a count of torch's AveragedModel
+    return {**rest, "model": tensors}
+
+
+def checkpoint_damage(path: str | os.PathLike) -> str | None:
+    """What is wrong with a ZIP file of ``torch.save``, or None. PyTorch itself reads changed bytes."""
     try:
-        content = _load(path, trust)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        if trust or any(sign in str(error) for sign in _DAMAGE):
-            raise ValueError(f"{path} is no whole checkpoint ({reason}): get it again") from error
-        raise ValueError(
-            f"{path} holds more than tensors, which could run code ({reason}). If you trust its "
-            "source, convert it once: tools/convert_weights.py --trust IN OUT"
-        ) from error
-    except (EOFError, RuntimeError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is no whole checkpoint ({error}): get it again") from error
-    for name in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            state = content.pop(name)
-            break
-    else:
-        state, content = content, {}
-    tensors = (
-        {key: _tensor(value) for key, value in state.items()} if isinstance(state, dict) else {}
-    )
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} holds no state dictionary: it is no checkpoint of a network")
-    return {**content, "model": tensors}
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        return str(error)
+    return None if changed is None else f"its part {changed} has changed"
+
+
+def _no_checkpoint(path: str, reason: str, advice: str = "get it again") -> InputError:
+    return InputError(f"{path} is no whole checkpoint ({reason}): {advice}")
 
 
 def _load(path: str, trust: bool) -> object:
-    if path.endswith(".safetensors"):
-        return safetensors.torch.load_file(path)
-    if path.endswith(".pkl"):
-        with open(path, "rb") as file:
-            content = io.BytesIO(file.read())
-        unpickler = pickle.Unpickler if trust else _ArraysOnly
-        return unpickler(content, encoding="latin1").load()
-    return torch.load(path, map_location="cpu", weights_only=not trust)
+    with open(path, "rb") as file:
+        start = file.read(200)
+    if not start.strip(b"\0"):
+        raise _no_checkpoint(path, "it is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise _no_checkpoint(path, "a pointer of Git LFS", "run git lfs pull in its repository")
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        raise _no_checkpoint(path, "a compressed file", "unpack it")
+    if start[8:9] == b"{" and not start[7]:
+        try:
+            return safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise _no_checkpoint(path, str(error)) from error
+    if start.startswith(b"PK"):
+        _check_archive(path)
+        return _load_pickled(path, trust, is_torch=True)
+    text = start.decode(errors="replace").lstrip("\ufeff \t\r\n")[:40]
+    if text[:1] in tuple("<{[#") or text.isascii() and text.isprintable():
+        raise _no_checkpoint(path, f"it holds text: {text!r}")
+    return _load_pickled(path, trust, is_torch=start.startswith(_LEGACY))
 
 
-def _tensor(value: object) -> object:
+def _check_archive(path: str) -> None:
+    if reason := checkpoint_damage(path):
+        raise _no_checkpoint(path, reason)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise InputError(
+            f"{path} is a TorchScript program, whose weights only running it gives. If you trust its "
+            f"source, save them: torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), 'NEW.pth')"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise _no_checkpoint(path, f"an archive of {', '.join(names[:2])}", "unpack it")
+
+
+def _load_pickled(path: str, trust: bool, is_torch: bool) -> object:
+    """Files of ``torch.save`` and Detectron2's pickles."""
+    try:
+        try:
+            return _load_plain(path, is_torch) if not trust else _load_inert(path, is_torch)[0]
+        except pickle.UnpicklingError:
+            # Damaged, or of classes that are not admitted; then the inert reading succeeds.
+            _, unknown = _load_inert(path, is_torch)
+            if not unknown:
+                raise
+    except (EOFError, IndexError, KeyError, RuntimeError, UnicodeDecodeError, ValueError,
+            pickle.UnpicklingError) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _no_checkpoint(path, reason) from error
+    names = sorted(unknown)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise InputError(
+        f"{path} holds more than tensors ({', '.join(names[:3])}{more}). Take its tensors alone, "
+        "once: tools/convert_weights.py --trust IN OUT.pth --config-file FILE.yaml; that runs no "
+        "code of the file"
+    )
+
+
+def _load_plain(path: str, is_torch: bool) -> object:
+    if is_torch:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        return _ArraysOnly(io.BytesIO(file.read()), encoding="latin1").load()
+
+
+def _load_inert(path: str, is_torch: bool) -> tuple[object, set[str]]:
+    if is_torch:
+        return load_torch(path)
+    with open(path, "rb") as file:
+        return load_pickle(io.BytesIO(file.read()))
+
+
+def _network(content: object, path: str) -> dict[str, Tensor | np.ndarray]:
+    """The state dictionary in a file's content; several parts become one, named by their places."""
+    if isinstance(content, StandIn) and not content:
+        return tensors_of(content)
+    if not isinstance(content, dict):
+        return {}
+    names = [key for key in content if isinstance(key, str)]
+    if any("weight" in name or name.endswith("_w") for name in names if _is_array(content[name])):
+        return {name: content[name] for name in names if _is_array(content[name])}
+    parts = {
+        name: found
+        for name in names
+        if not name.startswith(_NO_NETWORK) and (found := _network(content[name], ""))
+    }
+    if chosen := next((name for name in _NETWORK if name in parts), None):
+        if path and len(parts) > 1:
+            logger.info("%s holds %s: %s is taken", path, " and ".join(parts), chosen)
+        return parts[chosen]
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    return {f"{part}.{key}": value for part, keys in parts.items() for key, value in keys.items()}
+
+
+def _is_array(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu"
+    return isinstance(value, Tensor)
+
+
+def _unwrapped(key: str) -> str:
+    key = re.sub(r"(?<![^.])_orig_mod\.", "", key)
+    return re.sub(r"\A(module\.)+", "", key)
+
+
+def _tensor(value: Tensor | np.ndarray) -> Tensor:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from .encoders import find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
 
 __all__ = ["Translation", "from_other_layout", "to_other_layout"]
 
 STUDENT, TEACHER = "student.", "teacher."
+ENCODER = "backbone.model."
+TEACHERS = ("ema_model.", "teacher.")
 # BatchNorm counts batches only where it has no momentum; old files lack the count.
 UNUSED = ".num_batches_tracked"
 
@@ -45,7 +49,7 @@ def _theirs(layout: Layout, student: Iterable[str]) -> dict[str, tuple[str, ...]
 
 
 def from_other_layout(
-    state: Mapping[str, Tensor], student: Iterable[str], path: str
+    state: Mapping[str, Tensor], student: Iterable[str], path: str, encoder: str = ""
 ) -> Translation | None:
     """Give a foreign checkpoint's tensors our names.
 
@@ -53,50 +57,84 @@ def from_other_layout(
         state: tensors by their names.
         student: our names of the student's tensors, without "student.".
         path: of the file, for messages.
+        encoder: MODEL.TIMM.NAME, for files of timm's and torchvision's encoders.
 
     Returns:
         None where the file holds our own names. Of a file with a student and a teacher both.
 
     Raises:
-        ValueError: the layout is none that is known, a tensor of the student is in no file's tensor,
-            or a tensor of the file has no place and no known reason for that.
+        InputError: the layout is none that is known, a tensor of the student is in no file's
+            tensor, or a tensor of the file has no place and no known reason for that.
     """
-    if any(key.startswith(STUDENT) for key in state):
+    if any(key.startswith((STUDENT + ENCODER, STUDENT + "sem_seg_head.")) for key in state):
         return None
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    of_student = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    of_teacher = {
-        k.removeprefix("ema_model."): v for k, v in state.items() if k.startswith("ema_model.")
-    }
-    rest = {k: v for k, v in state.items() if not k.startswith(("model.", "ema_model."))}
-    of_student |= rest
-    name = next(
-        (
-            name
-            for name, layout in LAYOUTS.items()
-            if any(re.match(layout.mark, layout.normalise(key)) for key in of_student)
-        ),
-        None,
-    )
-    if name is None:
+    of_student, of_teacher = _split(state)
+    student = list(student)
+    for prefix in ("", "backbone."):
+        part = {k.removeprefix(prefix): v for k, v in of_student.items() if k.startswith(prefix)}
+        for layout in LAYOUTS.values():
+            read = layout.read(part)
+            if not any(re.match(layout.mark, key) for key in read) or (prefix and layout.decoder):
+                continue
+            translation = _translate(layout, read, student, STUDENT, path)
+            if prefix:  # the encoder of a network whose decoder is not known here
+                rest = [key for key in of_student if not key.startswith(prefix)]
+                translation.dropped |= dict.fromkeys(rest, "they are not of the encoder")
+            elif of_teacher:
+                teacher = _translate(layout, layout.read(of_teacher), student, TEACHER, path)
+                translation.state |= teacher.state
+                translation.dropped |= {f"{TEACHER}{k}": v for k, v in teacher.dropped.items()}
+            return translation
+    return _from_timm(of_student, student, path, encoder)
+
+
+def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A student's tensors and a teacher's, which such files hold beside each other."""
+    student, teacher = {}, {}
+    for key, tensor in state.items():
+        if key.startswith(TEACHERS):
+            teacher[key.split(".", 1)[1]] = tensor
+        else:
+            student[re.sub(r"\A(model|student)\.", "", key)] = tensor
+    return student or teacher, teacher
+
+
+def _from_timm(
+    state: Mapping[str, Tensor], student: list[str], path: str, encoder: str
+) -> Translation:
+    names = [key.removeprefix(ENCODER) for key in student if key.startswith(ENCODER)]
+    needed = [name for name in names if not name.endswith(UNUSED)]
+    found = find_encoder(state, needed, encoder) if encoder and needed else None
+    if found is None:
         titles = "; ".join(layout.title for layout in LAYOUTS.values())
-        raise ValueError(
-            f"{path}: unknown layout (its first tensor is {next(iter(state))}). Known are this "
-            f"project's own checkpoints and those of: {titles}"
+        raise InputError(
+            f"{path}: unknown layout (its first tensor is {next(iter(state))}). Known are timm's own "
+            f"names of {encoder or 'an encoder'}, which MODEL.TIMM.NAME names, this project's "
+            f"checkpoints and those of: {titles}"
         )
-    layout, student = LAYOUTS[name], list(student)
-    translation = _translate(layout, of_student, student, STUDENT, path)
-    if of_teacher:
-        teacher = _translate(layout, of_teacher, student, TEACHER, path)
-        translation.state |= teacher.state
-        translation.dropped |= {f"ema_model.{k}": v for k, v in teacher.dropped.items()}
-    return translation
+    if found.unknown:
+        raise InputError(
+            f"{path} is of a larger network than MODEL.TIMM.NAME {encoder}: nothing there takes its "
+            f"{_listed(found.unknown)}. Set MODEL.TIMM.NAME to the encoder that the file is of"
+        )
+    state = {STUDENT + ENCODER + name: tensor for name, tensor in found.tensors.items()}
+    missing = {
+        STUDENT + key: "a count that is not used" if key.startswith(ENCODER) else why
+        for key in student
+        for start, why in {ENCODER: "", **NOT_IN_AN_ENCODER}.items()
+        if key.startswith(start) and STUDENT + key not in state
+    }
+    return Translation(f"the encoder {encoder} in timm's names", state, found.dropped, missing)
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def _translate(
     layout: Layout, state: Mapping[str, Tensor], student: list[str], prefix: str, path: str
 ) -> Translation:
-    left = {layout.normalise(key): value for key, value in state.items()}
+    left = dict(state)
     result = Translation(layout.title, {}, {}, {})
     lacking = dict(layout.lacks)
     if not any(key.startswith("decode_head.") for key in left):
@@ -128,14 +166,21 @@ def _translate(
         else:
             result.dropped[key] = reason
     problems = [
-        f"{what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        f"{what} {_listed(keys)}"
         for what, keys in (("it lacks", unfilled), ("nothing here takes its", unused))
         if keys
     ]
     if problems:
-        raise ValueError(
+        advice = "Check MODEL.TIMM.NAME and MODEL.SEM_SEG_HEAD.NAME"
+        classifier = state.get(layout.rename("sem_seg_head.classifier.1.weight") or "")
+        if layout.decoder and classifier is not None:
+            advice = (
+                f"Its decoder is MODEL.SEM_SEG_HEAD.NAME {layout.decoder}, "
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM {classifier.shape[1]}; check MODEL.TIMM.NAME, too"
+            )
+        raise InputError(
             f"{path}, recognised as {layout.title}, does not fit the configured model: "
-            f"{'; '.join(problems)}. Check MODEL.TIMM.NAME and MODEL.SEM_SEG_HEAD.NAME"
+            f"{'; '.join(problems)}. {advice}"
         )
     return result
 
@@ -148,7 +193,8 @@ def to_other_layout(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]
         name: a key of :data:`LAYOUTS`.
     """
     result = {}
-    for ours, theirs in _theirs(LAYOUTS[name], state).items():
+    layout = LAYOUTS[name]
+    for ours, theirs in _theirs(layout, state).items():
         tensors = state[ours].chunk(len(theirs)) if len(theirs) > 1 else [state[ours]]
         result |= dict(zip(theirs, tensors, strict=True))
-    return result
+    return layout.write(result)
