@@ -13,6 +13,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from pppc import add_pppc_config
 from pppc.checkpoint import StrictCheckpointer
+from pppc.errors import InputError
 from pppc.class_weights import log_frequency_class_weights
 from pppc.labelled_pixels import resize_labels
 from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
@@ -238,7 +239,7 @@ def test_checkpoint_of_another_architecture_is_refused_and_of_another_method_tak
     for opts in (("MODEL.TIMM.NAME", "test_resnet"), ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6)):
         with pytest.raises(ValueError, match=r"source_only\.pth does not fit"):
             StrictCheckpointer(build_model(configuration(*opts))).load(path)
-    with pytest.raises(FileNotFoundError, match="elsewhere"):
+    with pytest.raises(InputError, match="elsewhere"):
         StrictCheckpointer(adapted).load(str(tmp_path / "elsewhere.pth"))
 
 

@@ -7,31 +7,37 @@
 IN may be a file or an address (https://, detectron2://, hf://OWNER/MODEL). The configuration says which
 network the weights are for. It is printed which tensors went where; the tool fails where one of the
 student's is not filled, or one of the file's is left over, for no known reason.
+
+--trust takes the tensors out of a file that holds more, such as objects of mmengine or a whole network.
+Neither that code nor any of the file's is run, so it need not be installed.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import pppc
 import torch
 from detectron2.modeling import build_model
 from pppc.checkpoint import describe
+from pppc.errors import InputError, run_tool
+from pppc.files import whole_file
 from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
+from pppc.weights.classes import CLASSIFIER, class_names_of
 from pppc.weights.handles import local_path
-from torch import Tensor
 
 
-def convert(arguments: argparse.Namespace) -> dict[str, Tensor]:
-    """The tensors under their new names.
+def convert(arguments: argparse.Namespace) -> dict[str, object]:
+    """What to write: the tensors under their new names, and the names of the classes where known.
 
     Raises:
-        OSError, ValueError: from reading, or the weights don't fit the network.
+        InputError: from reading, or the weights don't fit the network.
     """
     cfg = pppc.load_config(arguments.config_file, ["MODEL.DEVICE", "cpu", *arguments.opts])
     ours = build_model(cfg).student.state_dict()
-    content = read_weights(local_path(arguments.input), arguments.trust)
-    translation = from_other_layout(content["model"], ours, arguments.input)
+    path = local_path(arguments.input)
+    content = read_weights(path, arguments.trust)
+    encoder = cfg.MODEL.TIMM.NAME
+    translation = from_other_layout(content["model"], ours, arguments.input, encoder)
     state = content["model"] if translation is None else translation.state
     if translation is not None:
         print(describe(translation))
@@ -39,13 +45,15 @@ def convert(arguments: argparse.Namespace) -> dict[str, Tensor]:
     for key, tensor in student.items():
         if key not in ours or ours[key].shape != tensor.shape:
             theirs = tuple(ours[key].shape) if key in ours else "no such tensor"
-            raise ValueError(
+            classes = f": MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(tensor)}" * (CLASSIFIER in key)
+            raise InputError(
                 f"{arguments.input}: {key} is {tuple(tensor.shape)}, the configured network has "
-                f"{theirs}. Give the configuration of the network that the weights are of"
+                f"{theirs}. Give the configuration of the network that the weights are of{classes}"
             )
-    if arguments.to is None:
-        return state
-    return to_other_layout(student, arguments.to)
+    if arguments.to is not None:
+        return {"state_dict": to_other_layout(student, arguments.to)}
+    names = class_names_of(content, path)
+    return {"model": state, **({"class_names": names} if names else {})}
 
 
 def main() -> None:
@@ -57,19 +65,19 @@ def main() -> None:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--to", choices=LAYOUTS, help="write another project's names")
     parser.add_argument(
-        "--trust", action="store_true", help="run code that the file may hold: you know its source"
+        "--trust", action="store_true", help="take the tensors of a file that holds more than those"
     )
     parser.add_argument("opts", nargs="*", help="KEY VALUE ...")
     arguments = parser.parse_intermixed_args()
-    try:
-        if arguments.output.exists():
-            raise FileExistsError(f"{arguments.output} exists: choose another name")
-        state = convert(arguments)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    torch.save({"state_dict" if arguments.to else "model": state}, arguments.output)
-    print(f"{arguments.output}: {len(state)} tensors")
+    if arguments.output.exists():
+        raise InputError(f"{arguments.output} exists: choose another name")
+    if not arguments.output.parent.is_dir():
+        raise InputError(f"{arguments.output.parent} is no folder: make it first")
+    content = convert(arguments)
+    with whole_file(arguments.output) as unfinished:
+        torch.save(content, unfinished)
+    print(f"{arguments.output}: {len(next(iter(content.values())))} tensors")
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

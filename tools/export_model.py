@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
-"""Write the adapted student as ONNX or TorchScript, for use without this project.
+"""Write the adapted model as ONNX or TorchScript, for use without this project.
 
     tools/export_model.py --config-file RUN/config.yaml --output MODEL.onnx \
         MODEL.WEIGHTS RUN/model_final.pth [KEY VALUE ...]
 
-A name in .onnx asks for ONNX, in .pt for TorchScript. The model takes "image" (N, 3, H, W), float32 in
-[0, 255], channels as INPUT.FORMAT says (RGB), resized as for a test image, and returns "scores" (N, C, H,
-W); their arg max are the train IDs, their softmax probabilities. N, H and W are free. What was written
-is run on images of other sizes and must agree with PyTorch. ONNX needs: pip install -e '.[export]'
+What is written is the network that evaluation uses: the student, or with TEST.EVALUATE_TEACHER True
+the teacher. A name in .onnx asks for ONNX, in .pt for TorchScript. The model takes "image"
+(N, 3, H, W), float32 in [0, 255], channels as INPUT.FORMAT says (RGB), resized as for a test image,
+and returns "scores" (N, C, H, W); their arg max are the train IDs, their softmax probabilities.
+N, H and W are free. What was written is run on images of other sizes and must agree with the model's
+own predictions. ONNX needs: pip install -e '.[export]'
 """
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pppc
 import torch
 from pppc.checkpoint import trained_model
+from pppc.errors import InputError, run_tool
 from pppc.files import whole_file
 from pppc.segmentor import PPPCSegmentor
 from torch import Tensor, nn
@@ -29,14 +31,15 @@ TOLERANCE = 1e-4  # of the largest score
 
 
 class Deployed(nn.Module):
-    """The student from images to scores of the same size."""
+    """The evaluated network from images to scores of the same size."""
 
     def __init__(self, segmentor: PPPCSegmentor):
         super().__init__()
         self.segmentor = segmentor
+        self.network = segmentor.teacher if segmentor.evaluate_teacher else segmentor.student
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.segmentor.student(image, embedding=False).logits
+        logits = self.network(image, embedding=False).logits
         return self.segmentor.scores(logits, image.shape[-2:])
 
 
@@ -52,7 +55,7 @@ def write_onnx(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
         import onnxruntime
         import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
     except ImportError as error:
-        raise ValueError(f"ONNX needs {error.name}: pip install -e '.[export]'") from error
+        raise InputError(f"ONNX needs {error.name}: pip install -e '.[export]'") from error
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     torch.onnx.export(
         model, (torch.zeros(EXAMPLE),), path, input_names=["image"], output_names=["scores"],
@@ -65,12 +68,14 @@ def write_onnx(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
 WRITERS = {".onnx": write_onnx, ".pt": write_torchscript}
 
 
-def largest_difference(ours: Deployed, written: Callable[[Tensor], Tensor]) -> float:
-    """Of the scores of random images, relative to the largest score."""
+def largest_difference(segmentor: PPPCSegmentor, written: Callable[[Tensor], Tensor]) -> float:
+    """Of the scores of random images from what evaluation gets, relative to the largest score."""
     differences = []
     for shape in (EXAMPLE, *OTHERS):
         image = 255 * torch.rand(shape)
-        expected, scores = ours(image), written(image)
+        predictions = segmentor([{"image": one} for one in image])
+        expected = torch.stack([prediction["sem_seg"] for prediction in predictions])
+        scores = written(image)
         differences.append(((scores - expected).abs().max() / expected.abs().max()).item())
     return max(differences)
 
@@ -84,24 +89,23 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
-        cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
-        if arguments.output.suffix not in WRITERS:
-            raise ValueError(f"{arguments.output} ends in none of {', '.join(WRITERS)}")
-        if arguments.output.exists():
-            raise FileExistsError(f"{arguments.output} exists: choose another --output")
-        model = Deployed(trained_model(cfg)).eval()
-        with whole_file(arguments.output) as unfinished:
-            written = WRITERS[arguments.output.suffix](model, str(unfinished))
-            difference = largest_difference(model, written)
-            if not difference < TOLERANCE:
-                raise ValueError(f"the written model differs from PyTorch's by {difference:.2g}")
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
+    cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
+    if arguments.output.suffix not in WRITERS:
+        raise InputError(f"{arguments.output} ends in none of {', '.join(WRITERS)}: choose one")
+    if arguments.output.exists():
+        raise InputError(f"{arguments.output} exists: choose another --output")
+    if not arguments.output.parent.is_dir():
+        raise InputError(f"{arguments.output.parent} is no folder: make it first")
+    segmentor = trained_model(cfg)
+    with whole_file(arguments.output) as unfinished:
+        written = WRITERS[arguments.output.suffix](Deployed(segmentor).eval(), str(unfinished))
+        difference = largest_difference(segmentor, written)
+        if not difference < TOLERANCE:
+            raise RuntimeError(f"the written model differs from PyTorch's by {difference:.2g}")
     print(f"{arguments.output}: agrees with PyTorch, largest relative difference {difference:.1e}")
 
 
 if __name__ == "__main__":
     with torch.no_grad():
-        main()
+        run_tool(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from types import SimpleNamespace
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -35,6 +35,8 @@ _TENSORS = {
     ("torch.nn.parameter", "Parameter"): nn.Parameter,
     ("torch", "Size"): torch.Size,
     ("collections", "defaultdict"): lambda *_: {},
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,  # as Python 2 and older protocols call it
     # Tensors that were pickled without torch.save.
     ("torch.storage", "_load_from_bytes"): lambda content: torch.load(
         io.BytesIO(content), map_location="cpu", weights_only=True
@@ -88,14 +90,14 @@ def _unpickler(unknown: set[str]) -> type[pickle.Unpickler]:
     return Inert
 
 
-def load_torch(path: str) -> tuple[object, set[str]]:
+def load_torch(file: BinaryIO) -> tuple[object, set[str]]:
     """The content of a file of ``torch.save``, and the names of the classes left out."""
     unknown: set[str] = set()
     unpickler = _unpickler(unknown)
-    module = SimpleNamespace(
-        Unpickler=unpickler, load=lambda file, **options: unpickler(file, **options).load()
-    )
-    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+    module = ModuleType("inert")  # what torch.load takes in place of Python's pickle
+    module.Unpickler = unpickler
+    module.load = lambda file, **options: unpickler(file, **options).load()
+    content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=module)
     return content, unknown
 
 

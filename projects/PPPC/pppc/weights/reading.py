@@ -126,13 +126,11 @@ def _load_pickled(path: str, trust: bool, is_torch: bool) -> object:
         except pickle.UnpicklingError:
             # Damaged, or of classes that are not admitted; then the inert reading succeeds.
             _, unknown = _load_inert(path, is_torch)
-            if not unknown:
-                raise
     except (EOFError, IndexError, KeyError, RuntimeError, UnicodeDecodeError, ValueError,
             pickle.UnpicklingError) as error:  # fmt: skip
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _no_checkpoint(path, reason) from error
-    names = sorted(unknown)
+    names = sorted(unknown) or ["tensors outside of torch.save"]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     raise InputError(
         f"{path} holds more than tensors ({', '.join(names[:3])}{more}). Take its tensors alone, "
@@ -142,17 +140,15 @@ def _load_pickled(path: str, trust: bool, is_torch: bool) -> object:
 
 
 def _load_plain(path: str, is_torch: bool) -> object:
-    if is_torch:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    with open(path, "rb") as file:
+    with open(path, "rb") as file:  # by the name alone, torch.load would take some for safetensors
+        if is_torch:
+            return torch.load(file, map_location="cpu", weights_only=True)
         return _ArraysOnly(io.BytesIO(file.read()), encoding="latin1").load()
 
 
 def _load_inert(path: str, is_torch: bool) -> tuple[object, set[str]]:
-    if is_torch:
-        return load_torch(path)
     with open(path, "rb") as file:
-        return load_pickle(io.BytesIO(file.read()))
+        return load_torch(file) if is_torch else load_pickle(io.BytesIO(file.read()))
 
 
 def _network(content: object, path: str) -> dict[str, Tensor | np.ndarray]:
