@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,11 +51,14 @@ def _complete(state: Mapping[str, Tensor], wanted: Mapping[str, str]) -> str | N
 def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
     """A file's tensors under timm's names, where timm knows the file's."""
     module = vars(sys.modules[type(network).__module__])
-    filters = [module[name] for name in _FILTERS if name in module]
+    rename = next((module[name] for name in _FILTERS if name in module), None)
+    if rename is None:
+        return state
+    takes_network = len(inspect.signature(rename).parameters) > 1
     try:
-        return filters[0](dict(state), network) if filters else state
+        return rename(dict(state), network) if takes_network else rename(dict(state))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return state  # each of them expects its own files only
+        return state  # each of these functions expects its own files only
 
 
 def find_encoder(
@@ -72,20 +76,27 @@ def find_encoder(
     """
     wanted = {_flat(name): name for name in names}
     network = timm.create_model(model)  # with the layers that follow the last feature map
+    found = _matched(state, wanted, network)
+    if found is None or found.unknown:
+        found = _matched(_renamed(state, network), wanted, network) or found
+    return found
+
+
+def _matched(
+    state: Mapping[str, Tensor], wanted: Mapping[str, str], network: nn.Module
+) -> EncoderTensors | None:
+    """The encoder's tensors by names that are timm's already."""
     prefix = _complete(state, wanted)
     if prefix is None:
-        state = _renamed(state, network)
-        if (prefix := _complete(state, wanted)) is None:
-            return None
+        return None
     classifier = network.pretrained_cfg["classifier"] or ()
     classifiers = (classifier,) if isinstance(classifier, str) else classifier
     classifiers = tuple(f"{_flat(name)}_" for name in classifiers)
     others = {_flat(name) for name in network.state_dict()}
     tensors, dropped, unknown = {}, {}, []
     for key, tensor in state.items():
-        flat = _flat(key)
-        name = flat.removeprefix(prefix)
-        if not flat.startswith(prefix):
+        name = _flat(key).removeprefix(prefix)
+        if not _flat(key).startswith(prefix):
             dropped[key] = "they are not of the encoder"
         elif name in wanted:
             tensors[wanted[name]] = tensor

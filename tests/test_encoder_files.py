@@ -1,0 +1,227 @@
+"""Files of timm's and torchvision's encoders by MODEL.WEIGHTS, and what images they want."""
+
+import json
+import re
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from conftest import REPOSITORY
+from detectron2.modeling import build_model
+from torch import nn
+
+from pppc import load_config
+from pppc.checkpoint import StrictCheckpointer
+from pppc.errors import InputError
+from pppc.modeling import timm_backbone
+from pppc.weights import from_other_layout
+
+
+def config(encoder: str, *opts: object):
+    return load_config(
+        REPOSITORY / "configs/demo_gta_to_cityscapes_pppc.yaml",
+        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", encoder, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 8,
+         "MODEL.PROBABILISTIC_HEAD.DIM", 8, *opts],
+    )  # fmt: skip
+
+
+def loaded(cfg, path) -> nn.Module:
+    model = build_model(cfg).eval()
+    StrictCheckpointer(model, cfg=cfg).load(str(path))
+    return model
+
+
+def image() -> torch.Tensor:
+    return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def assert_same_features(model: nn.Module, theirs: nn.Module) -> None:
+    """Of the loaded encoder and a network that timm builds around the whole one's modules."""
+    features = model.student.backbone(image()).values()
+    expected = theirs.eval()(image())[-4:]
+    for ours, map in zip(features, expected, strict=True):
+        map = map.movedim(-1, 1) if ours.shape != map.shape else map
+        torch.testing.assert_close(ours, map, rtol=1e-5, atol=1e-5 * map.std().item())
+
+
+def whole_and_features(name: str) -> tuple[nn.Module, nn.Module]:
+    """A classification network, and its feature maps by timm's own reading of its weights."""
+    torch.manual_seed(3)
+    whole = timm.create_model(name, num_classes=7)
+    state = {"state_dict": whole.state_dict(), "num_classes": 7}
+    features = timm.create_model(
+        name, features_only=True, pretrained=True, pretrained_cfg_overlay=state
+    )
+    return whole, features
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet101c",
+        "mobilenetv3_small_100",  # timm has a class of its own for its feature maps
+        "efficientnet_b0",
+        "convnext_atto",  # "stages.0" is called "stages_0"
+        "mambaout_femto",
+        "pvt_v2_b0",
+        "hrnet_w18_small",
+        "regnety_002",
+        "edgenext_xx_small",
+        "mit_b0",
+    ],
+)
+def test_timm_s_files_fill_the_encoder(name, tmp_path, caplog):
+    whole, features = whole_and_features(name)
+    safetensors.torch.save_model(whole, str(tmp_path / "model.safetensors"))
+    with caplog.at_level("INFO", "pppc"):
+        model = loaded(config(name), tmp_path / "model.safetensors")
+    assert_same_features(model, features)
+    for ours, teachers in zip(model.student.parameters(), model.teacher.parameters(), strict=True):
+        assert ours.shape == teachers.shape
+    assert f"the encoder {name} in timm's names" in caplog.text
+    assert "2 tensors: the classifier" in caplog.text
+    assert "tensors: the file holds an encoder" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11"])
+def test_torchvision_s_files_fill_timm_s_encoder(name, tmp_path, caplog):
+    torch.manual_seed(4)
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()
+    # As in the published files, which are older than some names.
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value
+        for key, value in theirs.state_dict().items()
+        if "num_batches_tracked" not in key
+    }
+    torch.save(state, tmp_path / "file.pth")
+    with caplog.at_level("INFO", "pppc"):
+        model = loaded(config(name), tmp_path / "file.pth")
+    assert "2 tensors: the classifier" in caplog.text
+    last = {}
+    trunk = theirs.layer4 if name == "resnet18" else theirs.features
+    trunk.register_forward_hook(lambda _, inputs, output: last.update(map=output.clone()))
+    with torch.no_grad():
+        theirs(image())
+        ours = model.student.backbone(image())["stage4"]
+    expected = last["map"].relu() if name == "densenet121" else last["map"]  # there timm's end
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("prefix", ["encoder.", "backbone.", "module.encoder_q.", "net.0.", "model."])
+def test_an_encoder_is_found_within_another_network(prefix, tmp_path, caplog):
+    whole, features = whole_and_features("resnet18")
+    state = {prefix + key: value for key, value in whole.state_dict().items()}
+    state |= {"decoder.blocks.0.conv1.weight": torch.ones(1), "queue": torch.ones(1)}
+    torch.save({"state_dict": state}, tmp_path / "file.pth")
+    if prefix == "model.":  # here the rest cannot be told from layers of a larger network
+        with pytest.raises(InputError, match="of a larger network.*decoder.blocks.0.conv1.weight"):
+            loaded(config("resnet18"), tmp_path / "file.pth")
+        return
+    with caplog.at_level("INFO", "pppc"):
+        assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
+    assert "2 tensors: they are not of the encoder" in caplog.text
+
+
+def test_a_student_and_a_teacher_beside_each_other_give_the_student(tmp_path):
+    whole, features = whole_and_features("resnet18")
+    state = {f"student.backbone.{key}": value for key, value in whole.state_dict().items()}
+    state |= {f"teacher.backbone.{key}": value + 1 for key, value in whole.state_dict().items()}
+    torch.save(state, tmp_path / "file.pth")
+    assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("convnext_atto", "convnext_atto"), ("mit_b0", "mit_b0")])
+def test_a_file_of_feature_maps_fills_the_encoder(name, encoder, tmp_path):
+    _, features = whole_and_features(name)
+    torch.save(features.half().state_dict(), tmp_path / "file.pth")
+    model = loaded(config(encoder), tmp_path / "file.pth")
+    assert_same_features(model, features.float())
+
+
+@pytest.mark.parametrize(
+    ("file", "encoder", "said"),
+    [
+        ("resnet34", "resnet18", r"larger network than MODEL.TIMM.NAME resnet18.*layer1\.2\.conv1"),
+        ("resnet18", "resnet34", "unknown layout .its first tensor is conv1.weight.*of resnet34"),
+        ("resnet18", "convnext_atto", "unknown layout .*of convnext_atto, which MODEL.TIMM.NAME"),
+        ("resnet50", "wide_resnet50_2", "has shape"),
+    ],
+)
+def test_a_file_of_another_encoder_is_one_line(file, encoder, said, tmp_path):
+    torch.save(timm.create_model(file).state_dict(), tmp_path / "file.pth")
+    with pytest.raises(InputError, match=rf"file\.pth.*{said}"):
+        loaded(config(encoder), tmp_path / "file.pth")
+
+
+def test_torchvision_s_own_names_are_one_line():
+    state = torchvision.models.mobilenet_v3_small(weights=None).state_dict()
+    names = ["backbone.model." + k for k in timm_backbone.TimmBackbone("mobilenetv3_small_100").state_dict()]
+    with pytest.raises(InputError, match=r"v3.pth: unknown layout .*features\.0\.0\.weight"):
+        from_other_layout(state, names, "v3.pth", "mobilenetv3_small_100")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "resnet101c"])
+def test_without_network_the_advice_for_pretrained_works(name, tmp_path, monkeypatch):
+    create = timm.create_model
+
+    def unreachable(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no network\nat all")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    opts = ["MODEL.TIMM.PRETRAINED", True]
+    with pytest.raises(InputError) as error:
+        build_model(config(name, *opts))
+    address = rf"https://huggingface.co/timm/{name}\.\w+/resolve/main/model.safetensors"
+    assert re.search(rf"{name}.*no network.*{address} and set MODEL.WEIGHTS", str(error.value))
+    whole = create(name)  # as timm saves it at that address
+    safetensors.torch.save_model(whole, str(tmp_path / "model.safetensors"))
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "model.safetensors")]
+    model = loaded(config(name, *opts, *weights), tmp_path / "model.safetensors")
+    first = next(iter(whole.parameters()))
+    assert torch.equal(next(model.student.backbone.parameters()), first)
+
+
+RGB = ([127.5] * 3, [127.5] * 3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "opts", "said"),
+    [
+        ("resnet18", [], ()),
+        ("mit_b0", [], ()),
+        ("resnet18", ["MODEL.PIXEL_MEAN", [123.7, 116.3, 103.5]], ()),  # rounded otherwise
+        ("inception_v4", [], ("MODEL.PIXEL_MEAN [127.5, 127.5, 127.5]", "MODEL.PIXEL_STD [127.5")),
+        ("inception_v4", ["MODEL.PIXEL_MEAN", RGB[0], "MODEL.PIXEL_STD", RGB[1]], ()),
+        ("resnet18", ["MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], ("Set MODEL.PIXEL_STD [58.395, 57.12, 57.375]",)),
+        ("resnet18", ["INPUT.FORMAT", "BGR"],
+         ("MODEL.PIXEL_MEAN [103.53, 116.28, 123.675]", "INPUT.FORMAT RGB")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["file", "pretrained"])
+def test_images_that_the_encoder_was_not_trained_on_are_one_warning(
+    encoder, opts, said, way, tmp_path, caplog, monkeypatch
+):
+    if way == "file":
+        torch.save(timm.create_model(encoder).state_dict(), tmp_path / "file.pth")
+        loaded(config(encoder, *opts), tmp_path / "file.pth")
+    else:
+        create = timm.create_model
+        monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **o: create(name, **o))
+        build_model(config(encoder, *opts, "MODEL.TIMM.PRETRAINED", True))
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == bool(said)
+    assert all(part in warnings[0] for part in said)
+
+
+def test_a_file_s_own_description_tells_its_statistics(tmp_path, caplog):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "pytorch_model.bin")
+    description = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    loaded(config("resnet18"), tmp_path / "pytorch_model.bin")
+    assert "MODEL.PIXEL_MEAN [127.5, 127.5, 127.5]" in caplog.text
