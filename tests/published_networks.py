@@ -137,3 +137,101 @@ class PublishedR101(nn.Module):
     def forward(self, x):
         features = self.backbone(x)
         return self.decode_head(features), *self.auxiliary_head(features[3])
+
+
+def grid(tokens, size):
+    return tokens.transpose(1, 2).unflatten(2, size)
+
+
+def tokens(maps):
+    return maps.flatten(2).transpose(1, 2)
+
+
+class MMSegAttention(nn.Module):
+    """mmsegmentation's: PyTorch's attention, whose keys and values are of a smaller map."""
+
+    def __init__(self, width, heads, reduction):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        if reduction > 1:
+            self.sr = nn.Conv2d(width, width, reduction, reduction)
+            self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x, size):
+        context = x
+        if hasattr(self, "sr"):
+            context = self.norm(tokens(self.sr(grid(x, size))))
+        return self.attn(x, context, context)[0]
+
+
+class MMSegBlock(nn.Module):
+    def __init__(self, width, heads, reduction):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = MMSegAttention(width, heads, reduction)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.ffn = nn.Module()
+        self.ffn.layers = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 1),
+            nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width),
+            nn.GELU(), nn.Dropout(0.0),
+            nn.Conv2d(4 * width, width, 1), nn.Dropout(0.0),
+        )  # fmt: skip
+
+    def forward(self, x, size):
+        x = x + self.attn(self.norm1(x), size)
+        return x + tokens(self.ffn.layers(grid(self.norm2(x), size)))
+
+
+class MMSegPatches(nn.Module):
+    def __init__(self, inputs, width, kernel, stride):
+        super().__init__()
+        self.projection = nn.Conv2d(inputs, width, kernel, stride, kernel // 2)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x):
+        x = self.projection(x)
+        return self.norm(tokens(x)), x.shape[2:]
+
+
+class MMSegMiT(nn.Module):
+    """MiT-B0 in mmsegmentation's modules: patches, blocks and norm of a stage are a list of three."""
+
+    def __init__(self, widths=(32, 64, 160, 256), heads=(1, 2, 5, 8), reductions=(8, 4, 2, 1)):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for i, width in enumerate(widths):
+            inputs, kernel, stride = (widths[i - 1], 3, 2) if i else (3, 7, 4)
+            blocks = [MMSegBlock(width, heads[i], reductions[i]) for _ in range(2)]
+            self.layers.append(
+                nn.ModuleList(
+                    [MMSegPatches(inputs, width, kernel, stride), nn.ModuleList(blocks),
+                     nn.LayerNorm(width, eps=1e-6)]
+                )
+            )  # fmt: skip
+
+    def forward(self, x):
+        features = []
+        for patches, blocks, norm in self.layers:
+            x, size = patches(x)
+            for block in blocks:
+                x = block(x, size)
+            features.append(x := grid(norm(x), size))
+        return features
+
+
+class MMSegSegFormer(nn.Module):
+    """mmsegmentation's SegFormer: normalisation and ReLU after each stage's map, finest stage first."""
+
+    def __init__(self, classes=19):
+        super().__init__()
+        self.backbone = MMSegMiT()
+        self.decode_head = nn.Module()
+        self.decode_head.convs = nn.ModuleList(ConvModule(c, 256, 1) for c in (32, 64, 160, 256))
+        self.decode_head.fusion_conv = ConvModule(1024, 256, 1)
+        self.decode_head.conv_seg = nn.Conv2d(256, classes, 1)
+
+    def forward(self, x):
+        features, head = self.backbone(x), self.decode_head
+        maps = [up(conv(f), features[0]) for conv, f in zip(head.convs, features)]
+        return head.conv_seg(head.fusion_conv(torch.cat(maps, 1)))

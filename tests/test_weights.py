@@ -13,7 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
 from PIL import Image
-from published_networks import DAFormer, Projection, PublishedR101, up
+from published_networks import DAFormer, MMSegSegFormer, Projection, PublishedR101, up
 from torch import Tensor, nn
 from transformers import (
     SegformerConfig,
@@ -160,6 +160,43 @@ def test_hugging_face_encoder_gives_its_features(daformer, tmp_path):
             close(ours, expected)
 
 
+MMSEG = ["MODEL.SEM_SEG_HEAD.NAME", "ConvSegFormerHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256]
+
+
+@pytest.fixture(scope="module")
+def mmseg_segformer():
+    return build_model(configuration("gta_to_cityscapes_pppc_mit_b5", *SEGFORMER, *MMSEG))
+
+
+def test_mmsegmentation_s_segformer_gives_its_logits(mmseg_segformer, tmp_path):
+    theirs = randomize(MMSegSegFormer())
+    load(mmseg_segformer, theirs.state_dict(), tmp_path)
+    with torch.no_grad():
+        close(student_output(mmseg_segformer, image()).logits, theirs(image()))
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_mmsegmentation_s_encoder_gives_its_features(daformer, prefix, tmp_path):
+    """By itself, as mit_b0_20220624-7e0fe6dd.pth, and beside a decoder that is not known here."""
+    theirs = randomize(MMSegSegFormer()).backbone
+    state = {prefix + key: value for key, value in theirs.state_dict().items()}
+    if prefix:
+        state["decode_head.psp_modules.0.conv.weight"] = torch.zeros(1)
+    load(daformer, state, tmp_path)
+    with torch.no_grad():
+        for ours, expected in zip(daformer.student.backbone.eval()(image()).values(), theirs(image())):
+            close(ours, expected)
+
+
+def test_the_error_of_another_decoder_says_which_one_the_file_has(mmseg_segformer, segformer, tmp_path):
+    theirs = MMSegSegFormer()
+    with pytest.raises(InputError) as error:
+        load(segformer, theirs.state_dict(), tmp_path)
+    said = re.search(r"MODEL\.SEM_SEG_HEAD\.NAME (\w+), MODEL\.SEM_SEG_HEAD\.CONVS_DIM (\d+)", str(error.value))
+    assert [said[1], int(said[2])] == MMSEG[1::2]
+    load(mmseg_segformer, theirs.state_dict(), tmp_path)  # which is configured as it says
+
+
 @pytest.mark.parametrize("prefix", ["decode_head.", "decode_head.head."])
 def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path):
     channels = (32, 64, 160, 256)
@@ -215,13 +252,14 @@ def test_detectron2_s_deeplab_encoder_gives_its_features(tmp_path):
     [
         ("r101", ["deeplab", "resnet_v1c"]),
         ("daformer", ["daformer", "mit", "hugging_face"]),
-        ("segformer", ["segformer", "mit", "hugging_face"]),
+        ("segformer", ["segformer", "mit", "hugging_face", "mmseg_mit"]),
+        ("mmseg_segformer", ["mmseg_segformer", "mmseg_mit"]),
     ],
 )
 def test_names_there_and_back_are_exact(fixture, layouts, request):
     model = request.getfixturevalue(fixture)
     student = model.student.state_dict()
-    whole = {"deeplab", "daformer", "segformer"}
+    whole = {"deeplab", "daformer", "segformer", "mmseg_segformer"}
     for name in layouts:
         theirs = to_other_layout(student, name)
         if name == "hugging_face" and fixture == "daformer":
