@@ -1,9 +1,11 @@
 """Demo data, made and converted once for the whole run, in the real data sets' formats."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -21,6 +23,15 @@ def run_tool(*command: str, **environment: str) -> subprocess.CompletedProcess:
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
+
+
+def load_tool(name: str) -> ModuleType:
+    """A tool as a module, for tests in this process."""
+    path = REPOSITORY / "tools" / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

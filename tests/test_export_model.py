@@ -4,12 +4,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.modeling import build_model
 
 from pppc import load_config
 from pppc.checkpoint import StrictCheckpointer
 
+export_model = load_tool("export_model.py")
 CONFIG = str(REPOSITORY / "configs/cityscapes_to_dark_zurich_pppc_mit_b5.yaml")
 SMALL = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
          "MODEL.PROBABILISTIC_HEAD.DIM", "8", "MODEL.DEVICE", "cpu"]  # fmt: skip
@@ -49,6 +50,29 @@ def test_exported_model_predicts_what_the_model_does(model, tmp_path, suffix):
     np.testing.assert_allclose(scores[0], expected, atol=1e-4 * np.abs(expected).max())
     again = export(path, weights)
     assert again.returncode and "exists" in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("evaluate_teacher", [False, True])
+def test_the_evaluated_network_is_exported_with_its_class_weights(evaluate_teacher, tmp_path):
+    frequencies = [0.5, *[0.5 / 18] * 18]
+    cfg = load_config(
+        CONFIG, [*SMALL, "TEST.EVALUATE_TEACHER", evaluate_teacher,
+                 "PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.16, "PPPC.CLASS_WEIGHTS.FREQUENCIES", frequencies],
+    )  # fmt: skip
+    segmentor = build_model(cfg).eval()
+    for network in (segmentor.student, segmentor.teacher):
+        torch.nn.init.normal_(network.sem_seg_head.classifier[1].weight)
+    with torch.no_grad():
+        written = export_model.write_torchscript(
+            export_model.Deployed(segmentor).eval(), str(tmp_path / "model.pt")
+        )
+        assert export_model.largest_difference(segmentor, written) < export_model.TOLERANCE
+        image = 255 * torch.rand(1, 3, 64, 96)
+        expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
+        torch.testing.assert_close(written(image)[0], expected, rtol=1e-4, atol=1e-4)
+        # The tool's own check sees it where another network is written.
+        segmentor.evaluate_teacher = not evaluate_teacher
+        assert export_model.largest_difference(segmentor, written) > 0.1
 
 
 def test_another_format_is_an_error(model, tmp_path):
