@@ -2,13 +2,17 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+from PIL import Image
 
 from pppc import add_pppc_config
+from pppc.data.labels import LabelReader
+from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.solver import build_optimizer
 from pppc.structures import PixelBatch
@@ -62,11 +66,6 @@ def test_what_is_computed_again_changes_memory_alone(network, half_precision):
     assert kept_if_all <= kept_if_cheap < 0.85 * kept
 
 
-def test_another_kind_of_recomputation_is_an_error():
-    with pytest.raises(ValueError, match="MODEL.RECOMPUTE is 'some'"):
-        pass_of("MiT", "some")
-
-
 def loop_of(*opts: object) -> AdaptationLoop:
     cfg = get_cfg()
     add_pppc_config(cfg)
@@ -107,3 +106,64 @@ def test_a_class_without_a_prototype_is_not_the_most_ambiguous_one(monkeypatch):
     monkeypatch.setattr("pppc.engine.adaptation_loop.choose_crop", choose_crop)
     loop.ambiguity_crop(PixelBatch(255 * torch.rand(1, 3, 64, 128)), torch.Generator())
     torch.testing.assert_close(weights[0], torch.tensor([1 / 3] * 3 + [0.0] * 16))
+
+
+def steps_of(clip_type: str, factor: float = 1.0) -> torch.Tensor:
+    """What a step of plain gradient descent with rate 1 adds to the parameters.
+
+    The gradient of each is its index over 100; ``factor`` scales the loss, as for float16.
+    """
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+                         clip_type, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5, "SOLVER.BASE_LR", 1.0,
+                         "SOLVER.OPTIMIZER", "SGD", "SOLVER.MOMENTUM", 0.0, "SOLVER.HEAD_LR_FACTOR", 1.0,
+                         "SOLVER.WEIGHT_DECAY", 0.0])  # fmt: skip
+    segmentor = loop_of().segmentor
+    optimizer = build_optimizer(cfg, segmentor)
+    scaler = torch.amp.GradScaler("cpu", init_scale=factor, enabled=factor > 1)
+    parameters = list(segmentor.student.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    scaler.scale(sum((i / 100 * p).sum() for i, p in enumerate(parameters))).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    return torch.cat([(old - new).detach().flatten() for old, new in zip(before, parameters)])
+
+
+def test_gradients_are_clipped_one_by_one_or_as_one_vector():
+    sizes = [parameter.numel() for parameter in loop_of().segmentor.student.parameters()]
+    gradients = [torch.full((size,), i / 100) for i, size in enumerate(sizes)]
+    whole = torch.cat(gradients)
+    close = {"rtol": 1e-3, "atol": 1e-6}
+    torch.testing.assert_close(steps_of("value"), whole.clamp(max=0.5), **close)
+    each = [g * (0.5 / (g.norm() + 1e-6)).clamp(max=1) for g in gradients]
+    torch.testing.assert_close(steps_of("norm"), torch.cat(each), **close)
+    expected = 0.5 * whole / whole.norm()
+    torch.testing.assert_close(steps_of("full_model"), expected, **close)
+    torch.testing.assert_close(steps_of("full_model", factor=2.0**10), expected, **close)
+
+
+@pytest.mark.parametrize(
+    ("flip", "expected"),
+    [("none", {(1, 2)}), ("horizontal", {(1, 2), (2, 1)}), ("vertical", {(1, 2), (3, 4)})],
+)
+def test_images_are_flipped_as_the_configuration_says(flip, expected, tmp_path):
+    """The image's corners are 1 2 above 3 4, of the label's also; looked at is the upper edge."""
+    corners = np.kron(np.array([[1, 2], [3, 4]], np.uint8), np.ones((32, 32), np.uint8))
+    Image.fromarray(np.repeat(corners[:, :, None], 3, axis=2)).save(tmp_path / "image.png")
+    Image.fromarray(corners).save(tmp_path / "label.png")
+    record = {name: str(tmp_path / file) for name, file in
+              (("file_name", "image.png"), ("sem_seg_file_name", "label.png"))}  # fmt: skip
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_list(["INPUT.RANDOM_FLIP", flip, "INPUT.CROP.SIZE", [64, 64], "INPUT.MIN_SIZE_TRAIN",
+                         (64,), "INPUT.TARGET.MIN_SIZE", 64])  # fmt: skip
+    source = SourceMapper(cfg, LabelReader("gta", train_ids=True))
+    target = TargetMapper(cfg)
+    seen = set()
+    for seed in range(12):
+        sample = source(record, None, seed)
+        seen.add(tuple(sample["label"][0, [0, -1]].tolist()))
+        assert torch.equal(sample["image"][0].long(), sample["label"].long())
+        seen.add(tuple(target(record, None, seed)["image"][0, 0, [0, -1]].long().tolist()))
+    assert seen == expected

@@ -12,6 +12,7 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
 check_requirements()
 
 from . import data, modeling, segmentor  # noqa: E402, F401  (imported to register)
-from .config import add_pppc_config, load_config  # noqa: E402
+from .config import add_pppc_config  # noqa: E402
+from .config_files import load_config  # noqa: E402
 
 __all__ = ["add_pppc_config", "load_config"]

@@ -21,29 +21,26 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
         spread: standard deviation of the weights, the unbiased estimate over the classes.
 
     Raises:
-        InputError: a class has no pixel.
+        InputError: a class has no pixel, or the spread makes a weight 0 or less.
     """
     if not (frequencies > 0).all():
         absent = torch.nonzero(~(frequencies > 0)).flatten().tolist()
         raise InputError(f"class weights need pixels of every class; there are none of {absent}")
     log_frequency = frequencies.log()
     std, mean = torch.std_mean(log_frequency)
-    return 1 - spread * (log_frequency - mean) / std
+    tiny = torch.finfo(std.dtype).tiny  # all classes as frequent: all weights are 1
+    weights = 1 - spread * (log_frequency - mean) / std.clamp(min=tiny)
+    if not (weights > 0).all():
+        raise InputError(
+            f"PPPC.CLASS_WEIGHTS: a spread of {spread} gives class {weights.argmin()} the weight "
+            f"{weights.min():.2g}: lower TRAIN_SPREAD or TEST_SPREAD, so that all are above 0"
+        )
+    return weights
 
 
 def build_class_weights(cfg: CfgNode, spread: float) -> Tensor | None:
-    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0.
-
-    Raises:
-        InputError: there is not one frequency for each class.
-    """
+    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0."""
     if spread == 0:
         return None
     frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)
-    if len(frequencies) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise InputError(
-            f"PPPC.CLASS_WEIGHTS.FREQUENCIES has {len(frequencies)} numbers, the model "
-            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES} classes: give one of each class, or set "
-            "TRAIN_SPREAD and TEST_SPREAD beside it 0"
-        )
     return log_frequency_class_weights(frequencies, spread)

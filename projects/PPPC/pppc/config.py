@@ -13,41 +13,25 @@ Keys of Detectron2 that are used with their own meaning:
                           crop, pixels
     INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
                           a source crop in which one class fills more than this share is redrawn
+    INPUT.MIN_SIZE_TRAIN_SAMPLING
+                          "choice" of the sizes above, or "range" between two of them
+    INPUT.RANDOM_FLIP     "horizontal", "vertical" or "none", of source and target images
+    SOLVER.CLIP_GRADIENTS CLIP_TYPE "value" or "norm" of each parameter's gradient, or "full_model",
+                          the norm of all gradients together, which transformers are often trained with
     SOLVER.IMS_PER_BATCH  source images per iteration, over all processes
     SOLVER.AMP.ENABLED    run the networks under autocast, in evaluation too (CPU and CUDA); losses,
                           statistics and the moving average stay in float32
     VIS_PERIOD            iterations between two pictures of the training batch (0: none)
+
+pppc.config_checks.RULES lists every key that has an effect, and its values; the others of Detectron2
+are refused where they are set.
 """
 
-from collections.abc import Sequence
-from os import PathLike
-
 import torch
-import yaml
 from detectron2.config import CfgNode as CN
-from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from .errors import InputError
-
-__all__ = ["add_pppc_config", "load_config"]
-
-
-def load_config(config_file: str | PathLike, opts: Sequence[object] = ()) -> CN:
-    """The defaults, then a YAML file, then KEY, VALUE, ... as on the command line.
-
-    Raises:
-        InputError: there is no such file or key, or a value is of another type.
-    """
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    try:
-        cfg.merge_from_file(str(config_file))
-        cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        raise InputError(f"{config_file}, or the options after it: {reason}") from error
-    return cfg
+__all__ = ["add_pppc_config"]
 
 
 def add_pppc_config(cfg: CN) -> None:
@@ -170,7 +154,7 @@ def _add_model(cfg: CN) -> None:
 def _add_solver(cfg: CN) -> None:
     # "bfloat16", or "float16" with scaled losses, for GPUs without bfloat16.
     cfg.SOLVER.AMP.TYPE = "bfloat16"
-    # "AdamW", or "SGD" as Detectron2 builds it.
+    # "AdamW", or "SGD" (SOLVER.MOMENTUM, SOLVER.NESTEROV).
     cfg.SOLVER.OPTIMIZER = "AdamW"
     cfg.SOLVER.BETAS = (0.9, 0.999)
     cfg.SOLVER.BASE_LR = 6e-5

@@ -1,15 +1,41 @@
-"""Writing files."""
+"""Names of files as users write them, and writing files."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["unfinished_files", "whole_file", "write_atomically"]
+from .errors import InputError
+
+__all__ = ["unfinished_files", "user_path", "whole_file", "write_atomically"]
 
 _UNFINISHED = "partial_"  # starts the name of a file that is being written
+
+
+def user_path(path: str, name: str) -> str:
+    """A path with ``~`` and environment variables expanded, as a shell does.
+
+    What exists as it is written, and an address (``https://...``), stays.
+
+    Args:
+        path: as the user wrote it.
+        name: of the key or option, for the message.
+
+    Raises:
+        InputError: there is no such variable or user.
+    """
+    if "://" in path or os.path.exists(path):
+        return path
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if left := re.search(r"^~[^/]*|\$\w+|\$\{\w+\}", expanded):
+        raise InputError(
+            f"{name} is {path!r}, but {left[0]} stands for nothing here: set this variable, or write "
+            "the whole path"
+        )
+    return expanded
 
 
 @contextmanager

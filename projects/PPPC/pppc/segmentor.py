@@ -14,8 +14,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from .errors import InputError
 from .class_weights import build_class_weights
+from .config_checks import check_values
 from .contrast import PrototypeContrast
 from .modeling.probabilistic_head import build_probabilistic_head
 from .modeling.recompute import recompute_blocks
@@ -93,19 +93,8 @@ class PPPCSegmentor(nn.Module):
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
             evaluate_teacher: predict with the teacher instead of the student.
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
-
-        Raises:
-            InputError: the teacher or the uncertainty is asked for where there is none.
         """
         super().__init__()
-        if evaluate_teacher and not self_training:
-            raise InputError(
-                "TEST.EVALUATE_TEACHER needs a teacher: set PPPC.SELF_TRAINING.ENABLED True"
-            )
-        if output_uncertainty and contrast is None:
-            raise InputError(
-                "TEST.UNCERTAINTY needs the embedding: set PPPC.CONTRAST.ENABLED True"
-            )
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False) if self_training else None
         self.teacher_batch_statistics = teacher_batch_statistics
@@ -120,16 +109,12 @@ class PPPCSegmentor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        check_values(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         head = prototypes = contrast = None
         if cfg.PPPC.CONTRAST.ENABLED:
-            if not cfg.PPPC.SELF_TRAINING.ENABLED:
-                raise InputError(
-                    "PPPC.CONTRAST.ENABLED needs PPPC.SELF_TRAINING.ENABLED: the prototypes come "
-                    "from the teacher's features"
-                )
             head = build_probabilistic_head(cfg, shape)
             prototypes = GaussianPrototypes(
                 cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import user_path
 from .splits import Split
 
 __all__ = [
@@ -31,7 +32,8 @@ SPARE_LABELS = "labels without an image"  # a reason to leave files out
 
 def datasets_root() -> Path:
     """The folder that holds the data sets, as Detectron2 finds it."""
-    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+    name = "DETECTRON2_DATASETS"
+    return Path(user_path(os.getenv(name, "datasets"), f"the environment variable {name}"))
 
 
 def converted_root(path: str) -> Path:
@@ -43,7 +45,8 @@ def converted_root(path: str) -> Path:
     Raises:
         InputError: PPPC_CONVERTED is no folder.
     """
-    if converted := os.path.expanduser(os.getenv("PPPC_CONVERTED", "")):
+    if converted := os.getenv("PPPC_CONVERTED"):
+        converted = user_path(converted, "the environment variable PPPC_CONVERTED")
         if not os.path.isdir(converted):
             raise InputError(
                 f"the environment variable PPPC_CONVERTED names no folder: {converted}. Make it "

@@ -37,6 +37,14 @@ def _image_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
 
 
+def _random_flip(direction: str) -> T.AugmentationList:
+    """Flips half of the images "horizontal" or "vertical", or "none"."""
+    if direction == "none":
+        return T.AugmentationList([])
+    vertical = direction == "vertical"
+    return T.AugmentationList([T.RandomFlip(horizontal=not vertical, vertical=vertical)])
+
+
 class SourceMapper:
     """Resize, random crop, flip and pad a labelled image.
 
@@ -58,6 +66,8 @@ class SourceMapper:
         min_crop_ratio: float,
         pad_value: float,
         ignore_label: int,
+        min_size_sampling: str = "choice",
+        flip: str = "horizontal",
     ):
         """
         Args:
@@ -70,15 +80,17 @@ class SourceMapper:
             min_crop_ratio: share of those pixels that the crop must hold, after resizing.
             pad_value: of the image, in [0, 255].
             ignore_label: of padded pixels.
+            min_size_sampling: min_size is a "choice" of shortest sides, or the "range" of them.
+            flip: half of the images "horizontal" or "vertical", or "none".
         """
         self.label_reader = label_reader
         self.image_format = image_format
         self.min_crop_pixels = min_crop_ratio * min_area
-        self.resize = T.ResizeShortestEdge(min_size, max_size, "choice")
+        self.resize = T.ResizeShortestEdge(min_size, max_size, min_size_sampling)
         self.crop = T.RandomCrop_CategoryAreaConstraint(
             "absolute", crop_size, single_category_max_area, ignore_label
         )
-        self.flip = T.RandomFlip()
+        self.flip = _random_flip(flip)
         self.pad = T.FixedSizeCrop(crop_size, True, pad_value, ignore_label)
 
     @classmethod
@@ -89,6 +101,8 @@ class SourceMapper:
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.MIN_SIZE_TRAIN,
             "max_size": cfg.INPUT.MAX_SIZE_TRAIN,
+            "min_size_sampling": cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            "flip": cfg.INPUT.RANDOM_FLIP,
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
             "single_category_max_area": cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
             "min_area": sampling.MIN_AREA,
@@ -154,16 +168,23 @@ class TargetMapper:
         image_format: "RGB" or "BGR".
         min_size, max_size: shortest and longest side after resizing, pixels.
         crop_size: (height, width) of the crop that will be cut from it, pixels.
+        flip: as in :class:`SourceMapper`.
     """
 
     @configurable
     def __init__(
-        self, *, image_format: str, min_size: int, max_size: int, crop_size: tuple[int, int]
+        self,
+        *,
+        image_format: str,
+        min_size: int,
+        max_size: int,
+        crop_size: tuple[int, int],
+        flip: str = "horizontal",
     ):
         self.image_format = image_format
         self.min_size, self.max_size = min_size, max_size
         self.resize = T.ResizeShortestEdge(min_size, max_size)
-        self.flip = T.RandomFlip()
+        self.flip = _random_flip(flip)
         self.crop_size = crop_size
 
     @classmethod
@@ -172,6 +193,7 @@ class TargetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.TARGET.MIN_SIZE,
             "max_size": cfg.INPUT.TARGET.MAX_SIZE,
+            "flip": cfg.INPUT.RANDOM_FLIP,
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
         }
 

@@ -37,7 +37,16 @@ def resize(features: Tensor, like: Tensor) -> Tensor:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options) -> Conv2d:
-    """Convolution without bias, normalisation, ReLU."""
+    """Convolution without bias, normalisation, ReLU.
+
+    Raises:
+        InputError: the normalisation cannot divide the channels.
+    """
+    if norm == "GN" and out_channels % 32:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which makes 32 groups, and a layer has {out_channels} "
+            "channels: use 'BN' or 'LN', or multiples of 32 (CONVS_DIM, PROJECT_CHANNELS)"
+        )
     dilation = options.get("dilation", 1)
     conv = Conv2d(
         in_channels,

@@ -12,10 +12,12 @@ from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from ..errors import InputError
 from .probabilistic_head import StageProbabilisticHead
 
-__all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
+__all__ = ["MIXED_PRECISION_TYPES", "NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
+
+# By the names that SOLVER.AMP.TYPE takes.
+MIXED_PRECISION_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class NetworkOutput(NamedTuple):
@@ -80,12 +82,5 @@ class SegmentationNetwork(nn.Module):
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
-    """What SOLVER.AMP asks for; None: float32.
-
-    Raises:
-        InputError: SOLVER.AMP.TYPE is none of the two.
-    """
-    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if cfg.SOLVER.AMP.TYPE not in types:
-        raise InputError(f"SOLVER.AMP.TYPE is {cfg.SOLVER.AMP.TYPE!r}: use one of {list(types)}")
-    return types[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
+    """What SOLVER.AMP asks for; None: float32."""
+    return MIXED_PRECISION_TYPES[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None

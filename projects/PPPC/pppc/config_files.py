@@ -1,0 +1,159 @@
+"""From YAML files and the command line to a configuration."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.file_io import PathManager
+
+from .config import add_pppc_config
+from .config_checks import check_values, flat
+from .errors import InputError
+from .files import user_path
+
+__all__ = ["load_config", "place"]
+
+BASE = "_BASE_"
+PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
+
+
+def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> CfgNode:
+    """The defaults, then a YAML file with its _BASE_, then KEY, VALUE, ... as on the command line.
+
+    ``~`` and environment variables in paths are expanded.
+
+    Raises:
+        InputError: a file can't be read or is no YAML; there is no such key; a value is not one
+            that its key can have (:func:`pppc.config_checks.check_values`).
+    """
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    source = f"{config_file}, or the options after it"
+    problems = list(_merge(cfg, _read(os.fspath(config_file)))) + list(_merge(cfg, _pairs(opts)))
+    if problems:
+        raise InputError(f"{source}: {'; '.join(problems)}")
+    try:
+        check_values(cfg)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    for key in PATHS:
+        node, name = place(cfg, key)
+        node[name] = user_path(node[name], key)
+    return cfg
+
+
+def place(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
+    """The section that holds a key such as "SOLVER.MAX_ITER", and its name there."""
+    *sections, name = key.split(".")
+    for section in sections:
+        cfg = cfg[section]
+    return cfg, name
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key of a section stands twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [name.value for name, _ in node.value if name.tag != "tag:yaml.org,2002:merge"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name} stands twice in a section", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
+    """All keys of a file, with those of the files that its _BASE_ names, and their values.
+
+    Args:
+        path: of the file.
+        within: the files that have led to it.
+    """
+    if not path:
+        raise InputError("no configuration: give --config-file FILE.yaml, such as one of configs/")
+    path = user_path(path, f"{BASE} of {within[-1]}" if within else "--config-file")
+    if path in within:
+        raise InputError(f"{path}: its {BASE} leads back to it ({' -> '.join((*within, path))})")
+    named = f"{path} (named by {BASE} in {within[-1]})" if within else path
+    try:
+        with PathManager.open(path, "rb") as file:
+            content = yaml.load(file, _Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{named} is no YAML that can be used here: {reason}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{named}: {reason}. Give the name of a YAML file") from error
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise InputError(f"{named} holds {held}, not KEY: VALUE on each line")
+    bases = content.pop(BASE, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{named}: {BASE} is {bases!r}: give a file's name, or a list of them")
+    settings: dict[str, object] = {}
+    for base in bases:
+        base = user_path(base, f"{BASE} of {path}")
+        if "://" not in base:
+            base = os.path.join(os.path.dirname(path), base)
+        settings |= _read(os.path.normpath(base), (*within, path))
+    return settings | dict(_flat_yaml(content))
+
+
+def _flat_yaml(content: Mapping, start: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat_yaml(value, f"{start}{name}.")
+        else:
+            yield f"{start}{name}", value
+
+
+def _pairs(opts: Sequence[object]) -> dict[str, object]:
+    """KEY, VALUE, ... by key."""
+    words = [str(word) for word in opts]
+    for word in words[::2]:
+        if word.startswith("-"):
+            raise InputError(f"{word} stands among KEY VALUE pairs: give it before them")
+        if "=" in word:
+            raise InputError(f"{word}: write {word.replace('=', ' ', 1)}, with a space between")
+    if len(words) % 2:
+        raise InputError(f"{' '.join(words)}: these are no KEY VALUE pairs, one key has no value")
+    return dict(zip(words[::2], opts[1::2]))
+
+
+def _merge(cfg: CfgNode, settings: Mapping[str, object]) -> Iterator[str]:
+    """Set keys in place, of whatever value; yields what is wrong with the keys."""
+    known = dict(flat(cfg))
+    for key, value in settings.items():
+        if key in known:
+            node, name = place(cfg, key)
+            node[name] = _converted(value, known[key])
+        elif within := [name for name in known if name.startswith(f"{key}.")]:
+            if value:  # without one, an empty section
+                yield f"{key} is a section: give its keys, such as {within[0]}"
+        elif not cfg.key_is_deprecated(key):
+            near = [name for name in known if name.endswith(f".{key}")]
+            near = near or difflib.get_close_matches(key.upper(), known, 3)
+            yield f"there is no key {key}" + (f", did you mean {' or '.join(near)}?" if near else "")
+
+
+def _converted(value: object, default: object) -> object:
+    """A value as its key's default is written: numbers and lists may come as text."""
+    if isinstance(value, str):
+        try:
+            literal = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            literal = value
+        if isinstance(literal, str) or not isinstance(default, str):
+            value = literal
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+        return type(default)(value)
+    return value

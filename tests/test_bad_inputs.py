@@ -1,0 +1,291 @@
+"""Bad input gets one line that names what is wrong and says what to do; a bug keeps its traceback.
+
+Values and files of a configuration first, then the tools.
+"""
+
+import logging
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from detectron2.config import get_cfg
+from tiny_run import demo_config
+
+from pppc import add_pppc_config, load_config
+from pppc.config_checks import DOUBTS, PARTS, RULES, check_config, flat, wrong_values
+from pppc.config_files import place
+from pppc.device import with_inference_device
+from pppc.errors import InputError
+
+SOURCE_ONLY = "PPPC.SELF_TRAINING.ENABLED False PPPC.CONTRAST.ENABLED False"
+HEADS = "'DAFormerHead', 'SegFormerHead', 'SeparableDeepLabV3PlusHead'"
+
+
+def refusal(*opts: str, config=None) -> str:
+    """The one line with which a configuration is refused."""
+    with pytest.raises(InputError) as caught:
+        load_config(config or demo_config("pppc"), opts)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("opts", "advice"),
+    [
+        ("SOLVER.MAX_ITER 0", "give a whole number, 1 or more"),
+        ("SOLVER.MAX_ITER 1e3", "give a whole number, 1 or more"),
+        ("SOLVER.MAX_ITER True", "give a whole number, 1 or more"),
+        ("SOLVER.CHECKPOINT_PERIOD 0", "give a whole number, 1 or more"),
+        ("SOLVER.IMS_PER_BATCH -1", "give a whole number, 1 or more"),
+        ("MODEL.PROBABILISTIC_HEAD.DIM 0", "give a whole number, 1 or more"),
+        ("MODEL.PROBABILISTIC_HEAD.NUM_CONVS 0", "give a whole number, 1 or more"),
+        ("PPPC.AMBIGUITY_CROP.NUM_CANDIDATES 0", "give a whole number, 1 or more"),
+        ("TEST.EVAL_PERIOD -1", "give a whole number, 0 or more"),
+        ("DATALOADER.NUM_WORKERS two", "give a whole number, 0 or more"),
+        ("SOLVER.BASE_LR 0", "give a number above 0"),
+        ("SOLVER.BASE_LR nan", "give a number above 0"),
+        ("SOLVER.BASE_LR [0.1]", "give a number above 0"),
+        ("PPPC.CONTRAST.TEMPERATURE 0", "give a number above 0"),
+        ("PPPC.AMBIGUITY_CROP.TEMPERATURE 0", "give a number above 0"),
+        ("DATALOADER.RARE_CLASS_SAMPLING.TEMPERATURE -0.01", "give a number above 0"),
+        ("PPPC.CONTRAST.LOSS_WEIGHT -1", "give a number, 0 or more"),
+        ("PPPC.CONTRAST.RAMP_MULTIPLIER 1", "give a number, 0 or less"),
+        ("SOLVER.WEIGHT_DECAY_BIAS -1", "give None, or a number, 0 or more"),
+        ("PPPC.TEACHER.MOMENTUM 1.5", "give a number from 0 to below 1"),
+        ("PPPC.PROTOTYPES.MOMENTUM 1", "give a number from 0 to below 1"),
+        ("MODEL.SEM_SEG_HEAD.DROPOUT 1.0", "give a number from 0 to below 1"),
+        ("PPPC.SELF_TRAINING.THRESHOLD 96.8", "give a number from 0 to 1"),
+        ("PPPC.STRONG_AUGMENTATION.BLUR_PROBABILITY 2", "give a number from 0 to 1"),
+        ("PPPC.AMBIGUITY_CROP.SCALE 0", "give a number above 0, at most 1"),
+        ("SOLVER.BETAS (0.9,1.0)", "give two numbers from 0 to below 1, such as (0.9, 0.999)"),
+        ("INPUT.CROP.SIZE [48]", "give height and width, two whole numbers"),
+        ("INPUT.CROP.SIZE 48", "give height and width, two whole numbers"),
+        ("INPUT.CROP.SIZE [48.0,64]", "give height and width, two whole numbers"),
+        ("INPUT.MIN_SIZE_TRAIN 720", "such as (720,)"),
+        ("MODEL.PIXEL_MEAN [0.5,0.5]", "give three numbers, one for each channel"),
+        ("MODEL.PIXEL_STD [0,1,1]", "give three numbers, one for each channel, above 0"),
+        ("SOLVER.STEPS [5,3]", "give a list of rising whole numbers"),
+        ("PPPC.CLASS_WEIGHTS.FREQUENCIES [0.5,0]", "numbers above 0, one of each class"),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES 300", "give a whole number from 2 to 255"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE 256", "give a whole number from 0 to 255"),
+        ("MODEL.TIMM.OUTPUT_STRIDE 4", "give 32, 16 or 8"),
+        ("SEED -2", "or -1 to have one drawn"),
+        ("OUTPUT_DIR ", "give a name"),
+        ("DATASETS.TRAIN gta_train", "such as ('gta_train',)"),
+        ("DATASETS.TRAIN ('gta_train','synthia_train')", "one data set's name"),
+        ("DATASETS.TEST ('cityscapes_val','cityscapes_val')", "give a list of different names"),
+        ("MODEL.DEVICE mps", "give 'cpu', 'cuda' or 'cuda:NUMBER'"),
+        ("MODEL.DEVICE gpu", "give 'cpu', 'cuda' or 'cuda:NUMBER'"),
+        ("MODEL.RECOMPUTE some", "give one of 'none', 'cheap', 'all'"),
+        ("INPUT.RANDOM_FLIP both", "give one of 'none', 'horizontal', 'vertical'"),
+        ("INPUT.FORMAT L", "give one of 'RGB', 'BGR'"),
+        ("MODEL.SEM_SEG_HEAD.NORM SyncBN", "MODEL.SYNC_BATCH_NORM True"),
+        ("PPPC.CONTRAST.SCORE dot", "'mutual_likelihood'"),
+        ("PPPC.PROTOTYPES.UPDATE_RULE mean", "give one of 'ema', 'posterior', 'batch'"),
+        ("PPPC.PROTOTYPES.VARIANCE sum", "give one of 'product', 'count_normalised'"),
+        ("SOLVER.OPTIMIZER adamw", "give one of 'AdamW', 'SGD'"),
+        ("SOLVER.AMP.TYPE fp16", "give one of 'bfloat16', 'float16'"),
+        ("SOLVER.LR_SCHEDULER_NAME poly", "'WarmupPolyLR'"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE model", "give one of 'value', 'norm', 'full_model'"),
+        ("MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead", f"give one of {HEADS}"),
+        ("MODEL.BACKBONE.NAME build_resnet_backbone", "give one of 'build_timm_backbone'"),
+        ("MODEL.META_ARCHITECTURE SemanticSegmentor", "give one of 'PPPCSegmentor'"),
+        # Together
+        ("INPUT.CROP.SIZE [640,4000]", "lower INPUT.CROP.SIZE, or raise the other"),
+        ("INPUT.MIN_SIZE_TRAIN (2000,)", "INPUT.MAX_SIZE_TRAIN is 320"),
+        ("INPUT.MIN_SIZE_TEST 2000", "INPUT.MAX_SIZE_TEST is 320"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING range", "a range takes two sizes"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE 5", "give IGNORE_VALUE 255"),
+        ("PPPC.SELF_TRAINING.ENABLED False", "set both True, or both False"),
+        (f"TEST.EVALUATE_TEACHER True {SOURCE_ONLY}", "or TEST.EVALUATE_TEACHER False"),
+        (f"TEST.UNCERTAINTY True {SOURCE_ONLY}", "or TEST.UNCERTAINTY False"),
+        ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.1", "give one frequency of each class"),
+        ("PPPC.SELF_TRAINING.STATIC_CLASSES ['raod']", "no class of cityscapes_train_unlabeled: "
+         "give road"),
+        ("SOLVER.NESTEROV True SOLVER.MOMENTUM 0", "needs a momentum above 0"),
+        # Detectron2's keys that do nothing here
+        ("INPUT.CROP.ENABLED False", "no effect in this project: leave it at True"),
+        ("INPUT.CROP.TYPE relative", "leave it at 'absolute'"),
+        ("TEST.AUG.ENABLED True", "leave it at False"),
+        ("TEST.PRECISE_BN.ENABLED True", "leave it at False"),
+        ("MODEL.SEM_SEG_HEAD.LOSS_TYPE cross_entropy", "leave it at 'hard_pixel_mining'"),
+        ("MODEL.SEM_SEG_HEAD.LOSS_WEIGHT 2.0", "leave it at 1.0"),
+        ("SOLVER.REFERENCE_WORLD_SIZE 8", "leave it at 0"),
+        ("DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler", "leave it at 'TrainingSampler'"),
+        ("MODEL.MASK_ON True", "leave it at False"),
+        ("MODEL.RESNETS.DEPTH 101", "leave it at 50"),
+        # Names and pairs
+        ("SOLVER.MAX_ITERS 5", "did you mean SOLVER.MAX_ITER"),
+        ("solver.max_iter 5", "did you mean SOLVER.MAX_ITER"),
+        ("MAX_ITER 5", "did you mean SOLVER.MAX_ITER"),
+        ("SOLVER 5", "is a section: give its keys, such as SOLVER."),
+        ("SOLVER.MAX_ITER.X 5", "did you mean SOLVER.MAX_ITER"),
+        ("SOLVER.MAX_ITER", "one key has no value"),
+        ("SOLVER.MAX_ITER=5", "write SOLVER.MAX_ITER 5"),
+        ("--resume SOLVER.MAX_ITER 5", "give it before them"),
+        ("OUTPUT_DIR $NO_SUCH_VARIABLE/run", "set this variable"),
+        ("MODEL.WEIGHTS ~no_such_user/model.pth", "or write the whole path"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_its_key_and_what_to_give(opts, advice):
+    message = refusal(*opts.split(" "))
+    assert opts.split(" ")[0].split("=")[0] in message and advice in message
+
+
+def test_all_wrong_values_are_named_at_once():
+    message = refusal("SOLVER.MAX_ITER", "0", "TEST.AUG.FLIP", "False", "SEED", "x")
+    assert all(f"{key} is " in message for key in ("SOLVER.MAX_ITER", "TEST.AUG.FLIP", "SEED"))
+
+
+def test_every_key_has_a_rule_and_its_default_follows_it():
+    """A key of the project's that is in no rule would be refused when a user sets it."""
+    ours, theirs = get_cfg(), dict(flat(get_cfg()))
+    add_pppc_config(ours)
+    ruled = {key for rule in RULES for key in rule.keys.split()} | PARTS.keys()
+    own = {key for key, _ in flat(ours) if key not in theirs}
+    # Of Detectron2's DeepLab, whose keys come all together.
+    unused = {f"MODEL.RESNETS.{key}" for key in ("RES4_DILATION", "RES5_MULTI_GRID", "STEM_TYPE")}
+    unused |= {
+        f"MODEL.SEM_SEG_HEAD.{key}"
+        for key in ("ASPP_CHANNELS", "ASPP_DROPOUT", "LOSS_TYPE", "PROJECT_FEATURES",
+                    "USE_DEPTHWISE_SEPARABLE_CONV")
+    }  # fmt: skip
+    assert own - unused <= ruled
+    assert len([key for rule in RULES for key in rule.keys.split()]) == len(ruled - PARTS.keys())
+
+
+def test_a_value_of_another_type_is_refused_for_every_key():
+    cfg = load_config(demo_config("pppc"))
+    keys = {key for rule in RULES for key in rule.keys.split()} & dict(flat(cfg)).keys()
+    for key in keys:
+        node, name = place(cfg, key)
+        node[name] = b"neither text nor number nor list"
+    assert {line.split(" ")[0] for line in wrong_values(cfg)} == keys
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"SOLVER:\n\tMAX_ITER: 5\n", "found character '\\t'"),
+        (b"SEED: 1\nSEED: 2\n", "the key SEED stands twice"),
+        (b"SOLVER:\n  MAX_ITER: 5\n   BASE_LR: 1\n", "line 3"),
+        (b"SOLVER: {MAX_ITER: 5\n", "expected ',' or '}'"),
+        (b"- SEED\n- 1\n", "holds a list, not KEY: VALUE"),
+        (b"# nothing\n", "holds nothing, not KEY: VALUE"),
+        (b"SEED\n", "holds a str, not KEY: VALUE"),
+        ("OUTPUT_DIR: caf\u00e9".encode("latin-1"), "unacceptable character"),
+        (bytes(range(256)), "unacceptable character"),
+        (b"SEED: 1\n---\nSEED: 2\n", "single document"),
+        (b"SEED: !!python/object/apply:os.getcwd []\n", "constructor for the tag"),
+        (b"_BASE_: nope.yaml\n", "nope.yaml (named by _BASE_ in "),
+        (b"_BASE_: .\n", "Is a directory. Give the name of a YAML file"),
+        (b"_BASE_: [1]\n", "give a file's name, or a list of them"),
+        (b"_BASE_: wrong.yaml\n", "its _BASE_ leads back to it"),
+        (b"_BASE_: $NO_SUCH_VARIABLE/a.yaml\n", "set this variable"),
+        (b"SOLVER: [1, 2]\n", "SOLVER is a section: give its keys"),
+        (b"SOLVER:\n  MAX_ITER: [5]\n", "SOLVER.MAX_ITER is [5]: give a whole number"),
+        (b"SEED:\n", "SEED is None: give a whole number"),
+        (b"1: 2\n", "there is no key 1"),
+        (b"SOLVER:\n  MAXITER: 5\n", "did you mean SOLVER.MAX_ITER"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_configuration_is_named_with_the_reason(content, reason, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(content)
+    message = refusal(config=path)
+    assert "wrong.yaml" in message and reason in message
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "give --config-file FILE.yaml"),
+        (".", ".: Is a directory. Give the name of a YAML file"),
+        ("nope.yaml", "nope.yaml: No such file or directory. Give the name of a YAML file"),
+        ("$NO_SUCH_VARIABLE/a.yaml", "--config-file is '$NO_SUCH_VARIABLE/a.yaml'"),
+    ],
+)
+def test_a_configuration_that_is_not_there(path, reason):
+    with pytest.raises(InputError, match="^[^\n]*$") as caught:
+        load_config(path)
+    assert reason in str(caught.value)
+
+
+def test_paths_are_expanded_wherever_they_stand(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", "there")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/base.yaml").write_text("OUTPUT_DIR: ~/$PLACE/run\nSOLVER:\n  BASE_LR: 6e-5\n")
+    (tmp_path / "own.yaml").write_text("_BASE_: ~/${PLACE}/base.yaml\nSEED: 7\n")
+    cfg = load_config("~/own.yaml", ["MODEL.WEIGHTS", "$HOME/a.pth"])
+    assert cfg.OUTPUT_DIR == f"{tmp_path}/there/run" and cfg.MODEL.WEIGHTS == f"{tmp_path}/a.pth"
+    assert cfg.SOLVER.BASE_LR == 6e-5 and cfg.SEED == 7
+    # A file that has such a name is taken as it is.
+    (tmp_path / "$PLACE.yaml").write_text("SEED: 9\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("$PLACE.yaml").SEED == 9
+
+
+@pytest.mark.parametrize(
+    ("opts", "advice"),
+    [
+        ("DATASETS.TRAIN ()", "DATASETS.TRAIN is (): name a labelled source data set"),
+        ("DATASETS.TARGET ()", "or train on the source alone"),
+        ("MODEL.DEVICE cuda", "no CUDA GPU here: choose another one, or train with MODEL.DEVICE cpu"),
+        ("MODEL.DEVICE cuda:7", "or train with MODEL.DEVICE cpu"),
+    ],
+)
+def test_what_training_alone_refuses(opts, advice, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = load_config(demo_config("pppc"), opts.split(" "))
+    with pytest.raises(InputError) as caught:
+        check_config(cfg)
+    assert opts.split(" ")[0] in str(caught.value) and advice in str(caught.value)
+
+
+def test_the_device_of_another_machine_is_replaced_in_inference(monkeypatch, caplog):
+    cfg = load_config(demo_config("pppc"), ["MODEL.DEVICE", "cuda:7"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert with_inference_device(cfg).MODEL.DEVICE == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert with_inference_device(cfg).MODEL.DEVICE == "cuda"
+    cfg.MODEL.DEVICE = "cuda:1"
+    assert with_inference_device(cfg) is cfg
+    assert [record.getMessage() for record in caplog.records] == [
+        "MODEL.DEVICE is 'cuda:7', but PyTorch finds no CUDA GPU here: using cpu",
+        "MODEL.DEVICE is 'cuda:7', but the GPUs here are cuda:0 to cuda:1: using cuda",
+    ]
+    with pytest.raises(InputError, match="cuda:7.*the GPUs here are cuda:0 to cuda:1"):
+        check_config(load_config(demo_config("pppc"), ["MODEL.DEVICE", "cuda:7"]))
+
+
+@pytest.mark.parametrize(
+    ("opts", "doubt"),
+    [
+        ("PPPC.CONTRAST.START_ITER 700", "the contrast never begins"),
+        ("SOLVER.WARMUP_ITERS 701", "the learning rate never reaches SOLVER.BASE_LR"),
+        ("INPUT.MIN_SIZE_TRAIN (100,)", "no resized source image fills the crop"),
+        ("DATASETS.TARGET ('gta_train',)", "source and target are the same images"),
+    ],
+)
+def test_what_is_hardly_meant_is_a_warning(opts, doubt, caplog):
+    device = ["MODEL.DEVICE", "cpu"]
+    with caplog.at_level(logging.WARNING, logger="pppc"):
+        check_config(load_config(demo_config("pppc"), device))
+        assert not caplog.records
+        check_config(load_config(demo_config("pppc"), [*device, *opts.split(" ")]))
+    (record,) = caplog.records
+    assert opts.split(" ")[0] in record.getMessage() and doubt in record.getMessage()
+    assert len(DOUBTS) == 4  # each has a row here
+
+
+def test_a_configuration_that_detectron2_made_is_checked_too():
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.merge_from_file(str(REPOSITORY / "configs/demo_gta_to_cityscapes_pppc.yaml"))
+    cfg.MODEL.DEVICE, cfg.TEST.AUG.ENABLED = "cpu", True
+    with pytest.raises(InputError, match="TEST.AUG.ENABLED is True, but it has no effect"):
+        check_config(cfg)
