@@ -18,7 +18,6 @@ from pppc.device import with_inference_device
 from pppc.errors import InputError
 
 SOURCE_ONLY = "PPPC.SELF_TRAINING.ENABLED False PPPC.CONTRAST.ENABLED False"
-HEADS = "'DAFormerHead', 'SegFormerHead', 'SeparableDeepLabV3PlusHead'"
 
 
 def refusal(*opts: str, config=None) -> str:
@@ -88,7 +87,7 @@ def refusal(*opts: str, config=None) -> str:
         ("SOLVER.AMP.TYPE fp16", "give one of 'bfloat16', 'float16'"),
         ("SOLVER.LR_SCHEDULER_NAME poly", "'WarmupPolyLR'"),
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE model", "give one of 'value', 'norm', 'full_model'"),
-        ("MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead", f"give one of {HEADS}"),
+        ("MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead", "give one of 'DAFormerHead', 'SegFormerHead'"),
         ("MODEL.BACKBONE.NAME build_resnet_backbone", "give one of 'build_timm_backbone'"),
         ("MODEL.META_ARCHITECTURE SemanticSegmentor", "give one of 'PPPCSegmentor'"),
         # Together

@@ -16,6 +16,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
 from .data.catalog import model_metadata
+from .device import with_inference_device
 from .errors import InputError
 from .files import whole_file, write_atomically
 from .modeling.normalisation import InputStatistics
@@ -256,12 +257,14 @@ class StrictCheckpointer(DetectionCheckpointer):
 def trained_model(cfg: CfgNode) -> nn.Module:
     """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
 
+    It is on MODEL.DEVICE, or on one that this machine has.
+
     Raises:
         InputError: there are none, or from :meth:`StrictCheckpointer.load`.
     """
     if not cfg.MODEL.WEIGHTS:
         raise InputError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
-    model = build_model(cfg).eval()
+    model = build_model(with_inference_device(cfg)).eval()
     StrictCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
     return model
 
