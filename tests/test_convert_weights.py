@@ -72,5 +72,6 @@ def test_no_file_is_written_over_and_none_left_after_an_error(tmp_path, monkeypa
     for output, said in (("in.pth", "in.pth exists"), ("no/out.pth", "is no folder"),
                          ("out.pth", "unknown layout")):  # fmt: skip
         with pytest.raises(InputError, match=said):
-            convert(monkeypatch, tmp_path / "in.pth", tmp_path / output, "--config-file", CONFIG, *MMSEG)
+            convert(monkeypatch, tmp_path / "in.pth", tmp_path / output, "--config-file", CONFIG,
+                    *MMSEG)  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]

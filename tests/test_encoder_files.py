@@ -71,6 +71,8 @@ def whole_and_features(name: str) -> tuple[nn.Module, nn.Module]:
         "hrnet_w18_small",
         "regnety_002",
         "edgenext_xx_small",
+        "tresnet_m",  # "body" is a part of its own, not timm's wrapper
+        "cspresnet50d",  # has a "stem.conv3", as Detectron2's encoder
         "mit_b0",
     ],
 )
@@ -134,11 +136,11 @@ def test_a_student_and_a_teacher_beside_each_other_give_the_student(tmp_path):
     assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
 
 
-@pytest.mark.parametrize(("name", "encoder"), [("convnext_atto", "convnext_atto"), ("mit_b0", "mit_b0")])
-def test_a_file_of_feature_maps_fills_the_encoder(name, encoder, tmp_path):
+@pytest.mark.parametrize("name", ["convnext_atto", "mit_b0"])
+def test_a_file_of_feature_maps_fills_the_encoder(name, tmp_path):
     _, features = whole_and_features(name)
     torch.save(features.half().state_dict(), tmp_path / "file.pth")
-    model = loaded(config(encoder), tmp_path / "file.pth")
+    model = loaded(config(name), tmp_path / "file.pth")
     assert_same_features(model, features.float())
 
 
@@ -159,7 +161,8 @@ def test_a_file_of_another_encoder_is_one_line(file, encoder, said, tmp_path):
 
 def test_torchvision_s_own_names_are_one_line():
     state = torchvision.models.mobilenet_v3_small(weights=None).state_dict()
-    names = ["backbone.model." + k for k in timm_backbone.TimmBackbone("mobilenetv3_small_100").state_dict()]
+    encoder = timm_backbone.TimmBackbone("mobilenetv3_small_100")
+    names = [f"backbone.{key}" for key in encoder.state_dict()]
     with pytest.raises(InputError, match=r"v3.pth: unknown layout .*features\.0\.0\.weight"):
         from_other_layout(state, names, "v3.pth", "mobilenetv3_small_100")
 
@@ -198,7 +201,7 @@ RGB = ([127.5] * 3, [127.5] * 3)
         ("resnet18", ["MODEL.PIXEL_MEAN", [123.7, 116.3, 103.5]], ()),  # rounded otherwise
         ("inception_v4", [], ("MODEL.PIXEL_MEAN [127.5, 127.5, 127.5]", "MODEL.PIXEL_STD [127.5")),
         ("inception_v4", ["MODEL.PIXEL_MEAN", RGB[0], "MODEL.PIXEL_STD", RGB[1]], ()),
-        ("resnet18", ["MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], ("Set MODEL.PIXEL_STD [58.395, 57.12, 57.375]",)),
+        ("resnet18", ["MODEL.PIXEL_STD", [1.0] * 3], ("Set MODEL.PIXEL_STD [58.395, 57.12, 57.375]",)),
         ("resnet18", ["INPUT.FORMAT", "BGR"],
          ("MODEL.PIXEL_MEAN [103.53, 116.28, 123.675]", "INPUT.FORMAT RGB")),
     ],

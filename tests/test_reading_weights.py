@@ -67,6 +67,14 @@ def test_parts_that_lie_beside_each_other_are_one_network(tmp_path):
     assert content["epoch"] == 2
 
 
+def test_which_of_several_networks_is_taken_is_in_the_log(tmp_path, caplog):
+    other = {key: value + 1 for key, value in STATE.items()}
+    torch.save({"state_dict_ema": other, "state_dict": STATE}, tmp_path / "file.pth")
+    with caplog.at_level("INFO", "pppc"):
+        assert_is_network(read_weights(str(tmp_path / "file.pth")))
+    assert "file.pth holds state_dict_ema and state_dict: state_dict is taken" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["file.pth", "file.bin", "file.safetensors", "file"])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "arrays"])
 def test_the_content_tells_what_a_file_is_not_its_name(kind, name, tmp_path):
@@ -74,7 +82,8 @@ def test_the_content_tells_what_a_file_is_not_its_name(kind, name, tmp_path):
     if kind == "safetensors":
         safetensors.torch.save_file(STATE, path)
     elif kind == "arrays":
-        pathlib.Path(path).write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in STATE.items()}}))
+        arrays = {key: value.numpy() for key, value in STATE.items()}
+        pathlib.Path(path).write_bytes(pickle.dumps({"model": arrays}))
     else:
         torch.save(STATE, path, _use_new_zipfile_serialization=kind == "zip")
     assert_is_network(read_weights(path))

@@ -139,10 +139,9 @@ class StrictCheckpointer(DetectionCheckpointer):
             self._missing = translation.missing
             if self.cfg is not None and encoder:
                 mean, std = backbone.statistics()
-                weights = description(filename).get("pretrained_cfg", {})
-                InputStatistics.of(self.cfg).warn_unless(
-                    weights.get("mean", mean), weights.get("std", std), encoder
-                )
+                told = description(filename).get("pretrained_cfg", {})
+                mean, std = told.get("mean", mean), told.get("std", std)
+                InputStatistics.of(self.cfg).warn_unless(mean, std, encoder)
         untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
         if self.trained and untrained:
             raise InputError(
@@ -186,7 +185,8 @@ class StrictCheckpointer(DetectionCheckpointer):
                 return state
             rows = match_classes(theirs, ours)
             logger.info(
-                "MODEL.WEIGHTS_OTHER_CLASSES: %s has %d classes%s. Taken over by name: %s. Learnt anew: %s",
+                "MODEL.WEIGHTS_OTHER_CLASSES: %s has %d classes%s. Taken over by name: %s. "
+                "Learnt anew: %s",
                 self._path, number, "" if theirs else ", which it does not name",
                 ", ".join(ours[i] for i in rows) or "none",
                 ", ".join(name for i, name in enumerate(ours) if i not in rows) or "all",

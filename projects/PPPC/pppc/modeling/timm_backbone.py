@@ -66,9 +66,10 @@ class TimmBackbone(Backbone):
                 name, pretrained=pretrained, features_only=True, **options
             )
         except OSError as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise InputError(
                 f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded "
-                f"({str(error).splitlines()[0]}). Where there is network, download "
+                f"({reason}). Where there is network, download "
                 f"{_address(name)} and set MODEL.WEIGHTS to that file"
             ) from error
         except (AssertionError, AttributeError, RuntimeError, TypeError) as error:

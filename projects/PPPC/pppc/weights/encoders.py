@@ -37,7 +37,7 @@ def _flat(name: str) -> str:
 
     They put the network into a module, or its parts "stages.0" beside each other as "stages_0".
     """
-    return name.removeprefix("body.").removeprefix("model.").replace(".", "_")
+    return name.replace(".", "_").removeprefix("body_").removeprefix("model_")
 
 
 def _complete(state: Mapping[str, Tensor], wanted: Mapping[str, str]) -> str | None:

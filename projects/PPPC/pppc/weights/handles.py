@@ -62,7 +62,7 @@ def local_path(path: str) -> str:
     try:
         return PathManager.get_local_path(path)
     except Exception as error:  # each library has its own
-        reason = (str(error) or "no reason given").splitlines()[0]
+        reason = (str(error) or "no reason given").splitlines()[0].rstrip(".")
         raise InputError(
             f"{path} cannot be fetched ({type(error).__name__}: {reason}). Check the network and the "
             "name, or set MODEL.WEIGHTS to a file that you downloaded"

@@ -340,7 +340,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "detectron2": Layout(
         "Detectron2's DeepLab encoder",
-        r"stem\.conv3\.",
+        r"res2\.0\.",
         _detectron2_deeplab,
         {r"(stem\.)?fc\.": "the ImageNet classifier"},
         NOT_IN_AN_ENCODER,

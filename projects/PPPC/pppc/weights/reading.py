@@ -112,7 +112,8 @@ def _check_archive(path: str) -> None:
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
             f"{path} is a TorchScript program, whose weights only running it gives. If you trust its "
-            f"source, save them: torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), 'NEW.pth')"
+            f"source, save them: torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), "
+            "'NEW.pth')"
         )
     if not any(name.endswith("data.pkl") for name in names):
         raise _no_checkpoint(path, f"an archive of {', '.join(names[:2])}", "unpack it")
@@ -163,10 +164,10 @@ def _network(content: object, path: str) -> dict[str, Tensor | np.ndarray]:
     parts = {
         name: found
         for name in names
-        if not name.startswith(_NO_NETWORK) and (found := _network(content[name], ""))
+        if not name.startswith(_NO_NETWORK) and (found := _network(content[name], path))
     }
     if chosen := next((name for name in _NETWORK if name in parts), None):
-        if path and len(parts) > 1:
+        if len(parts) > 1:
             logger.info("%s holds %s: %s is taken", path, " and ".join(parts), chosen)
         return parts[chosen]
     if len(parts) == 1:
