@@ -7,12 +7,14 @@ import torch
 from conftest import REPOSITORY
 from detectron2.modeling import build_model
 from published_networks import MMSegSegFormer
+from tiny_run import tiny_config
 from torch import nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pppc import load_config
 from pppc.checkpoint import StrictCheckpointer
 from pppc.data.train_ids import CAMVID_CLASSES, CITYSCAPES_CLASSES
+from pppc.engine import Trainer
 from pppc.errors import InputError
 from pppc.weights import read_weights
 from pppc.weights.classes import match_classes
@@ -175,3 +177,27 @@ def test_weights_that_are_not_finite_are_refused(camvid_run, tmp_path):
     torch.save(content, tmp_path / "nan.pth")
     with pytest.raises(InputError, match=rf"nan.pth: student.{CLASSIFIER} .*not finite"):
         start(camvid(), tmp_path / "nan.pth")
+
+
+def test_training_starts_from_a_file_and_keeps_the_names(camvid_run, datasets_root, tmp_path):
+    """The whole way of a user: MODEL.WEIGHTS, the key, a step, and the checkpoint that it leaves."""
+    cfg = tiny_config(
+        tmp_path / "run", "MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead",
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256, "MODEL.PROBABILISTIC_HEAD.DIM", 8,
+        "MODEL.WEIGHTS", str(camvid_run[0]), *OTHER, "SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 0,
+        "DATASETS.TEST", (),
+    )  # fmt: skip
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    rows = match_classes(CAMVID_CLASSES, CITYSCAPES_CLASSES)
+    theirs = camvid_run[1].student.state_dict()[CLASSIFIER]
+    ours = trainer.model.student.state_dict()[CLASSIFIER]
+    assert all(torch.equal(ours[i], theirs[row]) for i, row in rows.items())
+    trainer.train()
+    final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert final["class_names"] == list(CITYSCAPES_CLASSES)
+    again = Trainer(cfg)
+    again.resume_or_load(resume=True)  # the run itself, which no key changes
+    assert torch.equal(
+        again.model.student.state_dict()[CLASSIFIER], final["model"][f"student.{CLASSIFIER}"]
+    )
