@@ -13,7 +13,6 @@ from published_networks import MMSegSegFormer
 from pppc import load_config
 from pppc.checkpoint import StrictCheckpointer
 from pppc.errors import InputError
-from pppc.weights import read_weights
 
 CONFIG = str(REPOSITORY / "configs/gta_to_cityscapes_dacs_mit_b5.yaml")
 MMSEG = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "ConvSegFormerHead"]
@@ -54,8 +53,12 @@ def test_an_encoder_of_timm_is_converted(tmp_path, monkeypatch):
     torch.save(whole.state_dict(), tmp_path / "in.pth")
     convert(monkeypatch, tmp_path / "in.pth", tmp_path / "out.pth", "--config-file", CONFIG,
             "MODEL.TIMM.NAME", "resnet18")  # fmt: skip
-    model = read_weights(str(tmp_path / "out.pth"))["model"]
-    assert torch.equal(model["student.backbone.model.conv1.weight"], whole.conv1.weight)
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet18"]
+    model = build_model(load_config(CONFIG, opts))
+    StrictCheckpointer(model).load(str(tmp_path / "out.pth"))
+    assert torch.equal(model.student.backbone.model.conv1.weight, whole.conv1.weight)
+    with pytest.raises(InputError, match="out.pth holds an encoder alone"):
+        StrictCheckpointer(model, trained=True).load(str(tmp_path / "out.pth"))
 
 
 def test_the_advice_for_another_number_of_classes_works(tmp_path, monkeypatch):

@@ -87,6 +87,10 @@ def test_timm_s_files_fill_the_encoder(name, tmp_path, caplog):
     assert f"the encoder {name} in timm's names" in caplog.text
     assert "2 tensors: the classifier" in caplog.text
     assert "tensors: the file holds an encoder" in caplog.text
+    encoder = model.student.backbone.state_dict()
+    assert f"student.backbone: {len(encoder)} tensors" in caplog.text
+    later = len(whole.state_dict()) - len(encoder) - 2
+    assert (f"{later} tensors: layers after the last feature map" in caplog.text) == (later > 0)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11"])

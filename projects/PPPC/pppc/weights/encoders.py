@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import timm
 from torch import Tensor, nn
 
-__all__ = ["EncoderTensors", "find_encoder"]
+__all__ = ["UNUSED", "EncoderTensors", "find_encoder"]
+
+# BatchNorm counts batches only where it has no momentum; old files lack the count.
+UNUSED = ".num_batches_tracked"
 
 # timm's functions that give the names of older files and of other projects (torchvision's and the
 # authors' own) timm's names; one of them at most in a model's module.
@@ -43,9 +46,9 @@ def _flat(name: str) -> str:
 def _complete(state: Mapping[str, Tensor], wanted: Mapping[str, str]) -> str | None:
     """The flat prefix under which a file has all of an encoder's tensors, the shortest; None: none."""
     flat = {_flat(key) for key in state}
-    first = next(iter(wanted))
-    prefixes = sorted({key[: -len(first)] for key in flat if key.endswith(first)}, key=len)
-    return next((p for p in prefixes if all(p + name in flat for name in wanted)), None)
+    needed = [name for name in wanted if not name.endswith(_flat(UNUSED))]
+    prefixes = sorted({k[: -len(needed[0])] for k in flat if k.endswith(needed[0])}, key=len)
+    return next((p for p in prefixes if all(p + name in flat for name in needed)), None)
 
 
 def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:

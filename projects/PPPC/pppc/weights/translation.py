@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .encoders import find_encoder
+from .encoders import UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
 
 __all__ = ["Translation", "from_other_layout", "to_other_layout"]
@@ -18,8 +18,6 @@ __all__ = ["Translation", "from_other_layout", "to_other_layout"]
 STUDENT, TEACHER = "student.", "teacher."
 ENCODER = "backbone.model."
 TEACHERS = ("ema_model.", "teacher.")
-# BatchNorm counts batches only where it has no momentum; old files lack the count.
-UNUSED = ".num_batches_tracked"
 
 
 @dataclass
@@ -103,8 +101,7 @@ def _from_timm(
     state: Mapping[str, Tensor], student: list[str], path: str, encoder: str
 ) -> Translation:
     names = [key.removeprefix(ENCODER) for key in student if key.startswith(ENCODER)]
-    needed = [name for name in names if not name.endswith(UNUSED)]
-    found = find_encoder(state, needed, encoder) if encoder and needed else None
+    found = find_encoder(state, names, encoder) if encoder and names else None
     if found is None:
         titles = "; ".join(layout.title for layout in LAYOUTS.values())
         raise InputError(
