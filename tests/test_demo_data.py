@@ -15,6 +15,7 @@ from PIL import Image
 from pppc.data.demo import datasets
 from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.data.train_ids import CITYSCAPES_CLASSES, LABEL_SPACES
+from pppc.errors import InputError
 
 SMALL = DemoData(
     size=(96, 48),
@@ -116,7 +117,7 @@ def test_same_data_is_kept_and_other_folders_are_left_alone(demo, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in demo.rglob("*.png")}
     (tmp_path / "thesis.txt").write_text("mine")
     for folder in (demo, tmp_path):
-        with pytest.raises(FileExistsError, match=str(folder)):
+        with pytest.raises(InputError, match=str(folder)):
             make_demo_data(folder, replace(SMALL, seed=1))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -14,7 +14,6 @@ machine, units hardly. Peak memory is of a process with three steps: the whole o
 included (on CUDA what PyTorch reserves of the device), and of the tensors alive at a time.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -30,7 +29,12 @@ from benchmarks.inference import Inference
 from benchmarks.needs import NEEDS
 from benchmarks.training import TrainingStep, Unit
 from detectron2.config import CfgNode
+from pppc.arguments import ToolParser, whole_number
+from pppc.config_checks import check_config
 from pppc.data import build_train_loader
+from pppc.device import check_training_device
+from pppc.errors import InputError, run_tool
+from pppc.files import new_file, write_atomically
 from tabulate import tabulate
 
 KINDS = {
@@ -50,6 +54,24 @@ DATA = {
 }
 
 
+def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
+    """A configuration that can be measured here.
+
+    Raises:
+        InputError: it can't.
+    """
+    cfg = pppc.load_config(config_file, opts)
+    if kind in ("training", "loading"):
+        check_config(cfg)
+    check_training_device(cfg)
+    if kind == "evaluation" and not cfg.DATASETS.TEST:
+        raise InputError(
+            f"{config_file}: DATASETS.TEST is empty. Give a labelled data set, such as "
+            "DATASETS.TEST \"('cityscapes_val',)\""
+        )
+    return cfg
+
+
 def build(kind: str, data: str, cfg: CfgNode):
     """What to measure, with random, drawn or the user's own data."""
     if kind == "training" and data != "random":
@@ -67,7 +89,7 @@ def measure(kind: str, data: str, configurations: dict[str, list[str]], rounds: 
         rounds: how often.
     """
     subjects = {
-        name: build(kind, data, pppc.load_config(file, opts))
+        name: build(kind, data, read_settings(kind, file, opts))
         for name, (file, *opts) in configurations.items()
     }
     unit = None
@@ -101,7 +123,9 @@ def needs(configuration: list[str]) -> dict[str, float]:
     for name in NEEDS:
         command = [sys.executable, "-W", "ignore", __file__, "training", "--need", name,
                    "--config-file", *configuration]  # fmt: skip
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if run.returncode:  # it has said why
+            sys.exit(run.returncode)
         measured[name] = float(run.stdout.split()[-1])
     return measured
 
@@ -130,15 +154,13 @@ def profile(step: TrainingStep) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting")
     parser.add_argument("--data", choices=DATA["training"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--rounds", type=whole_number(1), default=5)
+    parser.add_argument("--json", help="write the results there")
     parser.add_argument("--profile", action="store_true",
                         help="print the operations of one training step")  # fmt: skip
     parser.add_argument("--need", choices=NEEDS, help="print this of a training step alone")
@@ -155,7 +177,8 @@ def main() -> None:
     if arguments.against:
         configurations["second"] = [*first, *arguments.against]
 
-    cfg = pppc.load_config(arguments.config_file, arguments.opts)
+    json_file = new_file(arguments.json, "--json") if arguments.json else None
+    cfg, *_ = [read_settings(arguments.what, file, opts) for file, *opts in configurations.values()]
     if arguments.need:
         print(NEEDS[arguments.need](cfg))
         return
@@ -173,9 +196,10 @@ def main() -> None:
         results[name] |= measured
     titles = {"first": "as configured", "second": " ".join(arguments.against)}
     print(table(results, {name: titles[name] for name in configurations}))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"settings": configurations} | results, indent=1) + "\n")
+    if json_file:
+        text = json.dumps({"settings": configurations} | results, indent=1) + "\n"
+        write_atomically(json_file, text.encode())
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

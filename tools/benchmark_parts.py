@@ -10,7 +10,6 @@ Data are drawn for the purpose. Printed are medians, and how many times as fast 
 its kind each line is.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ import torch
 from benchmarks.data import drawn_data
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from pppc.arguments import ToolParser, whole_number
 from pppc.class_map import class_map
 from pppc.data import label_reader
 from pppc.data.conversion import LabelFile, convert_label, count_train_ids, to_train_ids
@@ -34,6 +34,7 @@ from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.evaluation.mean_iou import confusion_matrix
+from pppc.errors import run_tool
 from pppc.gaussian import mutual_likelihood_score
 from tabulate import tabulate
 from torch.nn.functional import interpolate, normalize
@@ -226,11 +227,9 @@ WAYS = {"conversion": conversion, "evaluation": evaluation, "loading": loading,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("what", choices=WAYS)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=whole_number(1), default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -238,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -19,9 +19,12 @@ import tempfile
 
 import pppc
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
+from pppc.arguments import ToolParser, number_above_0, whole_number
 from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop, step_generator
+from pppc.errors import InputError, run_tool
 from pppc.gaussian import SCORES, mutual_likelihood_score
 from pppc.labelled_pixels import labelled_pixels
 from pppc.structures import PixelBatch
@@ -93,17 +96,30 @@ def measure(loop: AdaptationLoop, temperatures: list[float], batches: int) -> li
     ]
 
 
+def read_settings(config_file: str, opts: list[str]) -> CfgNode:
+    """The configuration, with nothing computed again: one graph is gone through several times.
+
+    Raises:
+        InputError: there is no contrast in it.
+    """
+    cfg = pppc.load_config(config_file, [*opts, "MODEL.RECOMPUTE", "none"])
+    if not cfg.PPPC.CONTRAST.ENABLED:
+        raise InputError(
+            f"{config_file}: PPPC.CONTRAST.ENABLED is False, there is no contrast to measure. Give a "
+            "configuration with it"
+        )
+    return cfg
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[100, 1, 0.1, 0.01, 0.001])
-    parser.add_argument("--batches", type=int, default=40)
+    parser.add_argument("--temperatures", type=number_above_0, nargs="+",
+                        default=[100, 1, 0.1, 0.01, 0.001])  # fmt: skip
+    parser.add_argument("--batches", type=whole_number(1), default=40)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
-    # One graph is gone through backward several times.
-    cfg = pppc.load_config(args.config_file, [*args.opts, "MODEL.RECOMPUTE", "none"])
+    cfg = read_settings(args.config_file, args.opts)
     with tempfile.TemporaryDirectory() as folder:
         cfg.OUTPUT_DIR = folder
         trainer = Trainer(cfg)
@@ -116,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

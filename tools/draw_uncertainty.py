@@ -10,28 +10,31 @@ prediction.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pppc
+import torch
 from detectron2.config import CfgNode
+from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import label_reader
-from pppc.data.catalog import dataset_records, model_metadata
+from pppc.data.catalog import dataset_records, label_files, model_metadata
 from pppc.data.images import read_image
+from pppc.data.labels import LabelReader
 from pppc.data.mapper import TestMapper
+from pppc.errors import InputError, run_tool
+from pppc.files import new_file, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from torch import nn
 
 
-def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
+def draw_row(model: nn.Module, record: dict, reader: LabelReader, cfg: CfgNode) -> np.ndarray:
     """One image's row, RGB."""
     metadata = model_metadata(cfg)
     image = read_image(record["file_name"], "RGB", record.get("intensities"))
-    truth = label_reader(cfg, cfg.DATASETS.TEST[0]).read(record["sem_seg_file_name"])
+    truth = reader.read(record["sem_seg_file_name"])
     (output,) = model([TestMapper(cfg)(record)])
     prediction = class_map(output["sem_seg"], record["file_name"])
     probability = output["sem_seg"].cpu().softmax(0)
@@ -50,31 +53,58 @@ def draw_row(model: nn.Module, record: dict, cfg: CfgNode) -> np.ndarray:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def read_settings(config_file: str, opts: list[str]) -> CfgNode:
+    """The configuration, with the uncertainty in the predictions.
+
+    Raises:
+        InputError: it has no embedding that is uncertain, or no test set.
+    """
+    cfg = pppc.load_config(config_file, opts)
+    if not cfg.PPPC.CONTRAST.ENABLED:
+        raise InputError(
+            f"{config_file}: PPPC.CONTRAST.ENABLED is False, so there is no embedding whose "
+            "uncertainty could be drawn. Give a run with the contrast"
+        )
+    if not cfg.DATASETS.TEST:
+        raise InputError(
+            f"{config_file}: DATASETS.TEST is empty. Give a labelled data set, such as "
+            "DATASETS.TEST \"('cityscapes_val',)\""
+        )
+    cfg.TEST.UNCERTAINTY = True
+    return cfg
+
+
+def below_each_other(rows: list[np.ndarray]) -> np.ndarray:
+    """One picture of rows of any width."""
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
     )
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the picture")
-    parser.add_argument("--images", type=int, default=3, help="evenly spread over the test set")
+    parser.add_argument("--output", required=True, help="the picture, a .png or .jpg")
+    parser.add_argument(
+        "--images", type=whole_number(1), default=3, help="evenly spread over the test set"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
-    cfg = pppc.load_config(args.config_file, ["TEST.UNCERTAINTY", True, *args.opts])
-    if args.output.exists():
-        sys.exit(f"error: {args.output} exists already: remove it or choose another name")
-    try:
-        model = trained_model(cfg)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    records = dataset_records(cfg, cfg.DATASETS.TEST[0])
+    cfg = read_settings(args.config_file, args.opts)
+    output = new_file(args.output, "--output", (".png", ".jpg"))
+    name = cfg.DATASETS.TEST[0]
+    reader, records = label_reader(cfg, name), dataset_records(cfg, name)
+    label_files(name, records)
+    model = trained_model(cfg)
     number = min(args.images, len(records))
     chosen = records[len(records) // (2 * number) :: len(records) // number]
-    rows = [draw_row(model, record, cfg) for record in chosen[:number]]
-    picture = np.concatenate(rows)[:, :, ::-1]
+    rows = [draw_row(model, record, reader, cfg) for record in chosen[:number]]
+    picture = below_each_other(rows)[:, :, ::-1]
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    if not cv2.imwrite(str(args.output), half):
-        raise OSError(f"{args.output} could not be written: does its folder exist?")
+    write_atomically(output, cv2.imencode(output.suffix, half)[1].tobytes())
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

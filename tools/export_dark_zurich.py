@@ -11,7 +11,6 @@ is not written where images are missing. See datasets/README.md for the server.
 """
 
 import argparse
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -23,11 +22,13 @@ import pppc
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoint import trained_model
 from pppc.class_map import class_map
 from pppc.data import build_test_loader
 from pppc.data.splits import SPLITS
-from pppc.files import whole_file
+from pppc.errors import InputError, run_tool
+from pppc.files import new_file, whole_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -38,19 +39,21 @@ def images_of_the_test_set(num_images: int) -> list[str]:
     """File names of the test images.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: there are more or fewer than ``num_images``, or two of one name.
+        InputError: there are none, more or fewer than ``num_images``, or two of one name.
     """
     paths = [record["file_name"] for record in DatasetCatalog.get(TEST_SET)]
     if len(paths) != num_images:
         folder = Path(paths[0]).parent.parent
-        raise ValueError(
+        raise InputError(
             f"{folder} holds {len(paths)} images, the test split has {num_images}: the server takes "
             f"whole submissions only. {SPLITS[TEST_SET].hint}"
         )
     names = Counter(Path(path).name for path in paths)
     if repeated := [name for name, count in names.items() if count > 1]:
-        raise ValueError(f"{paths[0]} and others: the name {repeated[0]} occurs twice")
+        raise InputError(
+            f"{paths[0]} and others: the name {repeated[0]} occurs twice, the server takes files by "
+            "name. Remove all but one"
+        )
     return paths
 
 
@@ -71,36 +74,30 @@ def encode(scores: Tensor, file: str) -> dict[str, bytes]:
     return {"labelTrainIds": label, "confidence": confidence, "labelTrainIds_invalid": label}
 
 
+@torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the archive, a .zip")
+    parser.add_argument("--output", required=True, help="the archive, a .zip")
     parser.add_argument(
-        "--num-images", type=int, default=SPLITS[TEST_SET].published_size,
+        "--num-images", type=whole_number(1), default=SPLITS[TEST_SET].published_size,
         help="how many images the test split has (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
-    try:
-        cfg = pppc.load_config(arguments.config_file, arguments.opts)
-        if arguments.output.exists():
-            raise FileExistsError(f"{arguments.output} exists: choose another --output")
-        paths = images_of_the_test_set(arguments.num_images)
-        model = trained_model(cfg)
-        with (
-            whole_file(arguments.output) as unfinished,
-            zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
-        ):
-            for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
-                for folder, content in encode(scores, path).items():
-                    archive.writestr(f"{folder}/{Path(path).name}", content)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{arguments.output}: {len(paths)} images in 3 folders")
+    cfg = pppc.load_config(arguments.config_file, arguments.opts)
+    output = new_file(arguments.output, "--output", (".zip",))
+    paths = images_of_the_test_set(arguments.num_images)
+    model = trained_model(cfg)
+    with (
+        whole_file(output) as unfinished,
+        zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
+    ):
+        for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
+            for folder, content in encode(scores, path).items():
+                archive.writestr(f"{folder}/{Path(path).name}", content)
+    print(f"{output}: {len(paths)} images in 3 folders")
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
-    main()
+    run_tool(main)

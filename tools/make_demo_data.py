@@ -3,42 +3,45 @@
 
 import argparse
 import os
-import sys
+import re
 from dataclasses import fields
 
+from pppc.arguments import ToolParser, whole_number
 from pppc.data.demo.datasets import DemoData, make_demo_data
+from pppc.errors import run_tool
+from pppc.files import user_path
 
 
 def width_x_height(text: str) -> tuple[int, int]:
-    width, height = (int(number) for number in text.split("x"))
-    return width, height
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}: give WIDTHxHEIGHT, such as 320x160")
+    return int(found[1]), int(found[2])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def main() -> None:
+    parser = ToolParser(__doc__)
     parser.add_argument("output_dir", help="a folder to make; reused when it holds the same data")
-    parser.add_argument("--nproc", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--nproc", type=whole_number(1), default=os.cpu_count(), help="processes (all cores)"
+    )
     for field in fields(DemoData):
         option = "--" + field.name.replace("_", "-")
         if field.name == "size":
             parser.add_argument(
-                option, type=width_x_height, default="320x160", help="WIDTHxHEIGHT in pixels"
-            )
+                option, type=width_x_height, default="320x160",
+                help="WIDTHxHEIGHT in pixels (%(default)s)",
+            )  # fmt: skip
         else:
             meaning = "of all chance" if field.name == "seed" else "number of images"
-            parser.add_argument(option, type=int, default=field.default, help=meaning)
+            parser.add_argument(option, type=whole_number(0), default=field.default,
+                                help=f"{meaning} (%(default)s)")  # fmt: skip
     arguments = vars(parser.parse_args())
     output_dir, num_processes = arguments.pop("output_dir"), arguments.pop("nproc")
-    try:
-        made = make_demo_data(output_dir, DemoData(**arguments), num_processes)
-    except FileExistsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    output_dir = user_path(output_dir, "the folder")
+    made = make_demo_data(output_dir, DemoData(**arguments), num_processes)
     print(f"{output_dir}: {'demo data made' if made else 'demo data is there already'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

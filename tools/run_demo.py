@@ -22,10 +22,14 @@ import pppc
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
+from pppc.arguments import ToolParser, whole_number
 from pppc.class_map import class_map
 from pppc.data import label_reader
 from pppc.data.catalog import model_metadata
 from pppc.data.images import read_image
+from pppc.device import with_inference_device
+from pppc.errors import InputError, run_tool
+from pppc.files import user_path, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from tabulate import tabulate
 
@@ -38,6 +42,7 @@ def run(script: str, *arguments: str, name: str = "") -> None:
     """Run one of the tools and show its progress under ``name``.
 
     Raises:
+        InputError: it refused its input.
         RuntimeError: it failed; the message ends with what it printed last.
     """
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools" / script), *arguments]
@@ -50,8 +55,15 @@ def run(script: str, *arguments: str, name: str = "") -> None:
         if match := PROGRESS.search(line):
             done, loss, eta = int(match["iter"]) + 1, match["loss"], match["eta"]
             print(f"  {name:12} iteration {done:5}   loss {loss:6}   ETA {eta}", flush=True)
-    if process.wait():
+    if process.wait() == 2:
+        raise InputError(lines[-1].strip().removeprefix("error: "))
+    if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(lines[-15:])}")
+
+
+def config_file(method: str) -> Path:
+    """The configuration of a method."""
+    return REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{METHODS[method]}.yaml"
 
 
 def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
@@ -60,8 +72,7 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
     Returns:
         its IoU of every class and "mIoU" on the target domain.
     """
-    config_file = REPOSITORY / "configs" / f"demo_gta_to_cityscapes_{METHODS[method]}.yaml"
-    arguments = ("--config-file", str(config_file), "--resume", "OUTPUT_DIR", str(folder), *opts)
+    arguments = ("--config-file", str(config_file(method)), "--resume", "OUTPUT_DIR", str(folder), *opts)
     run("train_net.py", *arguments, name=method)
     metrics = map(json.loads, (folder / "metrics.json").read_text().splitlines())
     *_, last = (line for line in metrics if "sem_seg/mIoU" in line)
@@ -70,7 +81,7 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
 
 def load_config(folder: Path) -> CfgNode:
     """The configuration of a finished run, for prediction with its last checkpoint."""
-    cfg = pppc.load_config(folder / "config.yaml")
+    cfg = with_inference_device(pppc.load_config(folder / "config.yaml"))
     cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
     cfg.TEST.UNCERTAINTY = cfg.PPPC.CONTRAST.ENABLED
     return cfg
@@ -109,23 +120,27 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
             if "uncertainty" in output:
                 row["uncertainty"] = colorize_uncertainty(output["uncertainty"].cpu().numpy())
         paths.append(folder / f"{Path(record['file_name']).stem}.png")
-        cv2.imwrite(str(paths[-1]), np.ascontiguousarray(captioned_row(row)[:, :, ::-1]))
+        picture = np.ascontiguousarray(captioned_row(row)[:, :, ::-1])
+        write_atomically(paths[-1], cv2.imencode(".png", picture)[1].tobytes())
     return paths
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(__doc__)
+    parser.add_argument("--output", default="output/demo", help="folder of results")
     parser.add_argument(
-        "--output", type=Path, default=Path("output/demo"), help="folder of results"
+        "--pictures", type=whole_number(1), default=4, help="target images to draw"
     )
-    parser.add_argument("--pictures", type=int, default=4, help="target images to draw")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of both runs"
     )
     args = parser.parse_args()
     start = time.perf_counter()
+    for method in METHODS:
+        pppc.load_config(config_file(method), args.opts)  # what is wrong in it is said first
 
-    data = args.output / "datasets"
+    output = Path(user_path(args.output, "--output"))
+    data = output / "datasets"
     os.environ["DETECTRON2_DATASETS"] = str(data)
     print(f"Making the data sets in {data}")
     run("make_demo_data.py", str(data))
@@ -135,7 +150,7 @@ def main() -> None:
 
     print("Training source-only and PPPC at the same time")
     os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // len(METHODS)))
-    folders = {method: args.output / name for method, name in METHODS.items()}
+    folders = {method: output / name for method, name in METHODS.items()}
     with ThreadPoolExecutor() as pool:
         runs = {
             method: pool.submit(train, method, folder, args.opts)
@@ -144,18 +159,15 @@ def main() -> None:
         results = {method: run.result() for method, run in runs.items()}
 
     configs = {method: load_config(folder) for method, folder in folders.items()}
-    pictures = draw_predictions(configs, args.output / "pictures", args.pictures)
+    pictures = draw_predictions(configs, output / "pictures", args.pictures)
     classes = model_metadata(configs["PPPC"]).stuff_classes
     table = comparison_table(results, classes)
-    (args.output / "results.md").write_text(table + "\n")
+    write_atomically(output / "results.md", f"{table}\n".encode())
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")
     minutes = (time.perf_counter() - start) / 60
-    print(f"Table: {args.output}/results.md. Took {minutes:.1f} minutes.")
+    print(f"Table: {output}/results.md. Took {minutes:.1f} minutes.")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except RuntimeError as error:
-        sys.exit(f"The demo stopped: {error}")
+    run_tool(main)

@@ -14,6 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pppc
+from pppc.arguments import ToolParser, whole_number
+from pppc.errors import InputError, run_tool
+from pppc.files import user_path, write_atomically
 from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -22,6 +26,7 @@ EXPERIMENTS = {
     2: "synthia_to_cityscapes",
     3: "cityscapes_to_dark_zurich",
 }
+FINISHED = "finished.json"  # written when all is done, the last evaluation too
 METHODS = ("pppc", "dacs", "source_only")
 MODELS = {
     "mit_b5": "MiT-B5, DAFormer decoder",
@@ -40,18 +45,51 @@ def list_experiments() -> str:
     return tabulate(rows, headers=["--exp", "--method", "--model", "configuration"])
 
 
+def seeds(text: str) -> list[str]:
+    """Seeds with commas between."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give different whole numbers with commas between, such as 43,44"
+        )
+    return numbers
+
+
+def by_key(opts: list[str]) -> dict[str, str]:
+    """KEY VALUE ... by key, whatever their order."""
+    return dict(zip(opts[::2], opts[1::2]))
+
+
+def is_finished(folder: Path, opts: list[str]) -> bool:
+    """Whether a run is finished, with these options.
+
+    Raises:
+        InputError: it is, with others. Of stopped runs train_net.py compares the settings.
+    """
+    file = folder / FINISHED
+    if not file.exists():
+        return False
+    try:
+        options = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: remove it, and the run is looked at again") from error
+    if by_key(options) != by_key(opts):
+        raise InputError(f"{folder} is finished, with options {options}: choose another --output")
+    return True
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     names = ", ".join(f"{number}: {name}" for number, name in EXPERIMENTS.items())
     parser.add_argument("--list", action="store_true", help="show what there is and end")
     parser.add_argument("--exp", type=int, metavar="N", help=names)
     parser.add_argument("--method", choices=METHODS, default="pppc")
     parser.add_argument("--model", choices=MODELS, default="mit_b5", help=str(MODELS)[1:-1])
-    parser.add_argument("--seeds", default="43", help="one or several: 43,44; 43 is published")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="folder of all runs")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes of a run")
+    parser.add_argument(
+        "--seeds", type=seeds, default="43", help="one or several: 43,44; 43 is published"
+    )
+    parser.add_argument("--output", default="output", help="folder of all runs")
+    parser.add_argument("--num-gpus", type=whole_number(1), default=1, help="processes of a run")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ... of all runs")
     arguments = parser.parse_args()
     if arguments.list:
@@ -59,29 +97,29 @@ def main() -> int:
         return 0
     if arguments.exp not in EXPERIMENTS:
         given = "none is given" if arguments.exp is None else f"there is no {arguments.exp}"
-        sys.exit(f"error: --exp takes the number of an experiment, {given}. They are {names}")
+        raise InputError(f"--exp takes the number of an experiment, {given}. They are {names}")
     name = f"{EXPERIMENTS[arguments.exp]}_{arguments.method}_{arguments.model}"
-    if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
-        sys.exit(f"error: --seeds takes whole numbers with commas between, not {arguments.seeds!r}")
-    for seed in arguments.seeds.split(","):
-        folder = arguments.output / name / f"seed_{seed}"
-        finished = folder / "finished.json"  # written when all is done, the last evaluation too
-        if finished.exists():
-            if (options := json.loads(finished.read_text())) != arguments.opts:
-                sys.exit(f"error: {folder} is finished, with options {options}: choose another --output")
+    config_file = REPOSITORY / "configs" / f"{name}.yaml"
+    for key, option in (("SEED", "--seeds"), ("OUTPUT_DIR", "--output")):
+        if key in arguments.opts[::2]:
+            raise InputError(f"{key} differs from run to run: give {option} instead")
+    pppc.load_config(config_file, arguments.opts)  # what is wrong in it is said once, and first
+    output = Path(user_path(arguments.output, "--output"))
+    for seed in arguments.seeds:
+        folder = output / name / f"seed_{seed}"
+        if is_finished(folder, arguments.opts):
             print(f"{folder} is finished", flush=True)
             continue
         command = [
             sys.executable, str(REPOSITORY / "tools/train_net.py"), "--resume",
-            "--config-file", str(REPOSITORY / "configs" / f"{name}.yaml"),
-            "--num-gpus", str(arguments.num_gpus),
+            "--config-file", str(config_file), "--num-gpus", str(arguments.num_gpus),
             *arguments.opts, "OUTPUT_DIR", str(folder), "SEED", seed,
         ]  # fmt: skip
         if status := subprocess.run(command).returncode:
             return status
-        finished.write_text(json.dumps(arguments.opts))
+        write_atomically(folder / FINISHED, json.dumps(arguments.opts).encode())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare methods over seeds: run what is missing, one process per core, and tabulate everything.
+"""Compare methods over seeds: run what is missing, several at a time, and tabulate everything.
 
     tools/study.py docs/study/demo.yaml              run what is missing, then print the table
     tools/study.py docs/study/demo.yaml --report     only print the table
@@ -20,10 +20,9 @@ A study is a YAML file:
 Every finished run leaves a small JSON in the folder beside the file that has its name; a run is
 missing where there is none, or where it was made with other settings than the row has now. The data
 sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from the
-repository's root.
+repository's root. Each GPU trains one run at a time; without a GPU each core does (--jobs).
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -32,10 +31,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
+from typing import NoReturn
 
 import pppc
-import yaml
-from detectron2.config import CfgNode, get_cfg
+import torch
+from detectron2.config import get_cfg
+from pppc.arguments import ToolParser, whole_number
+from pppc.config_checks import flat
+from pppc.config_files import read_yaml
+from pppc.errors import InputError, run_tool
+from pppc.files import user_path, write_atomically
 from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -45,6 +51,10 @@ CIRCUMSTANCES = ("OUTPUT_DIR", "SEED", "VIS_PERIOD", "MODEL.DEVICE", "VERSION")
 OF_THE_CONTRAST = (
     "PPPC.CONTRAST.", "PPPC.PROTOTYPES.", "PPPC.AMBIGUITY_CROP.", "MODEL.PROBABILISTIC_HEAD.",
 )  # fmt: skip
+
+
+class TrainingFailed(Exception):
+    """A training of a study ended with an error; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +70,12 @@ class Run:
 
     def settings(self) -> dict[str, str]:
         """What the run computes: every setting in use that differs from PPPC's defaults, by key."""
-        cfg, defaults = get_cfg(), get_cfg()
-        for node in (cfg, defaults):
-            pppc.add_pppc_config(node)
-        cfg.merge_from_file(self.config)
-        cfg.merge_from_list(list(self.opts))
-        default_values = dict(_flatten(defaults))
+        cfg, defaults = pppc.load_config(self.config, self.opts), get_cfg()
+        pppc.add_pppc_config(defaults)
+        default_values = dict(flat(defaults))
         changed = {
             key: str(value)
-            for key, value in _flatten(cfg)
+            for key, value in flat(cfg)
             if value != default_values[key] and key not in CIRCUMSTANCES
         }
         if not cfg.PPPC.CONTRAST.ENABLED:
@@ -77,10 +84,14 @@ class Run:
         return changed
 
     def load(self) -> dict | None:
-        """The result, with "current": whether its settings are those of today; None: missing."""
+        """The result, with "current": whether its settings are those of today; None: missing.
+
+        Raises:
+            InputError: its file is damaged.
+        """
         if not self.result.is_file():
             return None
-        result = json.loads(self.result.read_text())
+        result = _read_json(self.result)
         return result | {"current": result["settings"] == self.settings()}
 
     @property
@@ -93,18 +104,21 @@ class Run:
         """The final checkpoint."""
         return self.output / "model_final.pth"
 
-    def train(self) -> None:
+    def train(self, gpu: str | None) -> None:
         """Train, or go on, and write the result.
 
+        Args:
+            gpu: the one to use, as CUDA_VISIBLE_DEVICES names it; None: there is none.
+
         Raises:
-            FileExistsError: the run's folder holds one of other settings.
-            RuntimeError: the training failed; its log is in the run's folder.
+            InputError: the run's folder holds one of other settings.
+            TrainingFailed: the training failed; its log is in the run's folder.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         started = self.output / "settings.json"
-        if started.exists() and json.loads(started.read_text()) != self.settings():
-            raise FileExistsError(f"{self.output} holds a run of other settings: move it away")
-        started.write_text(json.dumps(self.settings(), indent=1))
+        if started.exists() and _read_json(started) != self.settings():
+            raise InputError(f"{self.output} holds a run of other settings: move it away")
+        write_atomically(started, json.dumps(self.settings(), indent=1).encode())
         command = [
             sys.executable, "-W", "ignore", str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", self.config, "OUTPUT_DIR", str(self.output),
@@ -116,10 +130,15 @@ class Run:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {"OMP_NUM_THREADS": "1"}
+                | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
             ).returncode
         if status:
-            raise RuntimeError(f"{self.row}, seed {self.seed} failed: see {log.name}")
+            *_, last = ("", *Path(log.name).read_text(errors="replace").splitlines())
+            raise TrainingFailed(
+                f"{self.row}, seed {self.seed} ended with status {status}. {log.name} ends: {last}"
+            )
         lines = (self.output / "metrics.json").read_text().splitlines()
         metrics = [json.loads(line) for line in lines]
         *_, last = ({}, *(entry for entry in metrics if "sem_seg/mIoU" in entry))
@@ -140,9 +159,7 @@ class Run:
             },
         }
         self.result.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.result.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(self.result)
+        write_atomically(self.result, (json.dumps(result, indent=1) + "\n").encode())
         print(f"{self.row}, seed {self.seed}: {result.get('mIoU', 'trained')}", flush=True)
 
 
@@ -154,12 +171,11 @@ class Study:
         output: folder of the runs.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        KeyError: the reference is not a row.
+        InputError: there is no such file, it is no study, or the configuration of a row is wrong.
     """
 
     def __init__(self, path: Path, output: Path):
-        content = yaml.safe_load(path.read_text())
+        content = _read_study(path)
         self.seeds: list[int] = content["seeds"]
         self.reference: str = content["reference"]
         folder, output = path.with_suffix(""), output / path.stem
@@ -174,18 +190,30 @@ class Study:
         if entry := content.get("pretraining"):
             self.pretraining = run("pretraining", entry, self.seeds[0], "pretraining", [])
             weights = ["MODEL.WEIGHTS", str(self.pretraining.weights)]
-        if self.reference not in content["rows"]:
-            raise KeyError(f"{path}: the reference {self.reference!r} is not one of the rows")
         self.rows = {
             row: [
-                run(row, entry, seed, f"{row.lower().replace(' ', '-')}-{seed}", weights)
+                run(row, entry, seed, f"{file_name(row)}-{seed}", weights)
                 for seed in entry.get("seeds", self.seeds)
             ]
             for row, entry in content["rows"].items()
         }
+        for row, (first, *_) in self.rows.items():
+            try:
+                tests = pppc.load_config(first.config, first.opts).DATASETS.TEST
+            except InputError as error:
+                raise InputError(f"{path}: row {row}: {error}") from error
+            if len(tests) != 1:
+                raise InputError(
+                    f"{path}: row {row}: DATASETS.TEST is {tests}: give one test set, by which rows "
+                    "are compared"
+                )
 
     def train_missing(self, jobs: int) -> None:
-        """Train what is missing: the rows with the most seeds first, seed by seed."""
+        """Train what is missing: the rows with the most seeds first, seed by seed.
+
+        Args:
+            jobs: trainings at a time. They take turns with the GPUs.
+        """
         missing = [
             (-len(runs), self.seeds.index(run.seed), run)
             for runs in self.rows.values()
@@ -196,10 +224,22 @@ class Study:
         print(f"{len(runs)} runs are missing", flush=True)
         # The results are kept with the code, but the weights may be on another machine.
         first = self.pretraining
+        free: Queue[str | None] = Queue()
+        gpus = visible_gpus() or [None]
+        for number in range(jobs):
+            free.put(gpus[number % len(gpus)])
+
+        def train(run: Run) -> None:
+            gpu = free.get()
+            try:
+                run.train(gpu)
+            finally:
+                free.put(gpu)
+
         if runs and first and (first.missing or not first.weights.is_file()):
-            first.train()
+            train(first)
         with ThreadPoolExecutor(jobs) as pool:
-            for done in [pool.submit(run.train) for run in runs]:
+            for done in [pool.submit(train, run) for run in runs]:
                 done.result()
 
     def report(self) -> str:
@@ -233,12 +273,72 @@ class Study:
         return tabulate(table, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-def _flatten(node: CfgNode, prefix: str = ""):
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def file_name(row: str) -> str:
+    """With which the names of a row's files begin."""
+    return row.lower().replace(" ", "-")
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that trainings may use, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: remove it") from error
+
+
+def _read_study(path: Path) -> dict:
+    """A study's file.
+
+    Raises:
+        InputError: it can't be read, or is no study.
+    """
+    content = read_yaml(str(path), str(path))
+
+    def refuse(what: str, expected: str) -> NoReturn:
+        raise InputError(f"{path}: {what}: give {expected}. tools/study.py --help shows a study")
+
+    def check(entry: dict, where: str, known: dict[str, tuple[type, str]], needed: tuple[str, ...]):
+        for key in entry.keys() - known.keys():
+            refuse(f"{where}{key} is no key here", f"one of {', '.join(known)}")
+        for key in (key for key in needed if key not in entry):
+            refuse(f"{where}{key} is missing", known[key][1])
+        for key, value in entry.items():
+            if not isinstance(value, known[key][0]) or not value and key != "opts":
+                refuse(f"{where}{key} is {value!r}", known[key][1])
+            if key == "seeds" and (
+                len(set(value)) < len(value)
+                or not all(type(seed) is int and seed >= 0 for seed in value)
+            ):
+                refuse(f"{where}seeds is {value!r}", known[key][1])
+
+    seeds, opts = (list, "a list of different whole numbers"), (list, "a list KEY, VALUE, ...")
+    of_run = {"config": (str, "the name of a configuration file"), "opts": opts}
+    check(content, "", {"seeds": seeds, "reference": (str, "the name of a row"), "opts": opts,
+                        "pretraining": (dict, "a section with a config"),
+                        "rows": (dict, "a section with a name for each row")},
+          ("seeds", "reference", "rows"))  # fmt: skip
+    if "pretraining" in content:
+        check(content["pretraining"], "pretraining.", of_run, ("config",))
+    files = set()
+    for row, entry in content["rows"].items():
+        if not isinstance(row, str) or "/" in row or not isinstance(entry, dict):
+            refuse(f"rows.{row} is {entry!r}", "a name, without /, and a section with a config")
+        if file_name(row) in files:
+            refuse(f"rows.{row} has the files of another row", "it a name that is not as similar")
+        files.add(file_name(row))
+        check(entry, f"rows.{row}.", of_run | {"seeds": seeds}, ("config",))
+        if extra := set(entry.get("seeds", ())) - set(content["seeds"]):
+            refuse(f"rows.{row}.seeds has {sorted(extra)}", "some of the study's seeds")
+    if content["reference"] not in content["rows"]:
+        refuse(f"the reference {content['reference']!r} is not one of the rows",
+               f"one of {', '.join(content['rows'])}")  # fmt: skip
+    return content
 
 
 def _cell(result: dict | None) -> str:
@@ -253,33 +353,40 @@ def _mean_and_spread(values: list[float], sign: str = "") -> str:
 
 
 def _commit() -> str:
-    """The commit of the code, with a plus sign where files differ from it."""
+    """The commit of the code, with a plus sign where files differ from it; "" without git."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "projects", "tools", "configs")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", type=Path, help="the YAML file")
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--output", type=Path, default=Path("output/study"), help="of the runs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time")
-    args = parser.parse_args()
     try:
-        study = Study(args.study, args.output)
-        if not args.report:
-            study.train_missing(args.jobs)
-    except (OSError, KeyError, RuntimeError) as error:
-        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+        changed = git("status", "--porcelain", "--", "projects", "tools", "configs")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
+
+
+def main() -> int:
+    parser = ToolParser(__doc__)
+    parser.add_argument("study", help="the YAML file")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--output", default="output/study", help="folder of the runs")
+    parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time: the number of "
+                        "GPUs or, without one, of cores, if it is not given")  # fmt: skip
+    args = parser.parse_args()
+    study = Study(
+        Path(user_path(args.study, "the study")), Path(user_path(args.output, "--output"))
+    )
+    if not args.report:
+        try:
+            study.train_missing(args.jobs or len(visible_gpus()) or os.cpu_count())
+        except TrainingFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     print(study.report())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -16,7 +16,7 @@ from .config_checks import check_values, flat
 from .errors import InputError
 from .files import user_path
 
-__all__ = ["load_config", "place"]
+__all__ = ["load_config", "place", "read_yaml"]
 
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
@@ -68,6 +68,31 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_yaml(path: str, named: str) -> dict:
+    """The keys and values of a YAML file.
+
+    Args:
+        path: of the file.
+        named: how to call it in a message.
+
+    Raises:
+        InputError: it can't be read, is no YAML or holds something else.
+    """
+    try:
+        with PathManager.open(path, "rb") as file:
+            content = yaml.load(file, _Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{named} is no YAML that can be used here: {reason}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{named}: {reason}. Give the name of a YAML file") from error
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise InputError(f"{named} holds {held}, not KEY: VALUE on each line")
+    return content
+
+
 def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
     """All keys of a file, with those of the files that its _BASE_ names, and their values.
 
@@ -81,18 +106,7 @@ def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
     if path in within:
         raise InputError(f"{path}: its {BASE} leads back to it ({' -> '.join((*within, path))})")
     named = f"{path} (named by {BASE} in {within[-1]})" if within else path
-    try:
-        with PathManager.open(path, "rb") as file:
-            content = yaml.load(file, _Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{named} is no YAML that can be used here: {reason}") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{named}: {reason}. Give the name of a YAML file") from error
-    if not isinstance(content, dict):
-        held = "nothing" if content is None else f"a {type(content).__name__}"
-        raise InputError(f"{named} holds {held}, not KEY: VALUE on each line")
+    content = read_yaml(path, named)
     bases = content.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -101,8 +115,8 @@ def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
     for base in bases:
         base = user_path(base, f"{BASE} of {path}")
         if "://" not in base:
-            base = os.path.join(os.path.dirname(path), base)
-        settings |= _read(os.path.normpath(base), (*within, path))
+            base = os.path.normpath(os.path.join(os.path.dirname(path), base))
+        settings |= _read(base, (*within, path))
     return settings | dict(_flat_yaml(content))
 
 

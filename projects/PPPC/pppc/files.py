@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["unfinished_files", "user_path", "whole_file", "write_atomically"]
+__all__ = ["new_file", "unfinished_files", "user_path", "whole_file", "write_atomically"]
 
 _UNFINISHED = "partial_"  # starts the name of a file that is being written
 
@@ -36,6 +36,32 @@ def user_path(path: str, name: str) -> str:
             "the whole path"
         )
     return expanded
+
+
+def new_file(path: str | os.PathLike, name: str, endings: tuple[str, ...] = ()) -> Path:
+    """A path at which a file can be written and none is, seen before the time for it is spent.
+
+    Args:
+        path: as the user wrote it, see :func:`user_path`.
+        name: of the option, for the message.
+        endings: what the file's name may end in; (): anything.
+
+    Raises:
+        InputError: something is there; its folder is not, or can't be written to; or the name ends
+            in something else.
+    """
+    path = Path(user_path(os.fspath(path), name))
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give {name} the name of a new file")
+    if path.exists():
+        raise InputError(f"{path} exists: choose another {name}")
+    if endings and path.suffix.lower() not in endings:
+        raise InputError(f"{path} ends in none of {', '.join(endings)}: choose one for {name}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: make it first, or choose another {name}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path.parent} is read-only: choose another {name}")
+    return path
 
 
 @contextmanager

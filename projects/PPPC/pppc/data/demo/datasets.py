@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ...errors import InputError
 from ..processes import map_in_processes
 from ..train_ids import IGNORE_LABEL, LABEL_SPACES
 from . import styles
@@ -57,7 +58,7 @@ def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes:
         Whether anything was made.
 
     Raises:
-        FileExistsError: the folder holds something else.
+        InputError: the folder holds something else, or lies in a file.
     """
     output_dir = Path(output_dir)
     manifest = json.dumps({"drawing_version": _DRAWING_VERSION, **asdict(data)}, indent=1)
@@ -65,11 +66,14 @@ def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes:
         manifest_file = output_dir / MANIFEST_NAME
         if manifest_file.is_file() and manifest_file.read_text() == manifest:
             return False
-        raise FileExistsError(
+        raise InputError(
             f"{output_dir} exists and doesn't hold the demo data asked for "
             f"(its {MANIFEST_NAME} is missing or differs); name another folder or remove it"
         )
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{error.filename} is no folder: name another place") from error
     prefix = f".{output_dir.name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=output_dir.parent) as unfinished:
         root = Path(unfinished) / "data"

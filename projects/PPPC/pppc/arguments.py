@@ -1,0 +1,53 @@
+"""The command lines of the tools: a wrong one is one line, as every other wrong input."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import InputError
+
+__all__ = ["ToolParser", "number_above_0", "whole_number"]
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A parser whose errors are :class:`InputError`, without the usage before them.
+
+    Args:
+        description: shown by --help as it is.
+    """
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. {self.prog} --help shows what there is")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an argument: a whole number from ``least`` on."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
+        return number
+
+    return convert
+
+
+def number_above_0(text: str) -> float:
+    """The type of an argument: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0")
+    return number
