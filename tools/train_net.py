@@ -25,7 +25,9 @@ from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from pppc.checkpoint import StrictCheckpointer
+from pppc.config_checks import check_config
 from pppc.data import check_data
+from pppc.device import with_inference_device
 from pppc.engine import Trainer
 from pppc.engine.run_folder import RunFolder, starting_point
 from pppc.errors import InputError, Stopped, run_tool
@@ -94,6 +96,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not cfg.DATASETS.TEST:
         raise InputError("nothing to evaluate on: name labelled data sets by DATASETS.TEST")
     log = prepare_process(cfg, args)
+    cfg = with_inference_device(cfg)
     check_data(cfg, training=False)
     model = Trainer.build_model(cfg)
     StrictCheckpointer(model, cfg=cfg, trained=True).load(weights)
@@ -112,6 +115,7 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> None:
         InputError: from :func:`starting_point`, before anything is built; or from
             :class:`Trainer`, before anything is written.
     """
+    check_config(cfg)
     checkpoint = starting_point(cfg, args.resume, args.allow_changes, comm.get_world_size())
     if cfg.SEED < 0 and checkpoint is not None:
         cfg.SEED = CfgNode.load_cfg(checkpoint.config).SEED

@@ -6,7 +6,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_pppc_config
+from ..config_checks import flat
 from ..errors import InputError
 from ..files import unfinished_files, write_atomically
 from ..weights.reading import checkpoint_damage
@@ -59,14 +60,6 @@ _RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures")
 _RUN_FILE_STARTS = ("log.txt", "events.out.tfevents.")
 
 
-def _flat(settings: Mapping, start: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{start}{name}.")
-        else:
-            yield f"{start}{name}", value
-
-
 def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
     """What differs between a run's recorded settings and ``cfg``, but for :data:`MAY_CHANGE`.
 
@@ -80,10 +73,11 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
     """
     defaults = get_cfg()
     add_pppc_config(defaults)
-    old = dict(_flat(yaml.safe_load(defaults.dump())))
-    old |= dict(_flat(yaml.safe_load(recorded)))
     # Dumped and read again, so that tuples and lists compare alike.
-    new = dict(_flat(yaml.safe_load(cfg.dump())))
+    old, before, new = (
+        dict(flat(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
+    )
+    old |= before
     return [
         f"{key} was {old.get(key)!r} and is {value!r}"
         for key, value in new.items()

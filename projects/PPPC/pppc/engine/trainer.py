@@ -23,6 +23,7 @@ from detectron2.utils.events import (
 from timm.layers import convert_sync_batchnorm
 
 from ..checkpoint import StrictCheckpointer
+from ..config_checks import check_config
 from ..data import build_test_loader, build_train_loader, check_data, label_reader
 from ..data.build import TestLoader
 from ..errors import InputError
@@ -105,14 +106,13 @@ class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
 
     Raises:
-        InputError: from :func:`pppc.data.check_data`, before the model is built; or the
-            configuration does not fit the model or the processes.
+        InputError: from :func:`pppc.config_checks.check_config` or :func:`pppc.data.check_data`,
+            before the model is built; or the configuration does not fit the model or the processes.
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
-        if cfg.SOLVER.REFERENCE_WORLD_SIZE:
-            raise InputError("SOLVER.REFERENCE_WORLD_SIZE must be 0: batches are never scaled here")
+        check_config(cfg)
         if cfg.SEED < 0:  # drawn here, so that it is in config.yaml and in the checkpoints
             cfg = cfg.clone()
             cfg.defrost()
