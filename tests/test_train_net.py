@@ -109,7 +109,7 @@ def test_two_processes_train_and_evaluate_on_two_sets(demo_datasets, tmp_path):
     run = train("pppc", tmp_path / "two", demo_datasets, "--num-gpus", "2",
                 opts=["SOLVER.MAX_ITER", "3", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "2",
                       "PPPC.PROTOTYPES.INCLUDE_TARGET", "True",
-                      "PPPC.CONTRAST.TARGET_THRESHOLD", "1.01",
+                      "PPPC.CONTRAST.TARGET_THRESHOLD", "1",
                       "PPPC.CONTRAST.START_ITER", "0",
                       "DATASETS.TEST", "('cityscapes_val', 'dark_zurich_val_night')"])  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -170,4 +170,4 @@ def test_drawing_the_uncertainty_of_a_run(finished, demo_datasets, tmp_path):
     with Image.open(tmp_path / "rows.png") as picture:
         assert picture.width > 2 * picture.height / 3  # seven pictures in each of three rows
     again = run_tool(*command, finished / "model_final.pth", **data)
-    assert again.returncode and "exists already" in again.stderr
+    assert again.returncode and "exists: choose another --output" in again.stderr

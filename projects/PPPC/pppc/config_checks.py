@@ -68,10 +68,10 @@ RULES = (
     Rule("True or False", lambda value: True, """
         CUDNN_BENCHMARK DATALOADER.RARE_CLASS_SAMPLING.ENABLED
         MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE MODEL.SYNC_BATCH_NORM MODEL.TIMM.PRETRAINED
-        MODEL.WEIGHTS_OTHER_CLASSES         PPPC.AMBIGUITY_CROP.STANDARDIZE PPPC.CONTRAST.ENABLED PPPC.PROTOTYPES.INCLUDE_TARGET
-        PPPC.SELF_TRAINING.ENABLED PPPC.TEACHER.BATCH_STATISTICS SOLVER.AMP.ENABLED
-        SOLVER.CLIP_GRADIENTS.ENABLED SOLVER.NESTEROV SOLVER.RESCALE_INTERVAL TEST.EVALUATE_TEACHER
-        TEST.UNCERTAINTY"""),
+        MODEL.WEIGHTS_OTHER_CLASSES PPPC.AMBIGUITY_CROP.STANDARDIZE PPPC.CONTRAST.ENABLED
+        PPPC.PROTOTYPES.INCLUDE_TARGET PPPC.SELF_TRAINING.ENABLED PPPC.TEACHER.BATCH_STATISTICS
+        SOLVER.AMP.ENABLED SOLVER.CLIP_GRADIENTS.ENABLED SOLVER.NESTEROV SOLVER.RESCALE_INTERVAL
+        TEST.EVALUATE_TEACHER TEST.UNCERTAINTY"""),
     Rule("a whole number, 1 or more", lambda value: value >= 1, """
         INPUT.MAX_SIZE_TEST INPUT.MAX_SIZE_TRAIN INPUT.TARGET.MAX_SIZE
         MODEL.PROBABILISTIC_HEAD.DIM MODEL.PROBABILISTIC_HEAD.NUM_CONVS MODEL.SEM_SEG_HEAD.CONVS_DIM
@@ -272,6 +272,11 @@ def _has_type_of(value: object, default: object) -> bool:
     return default is None or type(value) is type(default)
 
 
+def _listed(value: object) -> object:
+    """``value`` with lists for tuples, as a written configuration has them inside of others."""
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def wrong_values(cfg: CfgNode) -> list[str]:
     """A sentence for every key of ``cfg`` whose value is wrong by itself, or without effect."""
     defaults = get_cfg()
@@ -285,7 +290,7 @@ def wrong_values(cfg: CfgNode) -> list[str]:
     for key, default in flat(defaults):
         value, rule = values.get(key, default), rules.get(key)
         if rule is None:
-            if value != default:
+            if _listed(value) != _listed(default):
                 problems.append(
                     f"{key} is {value!r}, but it has no effect in this project: leave it at {default!r}"
                 )

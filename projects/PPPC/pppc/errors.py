@@ -66,7 +66,7 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         SystemExit: 2
     """
     try:
-        status = main()
+        status = main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
