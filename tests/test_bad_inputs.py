@@ -4,10 +4,13 @@ Values and files of a configuration first, then the tools.
 """
 
 import logging
+import runpy
+import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY
+import yaml
+from conftest import REPOSITORY, run_tool
 from detectron2.config import get_cfg
 from tiny_run import demo_config
 
@@ -288,3 +291,121 @@ def test_a_configuration_that_detectron2_made_is_checked_too():
     cfg.MODEL.DEVICE, cfg.TEST.AUG.ENABLED = "cpu", True
     with pytest.raises(InputError, match="TEST.AUG.ENABLED is True, but it has no effect"):
         check_config(cfg)
+
+
+def test_the_configuration_that_a_run_wrote_is_taken_again(tmp_path):
+    cfg = load_config(demo_config("pppc"))
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    again = load_config(tmp_path / "config.yaml")
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def ends_with(monkeypatch, capsys, tool: str, *arguments: object) -> tuple[int, str]:
+    """The exit status of a tool that runs in this process, and its errors."""
+    path = str(REPOSITORY / "tools" / tool)
+    monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "tools"), *sys.path])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(path, run_name="__main__")
+    return end.value.code, capsys.readouterr().err
+
+
+PPPC = "--config-file configs/demo_gta_to_cityscapes_pppc.yaml"
+DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
+
+
+@pytest.mark.parametrize(
+    ("command", "named", "advice"),
+    [
+        ("train_net.py --config-file", "--config-file", "expected one argument"),
+        ("train_net.py --config-fiel a.yaml SEED 1", "--config-fiel", "--help shows what there is"),
+        (f"train_net.py {PPPC} --num-gpus two", "--num-gpus", "invalid int value: 'two'"),
+        (f"train_net.py {PPPC} --eval-only DATASETS.TEST () MODEL.WEIGHTS a.pth", "DATASETS.TEST",
+         "name labelled data sets"),
+        (f"train_net.py {PPPC} --eval-only", "MODEL.WEIGHTS", "give"),
+        (f"train_net.py {PPPC} OUTPUT_DIR FILE", "FILE", "choose another OUTPUT_DIR"),
+        ("run_experiment.py", "--exp", "none is given"),
+        ("run_experiment.py --exp 4", "--exp", "there is no 4"),
+        ("run_experiment.py --exp one", "--exp", "invalid int value"),
+        ("run_experiment.py --exp 1 --method dac", "--method", "'dacs'"),
+        ("run_experiment.py --exp 1 --seeds 43;44", "--seeds", "such as 43,44"),
+        ("run_experiment.py --exp 1 --seeds 43,43", "--seeds", "different whole numbers"),
+        ("run_experiment.py --exp 1 SEED 43", "SEED", "give --seeds instead"),
+        ("run_experiment.py --exp 1 OUTPUT_DIR a", "OUTPUT_DIR", "give --output instead"),
+        ("run_experiment.py --exp 1 SOLVER.MAX_ITER", "SOLVER.MAX_ITER", "one key has no value"),
+        ("check_datasets.py gta_trian", "gta_trian", "Did you mean gta_train"),
+        ("check_datasets.py --deep", "--deep", "--help shows what there is"),
+        ("convert_datasets/gta.py", "ROOT", "are required"),
+        ("convert_datasets/gta.py NOWHERE", "NOWHERE", "labels"),
+        ("convert_datasets/cityscapes.py NOWHERE", "NOWHERE", "gtFine"),
+        ("convert_datasets/gta.py FOLDER --nproc 0", "--nproc", "1 or more"),
+        ("convert_datasets/synthia.py $NO_SUCH_VARIABLE/a", "ROOT", "set this variable"),
+        (f"convert_weights.py NOWHERE.pth FOLDER {PPPC}", "FOLDER", "name of a new file"),
+        (f"convert_weights.py NOWHERE.pth NEW.pth {PPPC}", "NOWHERE.pth", "give an existing file"),
+        (f"convert_weights.py FILE NEW.pth {PPPC}", "FILE", "no whole checkpoint"),
+        (f"export_model.py {PPPC} --output NEW.h5", "NEW.h5", "ends in none of .onnx, .pt"),
+        (f"export_model.py {PPPC} --output FILE", "FILE", "choose another --output"),
+        (f"export_model.py {PPPC} --output NEW.pt", "MODEL.WEIGHTS", "give"),
+        (f"export_dark_zurich.py {PPPC} --output NEW.tar", "NEW.tar", "ends in none of .zip"),
+        (f"export_dark_zurich.py {PPPC} --output NOWHERE/a.zip", "NOWHERE", "make it first"),
+        (f"export_dark_zurich.py {PPPC} --output NEW.zip --num-images 0", "--num-images", "1 or more"),
+        (f"draw_uncertainty.py {PPPC} --output NEW.png --images 0", "--images", "1 or more"),
+        (f"draw_uncertainty.py {PPPC} --output NEW.gif", "NEW.gif", "ends in none of .png, .jpg"),
+        (f"draw_uncertainty.py {DACS} --output NEW.png", "PPPC.CONTRAST.ENABLED",
+         "Give a run with the contrast"),
+        (f"draw_uncertainty.py {PPPC} --output NEW.png DATASETS.TEST ()", "DATASETS.TEST",
+         "Give a labelled data set"),
+        (f"contrast_gradients.py {DACS}", "PPPC.CONTRAST.ENABLED", "Give a configuration with it"),
+        (f"contrast_gradients.py {PPPC} --temperatures 0", "--temperatures", "a number above 0"),
+        (f"contrast_gradients.py {PPPC} --batches -1", "--batches", "1 or more"),
+        (f"benchmark.py training {PPPC} --rounds 0", "--rounds", "1 or more"),
+        (f"benchmark.py training {PPPC} --json FOLDER", "FOLDER", "name of a new file"),
+        (f"benchmark.py evaluation {PPPC} DATASETS.TEST ()", "DATASETS.TEST", "labelled data set"),
+        ("benchmark_parts.py everything", "everything", "invalid choice"),
+        ("study.py NOWHERE.yaml", "NOWHERE.yaml", "Give the name of a YAML file"),
+        ("study.py FILE", "FILE", "not KEY: VALUE"),
+        ("study.py docs/study/demo.yaml --jobs 0", "--jobs", "1 or more"),
+        ("make_demo_data.py FOLDER", "FOLDER", "name another folder"),
+        ("make_demo_data.py FILE/a", "FILE", "name another place"),
+        ("make_demo_data.py NEW --size 320", "--size", "such as 320x160"),
+        ("make_demo_data.py NEW --gta-train -1", "--gta-train", "0 or more"),
+        ("run_demo.py --pictures 0", "--pictures", "1 or more"),
+        ("run_demo.py --output NEW SOLVER.MAXITER 5", "SOLVER.MAXITER", "did you mean"),
+        (f"research/kill_runs.py {PPPC} --output FOLDER", "FOLDER", "choose another --output"),
+    ],
+)  # fmt: skip
+def test_a_tool_names_what_is_wrong_with_its_command_and_writes_nothing(
+    command, named, advice, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "FOLDER/mine.txt").write_text("mine")
+    (tmp_path / "FILE").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(REPOSITORY)
+    tool, *arguments = command.split(" ")
+    arguments = [
+        str(tmp_path / text) if text.startswith(("FILE", "FOLDER", "NEW", "NOWHERE")) else text
+        for text in arguments
+    ]
+    status, errors = ends_with(monkeypatch, capsys, tool, *arguments)
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ") and named in line and advice in line
+    assert status == 2 and sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_exit_status_of_a_process(tmp_path):
+    run = run_tool("train_net.py", "--config-file", tmp_path / "nope.yaml")
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith("error: ") and len(run.stderr.splitlines()) == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    def broken(*arguments: object) -> None:
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr("pppc.data.demo.datasets.map_in_processes", broken)
+    tool = str(REPOSITORY / "tools/make_demo_data.py")
+    monkeypatch.setattr(sys, "argv", [tool, str(tmp_path / "data")])
+    with pytest.raises(ValueError, match="a fault of the program") as caught:
+        runpy.run_path(tool, run_name="__main__")
+    assert caught.traceback[-1].name == "broken"

@@ -11,12 +11,12 @@ data sets are looked for below the environment variable DETECTRON2_DATASETS, con
 PPPC_CONVERTED first.
 """
 
-import argparse
 import os
 import sys
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from pppc.arguments import ToolParser
 from pppc.data.catalog import dataset_metadata
 from pppc.data.file_checks import check_files
 from pppc.data.listing import datasets_root, list_split
@@ -75,9 +75,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("names", nargs="*", help="data sets; default: all")
     parser.add_argument(
         "--read", "--read-labels", action="store_true", help="decode every image and label, slow"

@@ -13,14 +13,14 @@ Neither that code nor any of the file's is run, so it need not be installed.
 """
 
 import argparse
-from pathlib import Path
 
 import pppc
 import torch
 from detectron2.modeling import build_model
+from pppc.arguments import ToolParser
 from pppc.checkpoint import describe
 from pppc.errors import InputError, run_tool
-from pppc.files import whole_file
+from pppc.files import new_file, whole_file
 from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
 from pppc.weights.classes import CLASSIFIER, class_names_of
 from pppc.weights.handles import local_path
@@ -57,11 +57,9 @@ def convert(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("input", metavar="IN")
-    parser.add_argument("output", metavar="OUT", type=Path)
+    parser.add_argument("output", metavar="OUT")
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--to", choices=LAYOUTS, help="write another project's names")
     parser.add_argument(
@@ -69,14 +67,11 @@ def main() -> None:
     )
     parser.add_argument("opts", nargs="*", help="KEY VALUE ...")
     arguments = parser.parse_intermixed_args()
-    if arguments.output.exists():
-        raise InputError(f"{arguments.output} exists: choose another name")
-    if not arguments.output.parent.is_dir():
-        raise InputError(f"{arguments.output.parent} is no folder: make it first")
+    output = new_file(arguments.output, "OUT")
     content = convert(arguments)
-    with whole_file(arguments.output) as unfinished:
+    with whole_file(output) as unfinished:
         torch.save(content, unfinished)
-    print(f"{arguments.output}: {len(next(iter(content.values())))} tensors")
+    print(f"{output}: {len(next(iter(content.values())))} tensors")
 
 
 if __name__ == "__main__":

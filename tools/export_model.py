@@ -15,13 +15,13 @@ own predictions. ONNX needs: pip install -e '.[export]'
 import argparse
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import pppc
 import torch
+from pppc.arguments import ToolParser
 from pppc.checkpoint import trained_model
-from pppc.errors import InputError, run_tool
-from pppc.files import whole_file
+from pppc.errors import run_tool
+from pppc.files import new_file, whole_file
 from pppc.segmentor import PPPCSegmentor
 from torch import Tensor, nn
 
@@ -81,29 +81,22 @@ def largest_difference(segmentor: PPPCSegmentor, written: Callable[[Tensor], Ten
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the file, .onnx or .pt")
+    parser.add_argument("--output", required=True, help="the file, .onnx or .pt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
     cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
-    if arguments.output.suffix not in WRITERS:
-        raise InputError(f"{arguments.output} ends in none of {', '.join(WRITERS)}: choose one")
-    if arguments.output.exists():
-        raise InputError(f"{arguments.output} exists: choose another --output")
-    if not arguments.output.parent.is_dir():
-        raise InputError(f"{arguments.output.parent} is no folder: make it first")
+    output = new_file(arguments.output, "--output", tuple(WRITERS))
     segmentor = trained_model(cfg)
-    with whole_file(arguments.output) as unfinished:
-        written = WRITERS[arguments.output.suffix](Deployed(segmentor).eval(), str(unfinished))
+    with whole_file(output) as unfinished:
+        written = WRITERS[output.suffix.lower()](Deployed(segmentor).eval(), str(unfinished))
         difference = largest_difference(segmentor, written)
         if not difference < TOLERANCE:
             raise RuntimeError(f"the written model differs from PyTorch's by {difference:.2g}")
-    print(f"{arguments.output}: agrees with PyTorch, largest relative difference {difference:.1e}")
+    print(f"{output}: agrees with PyTorch, largest relative difference {difference:.1e}")
 
 
 if __name__ == "__main__":

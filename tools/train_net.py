@@ -24,6 +24,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from pppc.arguments import ToolParser
 from pppc.checkpoint import StrictCheckpointer
 from pppc.config_checks import check_config
 from pppc.data import check_data
@@ -190,7 +191,7 @@ def run_processes(args: argparse.Namespace) -> int:
 
 
 def main() -> int | None:
-    parser = default_argument_parser()
+    parser = ToolParser(__doc__, parents=[default_argument_parser()], conflict_handler="resolve")
     parser.add_argument(
         "--allow-changes",
         action="store_true",

@@ -16,11 +16,14 @@ class ToolParser(argparse.ArgumentParser):
 
     Args:
         description: shown by --help as it is.
+        options: argparse's own.
     """
 
-    def __init__(self, description: str):
+    def __init__(self, description: str, **options):
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import sys
@@ -16,8 +15,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..arguments import ToolParser, whole_number
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import user_path, write_atomically
 from .class_statistics import write_statistics
 from .images import image_size, open_whole
 from .labels import LabelReader, pixel_histogram
@@ -248,17 +248,15 @@ def main(
     Raises:
         InputError: there are no labels, or the outputs cannot be written.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = ToolParser(description)
     parser.add_argument("root", metavar="ROOT", help="the data set's folder")
-    parser.add_argument("--nproc", type=int, default=os.cpu_count(), help="processes, default all")
+    parser.add_argument("--nproc", type=whole_number(1), default=os.cpu_count(), help="processes (all cores)")
     parser.add_argument(
         "--out-dir", metavar="DIR", help="where labels and statistics go, as below ROOT, the default"
     )
     arguments = parser.parse_args()
-    if arguments.nproc < 1:
-        raise InputError(f"--nproc is {arguments.nproc}: at least one process must work")
-    root = os.path.expanduser(arguments.root)
-    out = root if arguments.out_dir is None else os.path.expanduser(arguments.out_dir)
+    root = user_path(arguments.root, "ROOT")
+    out = root if arguments.out_dir is None else user_path(arguments.out_dir, "--out-dir")
     labels = list_labels(root, out)
     check_writable(labels[0].output)
     counts, problems = convert_labels(labels, read, space, arguments.nproc)

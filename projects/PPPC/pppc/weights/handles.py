@@ -57,7 +57,7 @@ def local_path(path: str) -> str:
     if "://" not in path:
         path = os.path.expanduser(os.path.expandvars(path))
         if not PathManager.isfile(path):
-            raise InputError(f"no checkpoint {path}: set MODEL.WEIGHTS to an existing file")
+            raise InputError(f"no checkpoint {path}: give an existing file")
         return path
     try:
         return PathManager.get_local_path(path)
