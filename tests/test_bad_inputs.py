@@ -6,11 +6,12 @@ Values and files of a configuration first, then the tools.
 import logging
 import runpy
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, run_tool
+from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.config import get_cfg
 from tiny_run import demo_config
 
@@ -409,3 +410,28 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="a fault of the program") as caught:
         runpy.run_path(tool, run_name="__main__")
     assert caught.traceback[-1].name == "broken"
+
+
+def test_a_bug_is_in_a_run_s_log_and_wrong_input_is_not(monkeypatch, caplog):
+    tool = load_tool("train_net.py")
+    for error, logged in (
+        (KeyError("a fault of the program"), ["This is a fault of the program:"]),
+        (InputError("a.png: no image. Give a PNG"), []),
+    ):
+
+        def broken(*arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(tool, "train", broken)
+        caplog.clear()
+        with pytest.raises(type(error)):
+            tool.run(Namespace(config_file=demo_config("pppc"), opts=[], eval_only=False))
+        assert [record.getMessage() for record in caplog.records] == logged
+        assert all(record.exc_info[1] is error for record in caplog.records)
+
+
+def test_more_processes_than_gpus(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    status, error = ends_with(monkeypatch, capsys, "train_net.py", *PPPC.split(), "--num-gpus", 3)
+    assert status == 2
+    assert error == "error: --num-gpus is 3: PyTorch finds 2, give that or less\n"

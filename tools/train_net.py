@@ -19,6 +19,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pppc  # before Detectron2: it says what is missing
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.engine.hooks import CallbackHook
@@ -198,6 +199,9 @@ def main() -> int | None:
         help="with --resume: go on although settings changed that decide what is computed",
     )
     args = parser.parse_args()
+    number = torch.cuda.device_count()
+    if number and args.num_gpus > number:
+        raise InputError(f"--num-gpus is {args.num_gpus}: PyTorch finds {number}, give that or less")
     if args.num_gpus * args.num_machines > 1:
         return run_processes(args)
     return run(args)
