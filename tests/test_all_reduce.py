@@ -6,8 +6,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from pppc.engine.hooks import BatchStatisticsAverage
-from pppc.prototypes import GaussianPrototypes
-from pppc.teacher import pseudo_label
+from pppc.method.prototypes import GaussianPrototypes
+from pppc.method.teacher import pseudo_label
 
 
 def whole_batch():

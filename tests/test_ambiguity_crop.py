@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pppc.ambiguity_crop import (
+from pppc.method.ambiguity_crop import (
     choose_crop,
     class_ambiguity_weights,
     crop_score,

@@ -11,15 +11,15 @@ from argparse import Namespace
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.config import get_cfg
-from tiny_run import demo_config
 
+from conftest import REPOSITORY, load_tool, run_tool
 from pppc import add_pppc_config, load_config
-from pppc.config_checks import DOUBTS, PARTS, RULES, check_config, flat, wrong_values
-from pppc.config_files import place
-from pppc.device import with_inference_device
+from pppc.config.checks import DOUBTS, PARTS, RULES, check_config, flat, wrong_values
+from pppc.config.device import with_inference_device
+from pppc.config.files import place
 from pppc.errors import InputError
+from tiny_run import demo_config
 
 SOURCE_ONLY = "PPPC.SELF_TRAINING.ENABLED False PPPC.CONTRAST.ENABLED False"
 
@@ -219,7 +219,9 @@ def test_paths_are_expanded_wherever_they_stand(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PLACE", "there")
     (tmp_path / "there").mkdir()
-    (tmp_path / "there/base.yaml").write_text("OUTPUT_DIR: ~/$PLACE/run\nSOLVER:\n  BASE_LR: 6e-5\n")
+    (tmp_path / "there/base.yaml").write_text(
+        "OUTPUT_DIR: ~/$PLACE/run\nSOLVER:\n  BASE_LR: 6e-5\n"
+    )
     (tmp_path / "own.yaml").write_text("_BASE_: ~/${PLACE}/base.yaml\nSEED: 7\n")
     cfg = load_config("~/own.yaml", ["MODEL.WEIGHTS", "$HOME/a.pth"])
     assert cfg.OUTPUT_DIR == f"{tmp_path}/there/run" and cfg.MODEL.WEIGHTS == f"{tmp_path}/a.pth"
@@ -235,7 +237,10 @@ def test_paths_are_expanded_wherever_they_stand(tmp_path, monkeypatch):
     [
         ("DATASETS.TRAIN ()", "DATASETS.TRAIN is (): name a labelled source data set"),
         ("DATASETS.TARGET ()", "or train on the source alone"),
-        ("MODEL.DEVICE cuda", "no CUDA GPU here: choose another one, or train with MODEL.DEVICE cpu"),
+        (
+            "MODEL.DEVICE cuda",
+            "no CUDA GPU here: choose another one, or train with MODEL.DEVICE cpu",
+        ),
         ("MODEL.DEVICE cuda:7", "or train with MODEL.DEVICE cpu"),
     ],
 )
@@ -412,22 +417,23 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     assert caught.traceback[-1].name == "broken"
 
 
-def test_a_bug_is_in_a_run_s_log_and_wrong_input_is_not(monkeypatch, caplog):
-    tool = load_tool("train_net.py")
-    for error, logged in (
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
         (KeyError("a fault of the program"), ["This is a fault of the program:"]),
         (InputError("a.png: no image. Give a PNG"), []),
-    ):
+    ],
+)
+def test_a_bug_is_in_a_run_s_log_and_wrong_input_is_not(error, logged, monkeypatch, caplog):
+    def broken(*arguments: object) -> None:
+        raise error
 
-        def broken(*arguments: object) -> None:
-            raise error
-
-        monkeypatch.setattr(tool, "train", broken)
-        caplog.clear()
-        with pytest.raises(type(error)):
-            tool.run(Namespace(config_file=demo_config("pppc"), opts=[], eval_only=False))
-        assert [record.getMessage() for record in caplog.records] == logged
-        assert all(record.exc_info[1] is error for record in caplog.records)
+    tool = load_tool("train_net.py")
+    monkeypatch.setattr(tool, "train", broken)
+    with pytest.raises(type(error)):
+        tool.run(Namespace(config_file=demo_config("pppc"), opts=[], eval_only=False))
+    assert [record.getMessage() for record in caplog.records] == logged
+    assert all(record.exc_info[1] is error for record in caplog.records)
 
 
 def test_more_processes_than_gpus(monkeypatch, capsys):

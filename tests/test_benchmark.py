@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+
 from conftest import REPOSITORY, run_tool
 
 sys.path.append(str(REPOSITORY / "tools"))
@@ -70,7 +71,10 @@ def test_what_else_is_timed(what, expected, demo_datasets, tmp_path):
     [
         (["loading", "--data", "random"], "loading works on drawn or own data"),
         (["inference", "--profile"], "--profile is of one setting of training"),
-        (["training", "--profile", "--against", "SOLVER.AMP.ENABLED", "True"], "--profile is of one"),
+        (
+            ["training", "--profile", "--against", "SOLVER.AMP.ENABLED", "True"],
+            "--profile is of one",
+        ),
     ],
 )
 def test_contradictions_are_errors(arguments, message):

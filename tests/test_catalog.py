@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
-from tiny_run import tiny_config
 
 from pppc.data.catalog import dataset_metadata, dataset_records, register_split
 from pppc.data.labels import LabelReader, pixel_histogram
 from pppc.data.mapper import TargetMapper
 from pppc.data.splits import SPLITS, Split
 from pppc.errors import InputError
+from tiny_run import tiny_config
 
 DEMO_SIZES = {
     "gta_train": 8,

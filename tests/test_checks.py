@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
-from tiny_run import tiny_config
 
+from conftest import REPOSITORY
 from pppc import add_pppc_config
 from pppc.data import build_train_loader, check_data, file_checks
 from pppc.data.catalog import register_split
@@ -25,6 +24,7 @@ from pppc.data.splits import Split
 from pppc.data.train_ids import CAMVID_CLASSES
 from pppc.engine import Trainer
 from pppc.errors import InputError
+from tiny_run import tiny_config
 
 READER = LabelReader("camvid", train_ids=False)
 SOURCE = Split("camvid", "own/images", label_folder="own/labels", train_ids=False)

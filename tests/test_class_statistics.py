@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
-from tiny_run import tiny_config
 
 from pppc.data import check_data, label_reader
 from pppc.data.build import _count_classes
 from pppc.data.catalog import dataset_metadata
 from pppc.data.train_ids import CAMVID_CLASSES
+from tiny_run import tiny_config
 
 
 @pytest.fixture

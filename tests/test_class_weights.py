@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pppc.class_weights import log_frequency_class_weights
+from pppc.method.class_weights import log_frequency_class_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,8 +8,8 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from pppc import add_pppc_config, load_config
-from pppc.contrast import contrast_schedule
-from pppc.structures import PixelBatch
+from pppc.method.contrast import contrast_schedule
+from pppc.method.pixel_batch import PixelBatch
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")

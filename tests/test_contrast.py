@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pppc.contrast import PrototypeContrast, contrast_schedule
-from pppc.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
+from pppc.method.contrast import PrototypeContrast, contrast_schedule
+from pppc.method.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -165,12 +165,14 @@ def test_sampled_pixels_alone_get_a_gradient(published):
     sum(losses.values()).backward()
     touched = (published["mu"].grad != 0).any(dim=1)
     classes = published["label_at_feat"][:, 0][touched]
-    assert sorted(classes.tolist()) == sorted(set(published["label_at_feat"].unique().tolist()) - {255})
+    assert sorted(classes.tolist()) == sorted(
+        set(published["label_at_feat"].unique().tolist()) - {255}
+    )
 
 
 def test_of_several_processes_each_draws_its_share_of_the_pixels(published, monkeypatch):
-    monkeypatch.setattr("pppc.contrast.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("pppc.contrast.dist.all_reduce", lambda counts: counts.mul_(2))
+    monkeypatch.setattr("pppc.method.contrast.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("pppc.method.contrast.dist.all_reduce", lambda counts: counts.mul_(2))
     contrast = PrototypeContrast(0.01, 1e-6, max_pixels_per_class=4)
     contrast(
         published["mu"], published["sigma"], published["label"], published["proto_mu"],
@@ -184,5 +186,7 @@ def test_of_several_processes_each_draws_its_share_of_the_pixels(published, monk
 
 
 def test_unknown_score_is_an_error():
-    with pytest.raises(ValueError, match=r"PPPC\.CONTRAST\.SCORE is 'euclidean': use one of .*cosine"):
+    with pytest.raises(
+        ValueError, match=r"PPPC\.CONTRAST\.SCORE is 'euclidean': use one of .*cosine"
+    ):
         PrototypeContrast(1.0, 0.0, score="euclidean")

@@ -107,7 +107,9 @@ def test_out_dir_mirrors_the_data_set_which_is_left_alone(gta, ids, convert, mon
     monkeypatch.setenv("PPPC_CONVERTED", str(gta.parent / "converted"))
     record = DatasetCatalog.get("gta_train")[0]
     assert record["sem_seg_file_name"] == f"{out}/labels/00001_labelTrainIds.png"
-    np.testing.assert_array_equal(np.asarray(Image.open(record["sem_seg_file_name"])), map_plainly(ids[0]))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(record["sem_seg_file_name"])), map_plainly(ids[0])
+    )
 
 
 def test_a_root_that_is_read_only_is_one_line(gta, convert, monkeypatch):

@@ -6,13 +6,13 @@ import types
 import pytest
 import timm
 import torch
-from conftest import REPOSITORY, load_tool
 from detectron2.modeling import build_model
-from published_networks import MMSegSegFormer
 
+from conftest import REPOSITORY, load_tool
 from pppc import load_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.errors import InputError
+from published_networks import MMSegSegFormer
 
 CONFIG = str(REPOSITORY / "configs/gta_to_cityscapes_dacs_mit_b5.yaml")
 MMSEG = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "ConvSegFormerHead"]

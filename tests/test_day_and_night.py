@@ -5,17 +5,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from conftest import REPOSITORY
 from pppc import add_pppc_config
 from pppc.data.mapper import TargetMapper
 from pppc.engine import Trainer
-from pppc.structures import PixelBatch
-from pppc.teacher import fuse_day_night, upsampled_probabilities
+from pppc.method.pixel_batch import PixelBatch
+from pppc.method.teacher import fuse_day_night, upsampled_probabilities
 
 PAIRS = "dark_zurich_train_night_day_unlabeled"
 
@@ -86,9 +86,7 @@ def test_day_image_of_another_size_is_named(datasets_root, tmp_path):
 
 def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     torch.manual_seed(0)
-    trainer = Trainer(
-        configuration("OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", (), "SEED", 1)
-    )
+    trainer = Trainer(configuration("OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", (), "SEED", 1))
     loop = trainer._trainer
     _, target = next(iter(trainer.data_loader))
     assert target.day_image.shape == target.image.shape == (2, 3, 56, 112)
@@ -109,7 +107,9 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
         for name, image in (("day", target.day_image), ("night", target.image))
     }
     static = [0, 1, 2, 3, 4, 8, 9, 10]
-    fused = fuse_day_night(**probability, static_classes=static, class_weights=segmentor.class_weights)
+    fused = fuse_day_night(
+        **probability, static_classes=static, class_weights=segmentor.class_weights
+    )
     confidence, label = fused.max(1)
     pseudo = loop.teacher_pseudo_label(target)
     torch.testing.assert_close(pseudo.confidence, confidence)

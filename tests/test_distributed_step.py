@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.mixing import class_mix, class_mix_mask
-from pppc.solver import build_optimizer
-from pppc.structures import PixelBatch
+from pppc.engine.solver import build_optimizer
+from pppc.method.mixing import class_mix, class_mix_mask
+from pppc.method.pixel_batch import PixelBatch
 
 NUM_CLASSES = 19
 
@@ -89,7 +89,9 @@ def test_gradient_of_two_processes_is_that_of_one_with_both_batches(tmp_path):
     for name, expected in whole.items():
         if name.startswith("loss_"):  # of each process its own part
             assert first[name] != second[name]
-            torch.testing.assert_close((first[name] + second[name]) / 2, expected, rtol=1e-5, atol=0)
+            torch.testing.assert_close(
+                (first[name] + second[name]) / 2, expected, rtol=1e-5, atol=0
+            )
         elif expected is not None:
             # Sums of thousands of terms in another order: relative to the largest of the tensor.
             scale = expected.abs().max().item()

@@ -8,15 +8,15 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from conftest import REPOSITORY
 from detectron2.modeling import build_model
 from torch import nn
 
+from conftest import REPOSITORY
 from pppc import load_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints import from_other_layout
+from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.errors import InputError
 from pppc.modeling import timm_backbone
-from pppc.weights import from_other_layout
 
 
 def config(encoder: str, *opts: object):
@@ -117,7 +117,9 @@ def test_torchvision_s_files_fill_timm_s_encoder(name, tmp_path, caplog):
     torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize("prefix", ["encoder.", "backbone.", "module.encoder_q.", "net.0.", "model."])
+@pytest.mark.parametrize(
+    "prefix", ["encoder.", "backbone.", "module.encoder_q.", "net.0.", "model."]
+)
 def test_an_encoder_is_found_within_another_network(prefix, tmp_path, caplog):
     whole, features = whole_and_features("resnet18")
     state = {prefix + key: value for key, value in whole.state_dict().items()}
@@ -228,7 +230,10 @@ def test_images_that_the_encoder_was_not_trained_on_are_one_warning(
 
 def test_a_file_s_own_description_tells_its_statistics(tmp_path, caplog):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "pytorch_model.bin")
-    description = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    description = {
+        "architecture": "resnet18",
+        "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
     (tmp_path / "config.json").write_text(json.dumps(description))
     loaded(config("resnet18"), tmp_path / "pytorch_model.bin")
     assert "MODEL.PIXEL_MEAN [127.5, 127.5, 127.5]" in caplog.text

@@ -7,9 +7,9 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from conftest import REPOSITORY, run_tool
 from PIL import Image
 
+from conftest import REPOSITORY, run_tool
 from pppc import load_config
 
 PAIRS = {1: "gta_to_cityscapes", 2: "synthia_to_cityscapes", 3: "cityscapes_to_dark_zurich"}
@@ -72,8 +72,7 @@ PUBLISHED = {
 }
 NETWORKS = {
     "r101": {
-        "MODEL.WEIGHTS":
-            "https://download.openmmlab.com/pretrain/third_party/resnet101_v1c-e67eebb6.pth",
+        "MODEL.WEIGHTS": "https://download.openmmlab.com/pretrain/third_party/resnet101_v1c-e67eebb6.pth",
         "MODEL.TIMM.NAME": "resnet101c",
         "MODEL.TIMM.OUTPUT_STRIDE": 8,
         "MODEL.TIMM.DROP_PATH_RATE": 0.0,

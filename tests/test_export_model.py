@@ -4,11 +4,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.modeling import build_model
 
+from conftest import REPOSITORY, load_tool, run_tool
 from pppc import load_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints.checkpointer import StrictCheckpointer
 
 export_model = load_tool("export_model.py")
 CONFIG = str(REPOSITORY / "configs/cityscapes_to_dark_zurich_pppc_mit_b5.yaml")

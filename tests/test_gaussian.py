@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pppc import gaussian
-from pppc.gaussian import (
+from pppc.method import gaussian
+from pppc.method.gaussian import (
     SCORES,
     cosine_score,
     mutual_likelihood_score,

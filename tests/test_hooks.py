@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pppc.engine.hooks import PrototypeUpdate
-from pppc.prototypes import GaussianPrototypes
-from pppc.structures import PixelBatch
+from pppc.method.pixel_batch import PixelBatch
+from pppc.method.prototypes import GaussianPrototypes
 
 
 @pytest.mark.parametrize("include_target", [False, True])
@@ -18,7 +18,9 @@ def test_prototypes_take_in_source_and_where_asked_confident_target_pixels(inclu
         return SimpleNamespace(mean=image, log_var=torch.zeros_like(image))
 
     prototypes = GaussianPrototypes(2, 3, "batch", "count_normalised", momentum=0.9, forgetting=1.0)
-    update = PrototypeUpdate(SimpleNamespace(teacher=teacher, prototypes=prototypes), include_target)
+    update = PrototypeUpdate(
+        SimpleNamespace(teacher=teacher, prototypes=prototypes), include_target
+    )
     source = PixelBatch(torch.full((1, 3, 2, 2), 1.0), torch.tensor([[[0, 0], [0, 255]]]))
     target = PixelBatch(
         torch.full((1, 3, 2, 2), 5.0),

@@ -152,7 +152,9 @@ def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
             read(str(tmp_path / "bomb.png"))
 
 
-@pytest.mark.parametrize("name", ["a b.png", "ä[1]*?.png", "100%.png", "#1.png", os.fsdecode(b"\xff.png")])
+@pytest.mark.parametrize(
+    "name", ["a b.png", "ä[1]*?.png", "100%.png", "#1.png", os.fsdecode(b"\xff.png")]
+)
 def test_names_may_hold_anything(tmp_path, name):
     Image.new("RGB", (4, 4), (7, 8, 9)).save(tmp_path / "a.png")
     path = os.path.join(tmp_path, name)

@@ -140,7 +140,9 @@ RAW_PICTURES = {
 
 @pytest.mark.parametrize("ids", RAW_PICTURES.values(), ids=RAW_PICTURES)
 @pytest.mark.parametrize("void", ["own colours", "black", "another colour"])
-def test_a_data_set_s_palette_is_read_by_its_ids_others_by_colour_or_not_at_all(tmp_path, ids, void):
+def test_a_data_set_s_palette_is_read_by_its_ids_others_by_colour_or_not_at_all(
+    tmp_path, ids, void
+):
     space, palette = LABEL_SPACES["gta"], official_palette()
     if void != "own colours":
         for label_id in space.void_ids:
@@ -177,7 +179,9 @@ def test_gray_label_ids_are_no_palette_s_numbers(tmp_path):
         png(tmp_path / "label.png", np.zeros((2, 3), int), 1, 3, [(label_id,) * 3])
         assert (reader.read(str(tmp_path / "label.png")) == train_id).all()
     png(tmp_path / "label.png", np.zeros((2, 3), int), 1, 3, [(20, 20, 20)])  # void 4's colour
-    with pytest.raises(InputError, match="as gray values and as the data set's colours.*gray image"):
+    with pytest.raises(
+        InputError, match="as gray values and as the data set's colours.*gray image"
+    ):
         reader.read(str(tmp_path / "label.png"))
 
 
@@ -187,7 +191,9 @@ def test_colour_masks_are_read_by_the_data_set_s_colours(tmp_path):
     reader = LabelReader("cityscapes", train_ids=True)
     assert (reader.read(str(tmp_path / "colours.png")) == label).all()
     Image.new("RGB", (4, 4), (1, 200, 3)).save(tmp_path / "colours.png")
-    with pytest.raises(InputError, match=r"colours.png: the colour \(1, 200, 3\).*Get the original"):
+    with pytest.raises(
+        InputError, match=r"colours.png: the colour \(1, 200, 3\).*Get the original"
+    ):
         reader.read(str(tmp_path / "colours.png"))
 
 

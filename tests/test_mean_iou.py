@@ -7,12 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pppc.class_map import class_map
 from pppc.data.labels import LabelReader
 from pppc.errors import InputError
 from pppc.evaluation import MeanIoUEvaluator
+from pppc.evaluation.class_map import class_map
 from pppc.evaluation.mean_iou import confusion_matrix
-
 
 MEANS = {"mIoU3": ["sky", "road", "pavement"], "mIoU1": ["car"]}
 

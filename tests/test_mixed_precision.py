@@ -8,9 +8,9 @@ from detectron2.utils.events import EventStorage
 
 from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.solver import build_optimizer
-from pppc.structures import PixelBatch
-from pppc.teacher import PseudoLabel, update_teacher
+from pppc.engine.solver import build_optimizer
+from pppc.method.pixel_batch import PixelBatch
+from pppc.method.teacher import PseudoLabel, update_teacher
 
 STEPS = 20
 

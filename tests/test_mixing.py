@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from pppc.mixing import BLUR_SIGMA, Gates, StrongAugmentation, class_mix, class_mix_mask
+from pppc.method.mixing import BLUR_SIGMA, Gates, StrongAugmentation, class_mix, class_mix_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 

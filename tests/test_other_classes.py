@@ -4,20 +4,20 @@ import json
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from detectron2.modeling import build_model
-from published_networks import MMSegSegFormer
-from tiny_run import tiny_config
 from torch import nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+from conftest import REPOSITORY
 from pppc import load_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints import read_weights
+from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.checkpoints.classes import match_classes
 from pppc.data.train_ids import CAMVID_CLASSES, CITYSCAPES_CLASSES
 from pppc.engine import Trainer
 from pppc.errors import InputError
-from pppc.weights import read_weights
-from pppc.weights.classes import match_classes
+from published_networks import MMSegSegFormer
+from tiny_run import tiny_config
 
 CLASSIFIER = "sem_seg_head.classifier.1.weight"
 OTHER = ("MODEL.WEIGHTS_OTHER_CLASSES", True)
@@ -53,7 +53,9 @@ def assert_rows(model, cfg, theirs: torch.Tensor, rows: dict[int, int]) -> None:
     ours, begin = model.student.state_dict()[CLASSIFIER], fresh(cfg)
     assert not torch.equal(theirs[0].flatten(), begin[0].flatten())
     for i, row in enumerate(ours):
-        torch.testing.assert_close(row, theirs[rows[i]].reshape(row.shape) if i in rows else begin[i])
+        torch.testing.assert_close(
+            row, theirs[rows[i]].reshape(row.shape) if i in rows else begin[i]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,9 @@ def segformer(tmp_path_factory):
     names = [f"thing {i}" for i in range(150)]
     names[2], names[6], names[20], names[136] = "sky", "Road", "car", "traffic-light"
     labels = dict(enumerate(names))
-    model = SegformerForSemanticSegmentation(SegformerConfig(id2label=labels, decoder_hidden_size=256))
+    model = SegformerForSemanticSegmentation(
+        SegformerConfig(id2label=labels, decoder_hidden_size=256)
+    )
     model.save_pretrained(folder)
     return folder / "model.safetensors", model.decode_head.classifier.weight.detach()
 
@@ -78,7 +82,10 @@ def test_without_the_key_the_error_names_it_and_with_it_training_starts(segforme
     rows = {CITYSCAPES_CLASSES.index(n): i for n, i in
             (("sky", 2), ("road", 6), ("car", 20), ("traffic light", 136))}  # fmt: skip
     assert_rows(model, config(), classifier, rows)
-    assert "150 classes. Taken over by name: road, traffic light, sky, car. Learnt anew: " in caplog.text
+    assert (
+        "150 classes. Taken over by name: road, traffic light, sky, car. Learnt anew: "
+        in caplog.text
+    )
     fuse = read_weights(str(path))["model"]["decode_head.linear_fuse.weight"]
     assert torch.equal(model.student.sem_seg_head.fuse.weight, fuse)
 
@@ -127,7 +134,9 @@ def test_a_checkpoint_of_this_project_names_its_classes(camvid_run, caplog):
     assert 3 < len(rows) < 11
     weight = theirs.student.state_dict()[CLASSIFIER]
     assert_rows(model, config(), weight, rows)
-    assert torch.equal(model.student.sem_seg_head.fuse.weight, theirs.student.sem_seg_head.fuse.weight)
+    assert torch.equal(
+        model.student.sem_seg_head.fuse.weight, theirs.student.sem_seg_head.fuse.weight
+    )
     assert not model.prototypes.seen.any()  # of classes, so learnt anew
     teacher = model.teacher.state_dict()[CLASSIFIER]
     assert all(torch.equal(teacher[i], weight[row]) for i, row in rows.items())
@@ -136,7 +145,9 @@ def test_a_checkpoint_of_this_project_names_its_classes(camvid_run, caplog):
 def test_the_same_classes_lose_nothing_by_the_key(camvid_run):
     path, theirs = camvid_run
     model = start(camvid(*OTHER), path)
-    for ours, expected in zip(model.state_dict().values(), theirs.state_dict().values(), strict=True):
+    for ours, expected in zip(
+        model.state_dict().values(), theirs.state_dict().values(), strict=True
+    ):
         assert torch.equal(ours, expected)
 
 
@@ -145,7 +156,9 @@ def test_as_many_but_other_classes_are_not_taken_for_the_model_s(camvid_run, tmp
     names = content["class_names"]
     content["class_names"] = [names[1], names[0], *names[2:]]
     torch.save(content, tmp_path / "swapped.pth")
-    with pytest.raises(InputError, match=rf"other classes: {names[1]} .here {names[0]}.*OTHER_CLASSES"):
+    with pytest.raises(
+        InputError, match=rf"other classes: {names[1]} .here {names[0]}.*OTHER_CLASSES"
+    ):
         start(camvid(), tmp_path / "swapped.pth")
     rows = {0: 1, 1: 0} | {i: i for i in range(2, 11)}
     model = start(camvid(*OTHER), tmp_path / "swapped.pth")
@@ -161,7 +174,9 @@ def test_the_key_changes_nothing_where_a_trained_model_is_used(camvid_run):
     path, theirs = camvid_run
     model = build_model(camvid(*OTHER))
     StrictCheckpointer(model, cfg=camvid(*OTHER), trained=True).load(str(path))
-    assert torch.equal(model.student.state_dict()[CLASSIFIER], theirs.student.state_dict()[CLASSIFIER])
+    assert torch.equal(
+        model.student.state_dict()[CLASSIFIER], theirs.student.state_dict()[CLASSIFIER]
+    )
 
 
 def test_names_of_another_number_are_none(segformer, tmp_path):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
-from pppc.gaussian import mutual_likelihood_score
+from pppc.method.gaussian import mutual_likelihood_score
 from pppc.modeling.probabilistic_head import ProbabilisticHead, StageProbabilisticHead
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -124,7 +124,10 @@ def test_a_graph_can_be_gone_through_backward_again(head, published) -> None:
     for one, other in zip(first, second, strict=True):
         torch.testing.assert_close(one, other)
     assert torch.equal(head.log_variance.bn2.running_mean, running)
-    assert head.log_variance.bn2.num_batches_tracked == published["uncertain_head_bn2_num_batches_tracked"] + 1
+    assert (
+        head.log_variance.bn2.num_batches_tracked
+        == published["uncertain_head_bn2_num_batches_tracked"] + 1
+    )
 
 
 def test_stages_are_concatenated_at_the_finest_size() -> None:

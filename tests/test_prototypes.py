@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pppc.gaussian import product_of_gaussians
-from pppc.prototypes import GaussianPrototypes
+from pppc.method.gaussian import product_of_gaussians
+from pppc.method.prototypes import GaussianPrototypes
 
 GOLDEN = Path(__file__).parent / "golden"
 CLASSES, DIM = 4, 3

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from pppc.checkpoints import read_weights
 from pppc.errors import InputError
-from pppc.weights import read_weights
 
 
 def network() -> nn.Module:
@@ -200,10 +200,17 @@ def extras() -> dict[str, dict]:
             "message_hub": {"log_scalars": {"loss": Foreign(history=np.arange(3.0))}},
             "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
         },
-        "numpy": {"best": np.float64(0.5), "rng": np.random.get_state(), "g": np.random.default_rng(0)},
+        "numpy": {
+            "best": np.float64(0.5),
+            "rng": np.random.get_state(),
+            "g": np.random.default_rng(0),
+        },
         "windows path": {"path": pathlib.PureWindowsPath("C:/run"), "posix": pathlib.Path("/run")},
         "device": {"device": torch.device("cuda:1"), "dtype": torch.float16},
-        "nested": {"hyper_parameters": ForeignDict(a=ForeignDict(b=Foreign())), "set": {Foreign: 1}},
+        "nested": {
+            "hyper_parameters": ForeignDict(a=ForeignDict(b=Foreign())),
+            "set": {Foreign: 1},
+        },
     }
 
 
@@ -216,12 +223,19 @@ def test_trust_takes_tensors_without_the_foreign_package(kind, legacy, foreign_p
     foreign_package()
     assert_is_network(read_weights(str(path), trust=True))
     if kind == "mmengine":
-        with pytest.raises(InputError, match=r"more than tensors \(foreign_logging\.Foreign.*--trust"):
+        with pytest.raises(
+            InputError, match=r"more than tensors \(foreign_logging\.Foreign.*--trust"
+        ):
             read_weights(str(path))
-        assert read_weights(str(path), trust=True)["meta"]["dataset_meta"]["classes"] == ("road", "sky")
+        assert read_weights(str(path), trust=True)["meta"]["dataset_meta"]["classes"] == (
+            "road",
+            "sky",
+        )
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"model": m}, lambda m: ForeignDict(model=m)])
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, lambda m: {"model": m}, lambda m: ForeignDict(model=m)]
+)
 def test_trust_takes_the_tensors_of_a_network_that_was_saved_whole(wrap, foreign_package, tmp_path):
     torch.manual_seed(0)
     whole = ForeignNetwork(*network())

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
 from detectron2.engine import HookBase
-from tiny_run import OPTIONS, demo_config, tiny_config
 
+from conftest import REPOSITORY, run_tool
 from pppc.engine import Trainer, run_hooks
 from pppc.engine.run_folder import RunFolder, checkpoint_damage, starting_point
 from pppc.errors import InputError
+from tiny_run import OPTIONS, demo_config, tiny_config
 
 SHORT = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 0, "VIS_PERIOD", 0, "DATASETS.TEST", "()")
 
@@ -87,7 +87,9 @@ def test_a_longer_run_has_the_rates_of_its_own_schedule(run_of_four, tmp_path, p
 
 def test_a_shorter_run_than_the_checkpoint_is_refused(run_of_four):
     cfg = tiny_config(run_of_four, *SHORT, "SOLVER.MAX_ITER", 3)
-    with pytest.raises(InputError, match="has had 4 iterations already: set SOLVER.MAX_ITER, now 3"):
+    with pytest.raises(
+        InputError, match="has had 4 iterations already: set SOLVER.MAX_ITER, now 3"
+    ):
         starting_point(cfg, resume=True)
 
 

@@ -12,14 +12,13 @@ from torch import nn
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from pppc import add_pppc_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
-from pppc.class_weights import log_frequency_class_weights
-from pppc.errors import InputError
-from pppc.labelled_pixels import resize_labels
-from pppc.segmentor import PPPCSegmentor, pixel_cross_entropy
-from pppc.solver import build_optimizer
-from pppc.structures import PixelBatch
+from pppc.method.class_weights import log_frequency_class_weights
+from pppc.method.labelled_pixels import resize_labels
+from pppc.method.pixel_batch import PixelBatch
+from pppc.modeling.meta_arch import PPPCSegmentor, pixel_cross_entropy
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -113,9 +112,7 @@ def test_test_weights_multiply_the_predicted_probabilities(model):
     weighted = build_model(configuration(*CLASS_WEIGHTS, *spread))
     weighted.load_state_dict(model.state_dict())  # weights are not in it
     inputs = [{"image": torch.randint(256, (3, 64, 96)), "height": 16, "width": 24}]
-    before, after = (
-        m.eval()(inputs)[0]["sem_seg"].softmax(0) for m in (model, weighted)
-    )
+    before, after = (m.eval()(inputs)[0]["sem_seg"].softmax(0) for m in (model, weighted))
     expected = before * log_frequency_class_weights(torch.tensor(FREQUENCIES), 0.16)[:, None, None]
     torch.testing.assert_close(after, expected / expected.sum(0))
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from packaging.requirements import Requirement
+
+from conftest import REPOSITORY
 
 ARGUMENTS = (
     "install_requires", "extras_require", "packages", "package_dir", "python_requires",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pppc.teacher import (
+from pppc.method.teacher import (
     fuse_day_night,
     pixel_weights,
     pseudo_label,

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from pppc.checkpoints import from_other_layout
 from pppc.modeling.timm_backbone import TimmBackbone
-from pppc.weights import from_other_layout
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_tool
 from PIL import Image
+
+from conftest import run_tool
 from tiny_run import OPTIONS, demo_config
+
 
 def train(method: str, output: Path, root: Path, *arguments: str, opts: list[str] = ()):
     """Run tools/train_net.py on the demo pair."""
     return run_tool(
-        "train_net.py", "--config-file", demo_config(method), *arguments, "OUTPUT_DIR", output, *OPTIONS, *opts,
+        "train_net.py", "--config-file", demo_config(method), *arguments,
+        "OUTPUT_DIR", output, *OPTIONS, *opts,
         DETECTRON2_DATASETS=str(root),
     )  # fmt: skip
 

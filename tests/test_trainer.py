@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from tiny_run import tiny_config
 
 from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import step_generator
 from pppc.engine.trainer import freeze_unused
 from pppc.errors import InputError
+from tiny_run import tiny_config
 
 
 def test_a_loss_that_is_not_finite_names_its_files_and_leaves_the_weights(tmp_path, datasets_root):

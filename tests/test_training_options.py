@@ -14,9 +14,8 @@ from pppc import add_pppc_config
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.solver import build_optimizer
-from pppc.structures import PixelBatch
-
+from pppc.engine.solver import build_optimizer
+from pppc.method.pixel_batch import PixelBatch
 
 NETWORKS = {
     "MiT": ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16],

@@ -7,13 +7,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
 from PIL import Image
-from published_networks import DAFormer, MMSegSegFormer, Projection, PublishedR101, up
 from torch import Tensor, nn
 from transformers import (
     SegformerConfig,
@@ -21,11 +19,13 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
+from conftest import REPOSITORY, run_tool
 from pppc import load_config
-from pppc.checkpoint import StrictCheckpointer
+from pppc.checkpoints import LAYOUTS, from_other_layout, read_weights, to_other_layout
+from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
-from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
+from published_networks import DAFormer, MMSegSegFormer, Projection, PublishedR101, up
 
 SEGFORMER = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"]
 
@@ -111,7 +111,9 @@ def test_released_network_gives_the_published_outputs(r101, published_r101, tmp_
     close(output.logits, logits)
     close(output.mean, mean)
     close(output.log_var, log_var)
-    for ours, teachers in zip(r101.student.state_dict().values(), r101.teacher.state_dict().values()):
+    for ours, teachers in zip(
+        r101.student.state_dict().values(), r101.teacher.state_dict().values()
+    ):
         assert torch.equal(ours, teachers)
 
 
@@ -184,15 +186,21 @@ def test_mmsegmentation_s_encoder_gives_its_features(daformer, prefix, tmp_path)
         state["decode_head.psp_modules.0.conv.weight"] = torch.zeros(1)
     load(daformer, state, tmp_path)
     with torch.no_grad():
-        for ours, expected in zip(daformer.student.backbone.eval()(image()).values(), theirs(image())):
+        for ours, expected in zip(
+            daformer.student.backbone.eval()(image()).values(), theirs(image())
+        ):
             close(ours, expected)
 
 
-def test_the_error_of_another_decoder_says_which_one_the_file_has(mmseg_segformer, segformer, tmp_path):
+def test_the_error_of_another_decoder_says_which_one_the_file_has(
+    mmseg_segformer, segformer, tmp_path
+):
     theirs = MMSegSegFormer()
     with pytest.raises(InputError) as error:
         load(segformer, theirs.state_dict(), tmp_path)
-    said = re.search(r"MODEL\.SEM_SEG_HEAD\.NAME (\w+), MODEL\.SEM_SEG_HEAD\.CONVS_DIM (\d+)", str(error.value))
+    said = re.search(
+        r"MODEL\.SEM_SEG_HEAD\.NAME (\w+), MODEL\.SEM_SEG_HEAD\.CONVS_DIM (\d+)", str(error.value)
+    )
     assert [said[1], int(said[2])] == MMSEG[1::2]
     load(mmseg_segformer, theirs.state_dict(), tmp_path)  # which is configured as it says
 
@@ -328,11 +336,15 @@ def test_tool_converts_both_ways(segformer, tmp_path):
         run = run_tool("convert_weights.py", tmp_path / source, tmp_path / output, *common, *options,
                        *SEGFORMER)  # fmt: skip
         assert run.returncode == 0, run.stderr[-2000:]
-    ours, again = (read_weights(str(tmp_path / name))["model"] for name in ("ours.pth", "again.pth"))
+    ours, again = (
+        read_weights(str(tmp_path / name))["model"] for name in ("ours.pth", "again.pth")
+    )
     assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
     assert "student.sem_seg_head" in run.stdout and "NVIDIA's SegFormer" in run.stdout
     assert set(LAYOUTS) <= set(re.findall(r"\w+", run_tool("convert_weights.py", "-h").stdout))
-    over = run_tool("convert_weights.py", tmp_path / "model.safetensors", tmp_path / "ours.pth", *common)
+    over = run_tool(
+        "convert_weights.py", tmp_path / "model.safetensors", tmp_path / "ours.pth", *common
+    )
     assert over.returncode and "ours.pth exists" in over.stderr.splitlines()[-1]
 
 

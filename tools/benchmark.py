@@ -22,20 +22,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pppc
 import torch
+from detectron2.config import CfgNode
+from tabulate import tabulate
+
+import pppc
 from benchmarks.data import Evaluation, Loading, drawn_data
 from benchmarks.inference import Inference
 from benchmarks.needs import NEEDS
 from benchmarks.training import TrainingStep, Unit
-from detectron2.config import CfgNode
 from pppc.arguments import ToolParser, whole_number
-from pppc.config_checks import check_config
+from pppc.config.checks import check_config
+from pppc.config.device import check_training_device
 from pppc.data import build_train_loader
-from pppc.device import check_training_device
 from pppc.errors import InputError, run_tool
 from pppc.files import new_file, write_atomically
-from tabulate import tabulate
 
 KINDS = {
     "training": TrainingStep,
@@ -157,7 +158,9 @@ def main() -> None:
     parser = ToolParser(__doc__)
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting"
+    )
     parser.add_argument("--data", choices=DATA["training"])
     parser.add_argument("--rounds", type=whole_number(1), default=5)
     parser.add_argument("--json", help="write the results there")

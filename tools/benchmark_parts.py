@@ -19,13 +19,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pppc
 import torch
-from benchmarks.data import drawn_data
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from tabulate import tabulate
+from torch.nn.functional import interpolate, normalize
+
+import pppc
+from benchmarks.data import drawn_data
 from pppc.arguments import ToolParser, whole_number
-from pppc.class_map import class_map
 from pppc.data import label_reader
 from pppc.data.conversion import LabelFile, convert_label, count_train_ids, to_train_ids
 from pppc.data.demo.datasets import DemoData, make_demo_data
@@ -33,11 +35,10 @@ from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.data.train_ids import LABEL_SPACES
-from pppc.evaluation.mean_iou import confusion_matrix
 from pppc.errors import run_tool
-from pppc.gaussian import mutual_likelihood_score
-from tabulate import tabulate
-from torch.nn.functional import interpolate, normalize
+from pppc.evaluation.class_map import class_map
+from pppc.evaluation.mean_iou import confusion_matrix
+from pppc.method.gaussian import mutual_likelihood_score
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

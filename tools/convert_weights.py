@@ -14,16 +14,17 @@ Neither that code nor any of the file's is run, so it need not be installed.
 
 import argparse
 
-import pppc
 import torch
 from detectron2.modeling import build_model
+
+import pppc
 from pppc.arguments import ToolParser
-from pppc.checkpoint import describe
+from pppc.checkpoints import LAYOUTS, from_other_layout, read_weights, to_other_layout
+from pppc.checkpoints.checkpointer import describe
+from pppc.checkpoints.classes import CLASSIFIER, class_names_of
+from pppc.checkpoints.handles import local_path
 from pppc.errors import InputError, run_tool
 from pppc.files import new_file, whole_file
-from pppc.weights import LAYOUTS, from_other_layout, read_weights, to_other_layout
-from pppc.weights.classes import CLASSIFIER, class_names_of
-from pppc.weights.handles import local_path
 
 
 def convert(arguments: argparse.Namespace) -> dict[str, object]:

@@ -13,21 +13,22 @@ import argparse
 
 import cv2
 import numpy as np
-import pppc
 import torch
 from detectron2.config import CfgNode
+from torch import nn
+
+import pppc
 from pppc.arguments import ToolParser, whole_number
-from pppc.checkpoint import trained_model
-from pppc.class_map import class_map
+from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import label_reader
 from pppc.data.catalog import dataset_records, label_files, model_metadata
 from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError, run_tool
+from pppc.evaluation.class_map import class_map
 from pppc.files import new_file, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
-from torch import nn
 
 
 def draw_row(model: nn.Module, record: dict, reader: LabelReader, cfg: CfgNode) -> np.ndarray:

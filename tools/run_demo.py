@@ -18,20 +18,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pppc
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
+from tabulate import tabulate
+
+import pppc
 from pppc.arguments import ToolParser, whole_number
-from pppc.class_map import class_map
+from pppc.config.device import with_inference_device
 from pppc.data import label_reader
 from pppc.data.catalog import model_metadata
 from pppc.data.images import read_image
-from pppc.device import with_inference_device
 from pppc.errors import InputError, run_tool
+from pppc.evaluation.class_map import class_map
 from pppc.files import user_path, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
-from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = {"source-only": "source_only", "PPPC": "pppc"}
@@ -72,7 +73,14 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
     Returns:
         its IoU of every class and "mIoU" on the target domain.
     """
-    arguments = ("--config-file", str(config_file(method)), "--resume", "OUTPUT_DIR", str(folder), *opts)
+    arguments = (
+        "--config-file",
+        str(config_file(method)),
+        "--resume",
+        "OUTPUT_DIR",
+        str(folder),
+        *opts,
+    )
     run("train_net.py", *arguments, name=method)
     metrics = map(json.loads, (folder / "metrics.json").read_text().splitlines())
     *_, last = (line for line in metrics if "sem_seg/mIoU" in line)
@@ -89,9 +97,7 @@ def load_config(folder: Path) -> CfgNode:
 
 def comparison_table(results: dict[str, dict[str, float]], classes: list[str]) -> str:
     """IoU of every class and their mean, a column per method, in percent."""
-    rows = [
-        [name, *(scores.get(f"IoU-{name}") for scores in results.values())] for name in classes
-    ]
+    rows = [[name, *(scores.get(f"IoU-{name}") for scores in results.values())] for name in classes]
     rows.append(["mean", *(scores["mIoU"] for scores in results.values())])
     return tabulate(
         rows, headers=["class", *results], floatfmt=".1f", missingval="-", tablefmt="pipe"
@@ -128,9 +134,7 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
 def main() -> None:
     parser = ToolParser(__doc__)
     parser.add_argument("--output", default="output/demo", help="folder of results")
-    parser.add_argument(
-        "--pictures", type=whole_number(1), default=4, help="target images to draw"
-    )
+    parser.add_argument("--pictures", type=whole_number(1), default=4, help="target images to draw")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of both runs"
     )

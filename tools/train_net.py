@@ -18,22 +18,23 @@ from logging.handlers import MemoryHandler
 from multiprocessing import active_children
 from pathlib import Path
 
-import pppc  # before Detectron2: it says what is missing
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
+
+import pppc  # before Detectron2: it says what is missing
 from pppc.arguments import ToolParser
-from pppc.checkpoint import StrictCheckpointer
-from pppc.config_checks import check_config
+from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.config.checks import check_config
+from pppc.config.device import with_inference_device
 from pppc.data import check_data
-from pppc.device import with_inference_device
 from pppc.engine import Trainer
 from pppc.engine.run_folder import RunFolder, starting_point
 from pppc.errors import InputError, Stopped, run_tool
-from torch.multiprocessing import ProcessExitedException
 
 
 class LogFile:
@@ -201,7 +202,9 @@ def main() -> int | None:
     args = parser.parse_args()
     number = torch.cuda.device_count()
     if number and args.num_gpus > number:
-        raise InputError(f"--num-gpus is {args.num_gpus}: PyTorch finds {number}, give that or less")
+        raise InputError(
+            f"--num-gpus is {args.num_gpus}: PyTorch finds {number}, give that or less"
+        )
     if args.num_gpus * args.num_machines > 1:
         return run_processes(args)
     return run(args)

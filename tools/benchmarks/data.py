@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+
 from pppc.data import build_test_loader, build_train_loader, label_reader
 from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.evaluation import MeanIoUEvaluator
@@ -32,7 +33,9 @@ def drawn_data(folder: Path) -> Path:
     make_demo_data(root, DemoData(0, SIZE, 2, 2, 2, 1, 1, 1, 1))
     for name in ("gta", "synthia", "cityscapes"):
         tool = TOOLS / "convert_datasets" / f"{name}.py"
-        subprocess.run([sys.executable, tool, root / name, "--nproc", "1"], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, tool, root / name, "--nproc", "1"], check=True, capture_output=True
+        )
     return root
 
 

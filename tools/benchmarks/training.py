@@ -6,11 +6,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+
 from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.segmentor import PPPCSegmentor
-from pppc.solver import build_optimizer
-from pppc.structures import PixelBatch
-from pppc.teacher import update_teacher
+from pppc.engine.solver import build_optimizer
+from pppc.method.pixel_batch import PixelBatch
+from pppc.method.teacher import update_teacher
+from pppc.modeling.meta_arch import PPPCSegmentor
 
 from .timing import Stages
 
@@ -50,9 +51,7 @@ class TrainingStep:
         lone_contrast: time the contrast by itself, too; that keeps its inputs.
     """
 
-    def __init__(
-        self, cfg: CfgNode, loader: Iterable | None = None, lone_contrast: bool = True
-    ):
+    def __init__(self, cfg: CfgNode, loader: Iterable | None = None, lone_contrast: bool = True):
         torch.manual_seed(0)
         self.segmentor: PPPCSegmentor = build_model(cfg).train()
         self.stages = Stages(self.segmentor.device)

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from pppc.arguments import ToolParser, whole_number
 from pppc.errors import InputError, run_tool
 from pppc.files import unfinished_files, write_atomically
@@ -91,7 +92,9 @@ def main() -> int:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--output", type=Path, required=True, help="a new folder for all runs")
     parser.add_argument("--kills", type=whole_number(1), default=25)
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the signals and moments")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the signals and moments"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ... of all runs")
     arguments = parser.parse_args()
     if arguments.output.exists():

@@ -7,12 +7,11 @@ import warnings
 
 from .requirements import check_requirements
 
-# Detectron2 and fvcore call it when they are imported; a user can't mend that.
-warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
-check_requirements()
-
-from . import data, modeling, segmentor  # noqa: E402, F401  (imported to register)
-from .config import add_pppc_config  # noqa: E402
-from .config_files import load_config  # noqa: E402
+with warnings.catch_warnings():
+    # Detectron2 and fvcore call it when they are imported; a user can't change that.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
+    check_requirements()
+    from . import data, modeling  # noqa: F401  (imported to register)
+    from .config import add_pppc_config, load_config
 
 __all__ = ["add_pppc_config", "load_config"]

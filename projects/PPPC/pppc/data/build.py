@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -30,12 +31,18 @@ def _only(names: tuple[str, ...], key: str) -> str:
     return names[0]
 
 
+def _stop_opencv_threads() -> None:
+    """Loaders fork their workers, and a fork of a process in which OpenCV has threads can hang."""
+    cv2.setNumThreads(0)
+
+
 def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.
 
     Raises:
         InputError: a source label is wrong, or DATASETS.TRAIN or TARGET is not one data set.
     """
+    _stop_opencv_threads()
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
@@ -71,6 +78,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
 
 def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
     """Detectron2's loader over a test set, one image a batch."""
+    _stop_opencv_threads()
     return TestLoader(
         build_detection_test_loader(
             dataset_records(cfg, name),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -18,7 +17,7 @@ from detectron2.utils.logger import log_first_n
 from ..errors import InputError, printable
 from .images import intensity_range
 from .labels import LabelReader
-from .listing import SPARE_LABELS, converted_root, list_split
+from .listing import SPARE_LABELS, list_split
 from .splits import SPLITS, Split
 from .train_ids import LABEL_SPACES
 

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..files import user_path, write_atomically
 from .class_statistics import write_statistics
 from .images import image_size, open_whole
-from .labels import LabelReader, pixel_histogram
+from .labels import pixel_histogram
 from .processes import map_in_processes
 from .train_ids import LabelSpace
 
@@ -222,7 +222,9 @@ def list_label_images(
             names.append(name)
     for kind, left_out in (("hidden files", hidden), ("files that are no PNG", others)):
         if left_out:
-            print(f"{folder}: {len(left_out)} {kind} left out, such as {left_out[0]}", file=sys.stderr)
+            print(
+                f"{folder}: {len(left_out)} {kind} left out, such as {left_out[0]}", file=sys.stderr
+            )
     if not names:
         raise InputError(
             f"no PNG in {folder}: ROOT must hold {label_folder} and {image_folder} as unpacked"
@@ -250,9 +252,13 @@ def main(
     """
     parser = ToolParser(description)
     parser.add_argument("root", metavar="ROOT", help="the data set's folder")
-    parser.add_argument("--nproc", type=whole_number(1), default=os.cpu_count(), help="processes (all cores)")
     parser.add_argument(
-        "--out-dir", metavar="DIR", help="where labels and statistics go, as below ROOT, the default"
+        "--nproc", type=whole_number(1), default=os.cpu_count(), help="processes (all cores)"
+    )
+    parser.add_argument(
+        "--out-dir",
+        metavar="DIR",
+        help="where labels and statistics go, as below ROOT, the default",
     )
     arguments = parser.parse_args()
     root = user_path(arguments.root, "ROOT")

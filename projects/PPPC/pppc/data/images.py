@@ -158,7 +158,9 @@ def read_image(
         raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
     content, image, orientation = open_whole(path)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"{path}: holds {image.n_frames} pictures: store each in a file of its own")
+        raise InputError(
+            f"{path}: holds {image.n_frames} pictures: store each in a file of its own"
+        )
     if bits_of(content, image) > 8:
         pixels = _stretched(_high_depth(path, content, image), intensities)
     elif image.format == "PNG":

@@ -99,7 +99,9 @@ def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
         if pixels.max() > 255 and not (pixels % 257).any():
             pixels = pixels // 257
         if pixels.min() < 0 or pixels.max() > 255:
-            raise InputError(f"{path}: holds the value {pixels.max()}, label IDs end at 255. {ADVICE}")
+            raise InputError(
+                f"{path}: holds the value {pixels.max()}, label IDs end at 255. {ADVICE}"
+            )
         pixels = pixels.astype(np.uint8)
     if pixels.ndim == 3:
         return _of_colors(path, pixels)

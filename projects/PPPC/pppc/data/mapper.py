@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from torch import Tensor
 
 from ..errors import InputError
-from ..structures import PixelBatch
+from ..method.pixel_batch import PixelBatch
 from .images import read_image
 from .labels import LabelReader
 
@@ -274,7 +274,9 @@ class TestMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
-        sample = T.AugInput(read_image(record["file_name"], self.image_format, record.get("intensities")))
+        sample = T.AugInput(
+            read_image(record["file_name"], self.image_format, record.get("intensities"))
+        )
         height, width = sample.image.shape[:2]
         self.resize(sample)
         return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}

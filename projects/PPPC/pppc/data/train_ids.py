@@ -134,7 +134,9 @@ def _cityscapes_classes(
 
 
 LABEL_SPACES: Mapping[str, LabelSpace] = {
-    "gta": _cityscapes_classes(_CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS),  # 34 is a license plate
+    "gta": _cityscapes_classes(
+        _CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS
+    ),  # 34 is a license plate
     "synthia": _cityscapes_classes(
         _SYNTHIA_IDS,
         num_ids=23,  # 22 is a lane marking

@@ -15,22 +15,22 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_ambiguity
-from ..contrast import contrast_schedule
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
 from ..errors import InputError
-from ..labelled_pixels import resize_labels
-from ..mixing import StrongAugmentation
-from ..segmentor import PPPCSegmentor
-from ..structures import PixelBatch
-from ..teacher import (
+from ..method.ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_ambiguity
+from ..method.contrast import contrast_schedule
+from ..method.labelled_pixels import resize_labels
+from ..method.mixing import StrongAugmentation
+from ..method.pixel_batch import PixelBatch
+from ..method.teacher import (
     PseudoLabel,
     fuse_day_night,
     pixel_weights,
     pseudo_label,
     upsampled_probabilities,
 )
+from ..modeling.meta_arch import PPPCSegmentor
 from .hooks import DACSMixing, PrototypeUpdate
 
 __all__ = ["AdaptationLoop", "step_generator"]
@@ -41,7 +41,9 @@ def step_generator(seed: int, iteration: int, rank: int) -> torch.Generator:
 
     Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
     """
-    of_step, of_dropout = np.random.SeedSequence((seed, iteration, rank)).generate_state(2, np.uint64)
+    of_step, of_dropout = np.random.SeedSequence((seed, iteration, rank)).generate_state(
+        2, np.uint64
+    )
     torch.manual_seed(int(of_dropout))
     return torch.Generator().manual_seed(int(of_step))
 
@@ -87,9 +89,7 @@ class AdaptationLoop(SimpleTrainer):
         # In float16 small gradients would be lost if the losses were not scaled.
         scaled = self.segmentor.student.mixed_precision == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
-        self.prototype_update = PrototypeUpdate(
-            self.segmentor, cfg.PPPC.PROTOTYPES.INCLUDE_TARGET
-        )
+        self.prototype_update = PrototypeUpdate(self.segmentor, cfg.PPPC.PROTOTYPES.INCLUDE_TARGET)
 
     def run_step(self) -> None:
         """One iteration of PPPC; without self-training, of source-only training.
@@ -133,11 +133,13 @@ class AdaptationLoop(SimpleTrainer):
 
     def _check_finite(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
         """See, in all processes alike, that training has not failed on a batch of ``files``."""
-        wrong = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
-        for wrong, files in comm.all_gather((wrong, files if wrong else ())):
-            if wrong:
+        wrong = [
+            f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()
+        ]
+        for found, images in comm.all_gather((wrong, files if wrong else ())):
+            if found:
                 raise InputError(
-                    f"iteration {self.iter}: {', '.join(wrong)}, with the images {', '.join(files)}. "
+                    f"iteration {self.iter}: {', '.join(found)}, with the images {', '.join(images)}. "
                     "Look at them, and lower SOLVER.BASE_LR or, in float16, train in bfloat16 "
                     "(SOLVER.AMP.TYPE). Checkpoints are not affected"
                 )
@@ -202,9 +204,7 @@ class AdaptationLoop(SimpleTrainer):
         weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
         label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
         get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
-        return PixelBatch(
-            target.image, label, weight, pseudo.confidence, files=target.files
-        )
+        return PixelBatch(target.image, label, weight, pseudo.confidence, files=target.files)
 
     def confident(self, target: PixelBatch) -> PixelBatch:
         """Pseudo-labelled images as contrast and prototypes use them (published: all pixels)."""
@@ -246,9 +246,7 @@ class AdaptationLoop(SimpleTrainer):
             boxes = zip(images, corners)
             return torch.stack([i[:, y : y + height, x : x + width] for i, (y, x) in boxes])
 
-        return PixelBatch(
-            crop(target.image), day_image=crop(target.day_image), files=target.files
-        )
+        return PixelBatch(crop(target.image), day_image=crop(target.day_image), files=target.files)
 
     def backward_pass(
         self,

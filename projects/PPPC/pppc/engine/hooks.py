@@ -13,10 +13,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..mixing import StrongAugmentation, class_mix, class_mix_mask
-from ..segmentor import PPPCSegmentor
-from ..structures import PixelBatch
-from ..teacher import teacher_momentum, update_teacher
+from ..method.mixing import StrongAugmentation, class_mix, class_mix_mask
+from ..method.pixel_batch import PixelBatch
+from ..method.teacher import teacher_momentum, update_teacher
+from ..modeling.meta_arch import PPPCSegmentor
 
 __all__ = [
     "BatchStatisticsAverage",

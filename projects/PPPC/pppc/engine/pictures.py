@@ -13,8 +13,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..data.catalog import model_metadata
-from ..segmentor import PPPCSegmentor
-from ..structures import PixelBatch
+from ..method.pixel_batch import PixelBatch
+from ..modeling.meta_arch import PPPCSegmentor
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
 
 __all__ = ["TrainingPictures"]

@@ -14,11 +14,11 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..config import add_pppc_config
-from ..config_checks import flat
+from ..checkpoints.reading import checkpoint_damage
+from ..config.checks import flat
+from ..config.defaults import add_pppc_config
 from ..errors import InputError
 from ..files import unfinished_files, write_atomically
-from ..weights.reading import checkpoint_damage
 
 __all__ = [
     "MAY_CHANGE",
@@ -227,7 +227,9 @@ class RunFolder:
                 "OUTPUT_DIR"
             ) from error
         except OSError as error:  # some network file systems have no locks
-            logger.warning("%s cannot be locked (%s): start one run there at a time", self.path, error)
+            logger.warning(
+                "%s cannot be locked (%s): start one run there at a time", self.path, error
+            )
 
     def metrics(self) -> list[dict]:
         """The lines of metrics.json; a line that a kill cut off is left out."""

@@ -21,7 +21,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from ..checkpoint import StrictCheckpointer
+from ..checkpoints.checkpointer import StrictCheckpointer
 from ..errors import InputError, Stopped
 from .run_folder import RunFolder, checkpoint_damage
 

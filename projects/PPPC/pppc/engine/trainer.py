@@ -22,14 +22,13 @@ from detectron2.utils.events import (
 )
 from timm.layers import convert_sync_batchnorm
 
-from ..checkpoint import StrictCheckpointer
-from ..config_checks import check_config
+from ..checkpoints.checkpointer import StrictCheckpointer
+from ..config.checks import check_config
 from ..data import build_test_loader, build_train_loader, check_data, label_reader
 from ..data.build import TestLoader
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
-from ..segmentor import PPPCSegmentor
-from ..solver import build_optimizer
+from ..modeling.meta_arch import PPPCSegmentor
 from .adaptation_loop import AdaptationLoop
 from .hooks import BatchStatisticsAverage, TeacherUpdate
 from .pictures import TrainingPictures
@@ -43,6 +42,7 @@ from .run_hooks import (
     MetricsWriter,
     StopOnSignal,
 )
+from .solver import build_optimizer
 
 __all__ = ["Trainer"]
 
@@ -52,7 +52,6 @@ logger = logging.getLogger(__name__)
 def _is_no_input_error(record: logging.LogRecord) -> bool:
     """A filter: Detectron2's loop logs a traceback of every error, one of the input is one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], InputError))
-
 
 
 def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
@@ -106,7 +105,7 @@ class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
 
     Raises:
-        InputError: from :func:`pppc.config_checks.check_config` or :func:`pppc.data.check_data`,
+        InputError: from :func:`pppc.config.checks.check_config` or :func:`pppc.data.check_data`,
             before the model is built; or the configuration does not fit the model or the processes.
     """
 

@@ -18,9 +18,9 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from ..class_map import class_map
 from ..data.labels import LabelReader
 from ..errors import InputError
+from .class_map import class_map
 
 __all__ = ["MeanIoUEvaluator", "confusion_matrix", "intersection_over_union"]
 
@@ -58,9 +58,7 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
     """
     intersection = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - intersection
-    return np.divide(
-        intersection, union, out=np.full(len(confusion), np.nan), where=union > 0
-    )
+    return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
 
 
 class MeanIoUEvaluator(DatasetEvaluator):

@@ -14,6 +14,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
+from ..data.labels import LabelReader
+
 __all__ = ["UncertaintyEvaluator", "area_under_rejection", "error_auroc"]
 
 logger = logging.getLogger(__name__)

@@ -1,3 +1,3 @@
-"""Networks: importing registers the backbone and the decoders with Detectron2."""
+"""Networks: importing registers the backbone, the decoders and the meta-architecture."""
 
-from . import decode_heads, timm_backbone  # noqa: F401
+from . import decode_heads, meta_arch, timm_backbone  # noqa: F401

@@ -261,7 +261,10 @@ class ConvSegFormerHead(nn.Module):
         super().__init__()
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.embeddings = nn.ModuleDict(
-            {name: _conv(input_shape[name].channels, channels, 1, norm) for name in self.in_features}
+            {
+                name: _conv(input_shape[name].channels, channels, 1, norm)
+                for name in self.in_features
+            }
         )
         self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
         self.classifier = _Classifier(channels, num_classes, dropout)

@@ -18,7 +18,7 @@ from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .normalisation import InputStatistics
+from .normalization import InputStatistics
 
 __all__ = ["TimmBackbone", "build_timm_backbone"]
 
@@ -136,9 +136,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 # timm looks for its models' metadata under this name. It knows no weights of these.
-default_cfgs = generate_default_cfgs(
-    {f"mit_b{size}": {"classifier": "head"} for size in range(6)}
-)
+default_cfgs = generate_default_cfgs({f"mit_b{size}": {"classifier": "head"} for size in range(6)})
 
 
 def _build_mit(

@@ -20,8 +20,8 @@ from ...errors import InputError
 from ..processes import map_in_processes
 from ..train_ids import IGNORE_LABEL, LABEL_SPACES
 from . import styles
-from .shapes import TRAIN_ID
 from .scenes import random_scene
+from .shapes import TRAIN_ID
 
 MANIFEST_NAME = "demo_data.json"
 _DRAWING_VERSION = 1  # to be raised when the same seed gives other pictures

@@ -7,8 +7,8 @@ varies the light within a look too, as it varies within a real data set.
 import cv2
 import numpy as np
 
-from .shapes import TRAIN_ID
 from .rendering import Rendering
+from .shapes import TRAIN_ID
 
 
 def _amplitudes(default: float, **by_class: float) -> np.ndarray:

@@ -129,9 +129,7 @@ def bus(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
         end.add(box(-0.3 * width, 0.3 * width, 2.7, 2.95), (0.1, 0.1, 0.1), None, (0.7, 0.4, 0.05))
         _tail_lights(end, width, 0.8)
 
-    return _long_vehicle(
-        x, z, (length, width, height), color, TRAIN_ID["bus"], draw_side, draw_end
-    )
+    return _long_vehicle(x, z, (length, width, height), color, TRAIN_ID["bus"], draw_side, draw_end)
 
 
 def train(rng: np.random.Generator, x, z, color: Color) -> list[Face]:

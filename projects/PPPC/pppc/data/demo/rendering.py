@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .shapes import TRAIN_ID, Face
-from .scenes import NEAR, Scene
 from ..train_ids import IGNORE_LABEL
+from .scenes import NEAR, Scene
+from .shapes import TRAIN_ID, Face
 
 _SUBPIXEL_BITS = 4
 

@@ -15,15 +15,16 @@ from detectron2.modeling import build_model
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
-from .data.catalog import model_metadata
-from .device import with_inference_device
-from .errors import InputError
-from .files import whole_file, write_atomically
-from .modeling.normalisation import InputStatistics
-from .modeling.timm_backbone import TimmBackbone
-from .weights import Translation, from_other_layout, read_weights
-from .weights.classes import CLASSIFIER, class_names_of, description, match_classes, take_rows
-from .weights.handles import local_path
+from ..config.device import with_inference_device
+from ..data.catalog import model_metadata
+from ..errors import InputError
+from ..files import whole_file, write_atomically
+from ..modeling.normalization import InputStatistics
+from ..modeling.timm_backbone import TimmBackbone
+from .classes import CLASSIFIER, class_names_of, description, match_classes, take_rows
+from .handles import local_path
+from .reading import read_weights
+from .translation import Translation, from_other_layout
 
 __all__ = ["StrictCheckpointer", "describe", "trained_model"]
 
@@ -111,7 +112,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             path.unlink()
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
-        """As Detectron2's, of files of any layout that :mod:`pppc.weights` knows.
+        """As Detectron2's, of files of any layout that :mod:`pppc.checkpoints` knows.
 
         Raises:
             InputError: there is no such file, it cannot be fetched, or the checkpoint is damaged,
@@ -145,7 +146,9 @@ class StrictCheckpointer(DetectionCheckpointer):
         elif not any(key.startswith("student.sem_seg_head.") for key in content["model"]):
             # An encoder that tools/convert_weights.py has written.
             rest = [key for key in student if not key.startswith("backbone.")]
-            self._missing = dict.fromkeys((f"student.{k}" for k in rest), "the file holds an encoder")
+            self._missing = dict.fromkeys(
+                (f"student.{k}" for k in rest), "the file holds an encoder"
+            )
         untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
         if self.trained and untrained:
             raise InputError(
@@ -212,9 +215,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         """What to do with a model of other classes."""
         advice = "Use the configuration that it was trained with"
         if not self.trained:
-            advice += (
-                "; or set MODEL.WEIGHTS_OTHER_CLASSES True, to start from all of it but the classifier"
-            )
+            advice += "; or set MODEL.WEIGHTS_OTHER_CLASSES True, to start from all of it but the classifier"
         return advice
 
     def _check_trained_parts(self, missing: list[str]) -> None:
@@ -223,7 +224,12 @@ class StrictCheckpointer(DetectionCheckpointer):
         network = "teacher." if model.evaluate_teacher else "student."
         for part, name, key, used in (
             ("teacher.", "teacher", "TEST.EVALUATE_TEACHER", model.evaluate_teacher),
-            (network + "probabilistic_head.", "embedding", "TEST.UNCERTAINTY", model.output_uncertainty),
+            (
+                network + "probabilistic_head.",
+                "embedding",
+                "TEST.UNCERTAINTY",
+                model.output_uncertainty,
+            ),
             ("prototypes.", "prototypes", "TEST.UNCERTAINTY", model.output_uncertainty),
         ):
             if used and any(tensor.startswith(part) for tensor in missing):

@@ -128,7 +128,9 @@ def _by_prototype(
     def column(mean: Tensor, var: Tensor) -> Tensor:
         return -term((mean_a - mean).square(), var_a, var).mean(dim=-1)
 
-    columns = [checkpoint(column, mean, var, use_reentrant=False) for mean, var in zip(mean_b, var_b)]
+    columns = [
+        checkpoint(column, mean, var, use_reentrant=False) for mean, var in zip(mean_b, var_b)
+    ]
     return torch.stack(columns, dim=-1)
 
 

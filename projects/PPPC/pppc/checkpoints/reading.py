@@ -29,7 +29,9 @@ _NETWORK = (
 # What holds tensors that are no weights.
 _NO_NETWORK = ("optim", "sched", "scaler", "message_hub", "trainer", "rng", "meta", "args")
 
-_LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # starts torch.save's old files
+_LEGACY = pickle.dumps(
+    torch.serialization.MAGIC_NUMBER, protocol=2
+)  # starts torch.save's old files
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -49,8 +49,7 @@ class InputStatistics:
         changes = [
             f"{key} {theirs} (now {list(ours)})"
             for key, (ours, theirs) in wanted.items()
-            if len(ours) != len(theirs)
-            or max(abs(a - b) for a, b in zip(ours, theirs)) > TOLERANCE
+            if len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > TOLERANCE
         ]
         if self.format == "BGR":
             changes.append("INPUT.FORMAT RGB, with values in that order: red and blue are swapped")

@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 __all__ = ["build_class_weights", "log_frequency_class_weights"]
 

@@ -11,10 +11,10 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
-from .config import add_pppc_config
-from .config_checks import check_values, flat
-from .errors import InputError
-from .files import user_path
+from ..errors import InputError
+from ..files import user_path
+from .checks import check_values, flat
+from .defaults import add_pppc_config
 
 __all__ = ["load_config", "place", "read_yaml"]
 
@@ -29,7 +29,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
 
     Raises:
         InputError: a file can't be read or is no YAML; there is no such key; a value is not one
-            that its key can have (:func:`pppc.config_checks.check_values`).
+            that its key can have (:func:`pppc.config.checks.check_values`).
     """
     cfg = get_cfg()
     add_pppc_config(cfg)
@@ -154,7 +154,9 @@ def _merge(cfg: CfgNode, settings: Mapping[str, object]) -> Iterator[str]:
         elif not cfg.key_is_deprecated(key):
             near = [name for name in known if name.endswith(f".{key}")]
             near = near or difflib.get_close_matches(key.upper(), known, 3)
-            yield f"there is no key {key}" + (f", did you mean {' or '.join(near)}?" if near else "")
+            yield f"there is no key {key}" + (
+                f", did you mean {' or '.join(near)}?" if near else ""
+            )
 
 
 def _converted(value: object, default: object) -> object:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 __all__ = ["class_map"]
 

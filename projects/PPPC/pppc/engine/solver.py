@@ -12,7 +12,7 @@ from detectron2.solver.build import (
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from .segmentor import PPPCSegmentor
+from ..modeling.meta_arch import PPPCSegmentor
 
 __all__ = ["build_optimizer"]
 

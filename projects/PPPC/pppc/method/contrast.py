@@ -41,7 +41,7 @@ class PrototypeContrast(nn.Module):
         temperature: divides the scores.
         kl_weight: weight of the divergence of the pixels' Gaussians from the standard one.
         ignore_label: label of pixels that take no part.
-        score: between a pixel and a prototype, a name in :data:`pppc.gaussian.SCORES`.
+        score: between a pixel and a prototype, a name in :data:`pppc.method.gaussian.SCORES`.
         max_pixels_per_class: of each class that many pixels at most, drawn at random, the same
             number in each process; 0: all.
 

@@ -17,13 +17,13 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from .config import add_pppc_config
+from ..errors import InputError
+from ..method.gaussian import SCORES
+from ..method.prototypes import UPDATE_RULES, VARIANCES
+from ..modeling.network import MIXED_PRECISION_TYPES
+from ..modeling.recompute import RECOMPUTE
+from .defaults import add_pppc_config
 from .device import check_training_device
-from .errors import InputError
-from .gaussian import SCORES
-from .modeling.recompute import RECOMPUTE
-from .modeling.segmentation_network import MIXED_PRECISION_TYPES
-from .prototypes import UPDATE_RULES, VARIANCES
 
 __all__ = ["RULES", "check_config", "check_values", "flat", "wrong_values"]
 
@@ -52,8 +52,9 @@ def _numbers(low: float = -math.inf, count: int | None = None, whole: bool = Fal
     """A condition: a list of numbers from ``low`` on."""
     types = int if whole else (int, float)
     return lambda values: (
-        len(values) == count if count else len(values) > 0
-    ) and all(_is_number(v, types) and v >= low for v in values)
+        (len(values) == count if count else len(values) > 0)
+        and all(_is_number(v, types) and v >= low for v in values)
+    )
 
 
 def _is_number(value: object, types: type | tuple[type, ...] = (int, float)) -> bool:

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from .errors import InputError
+from ..errors import InputError
 
 __all__ = ["check_training_device", "with_inference_device"]
 

@@ -377,7 +377,10 @@ LAYOUTS: dict[str, Layout] = {
         "NVIDIA's SegFormer",
         r"decode_head\.linear_pred\.",
         _segformer,
-        {**_OPENMMLAB_DROPPED, r"decode_head\.conv_seg\.": "a classifier that SegFormer never uses"},
+        {
+            **_OPENMMLAB_DROPPED,
+            r"decode_head\.conv_seg\.": "a classifier that SegFormer never uses",
+        },
         _NO_VARIANCES,
         "SegFormerHead",
     ),

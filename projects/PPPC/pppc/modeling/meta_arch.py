@@ -14,18 +14,18 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from .class_weights import build_class_weights
-from .config_checks import check_values
-from .contrast import PrototypeContrast
-from .modeling.probabilistic_head import build_probabilistic_head
-from .modeling.recompute import recompute_blocks
-from .modeling.segmentation_network import (
+from ..config.checks import check_values
+from ..method.class_weights import build_class_weights
+from ..method.contrast import PrototypeContrast
+from ..method.pixel_batch import PixelBatch
+from ..method.prototypes import GaussianPrototypes
+from .network import (
     NetworkOutput,
     SegmentationNetwork,
     mixed_precision_type,
 )
-from .prototypes import GaussianPrototypes
-from .structures import PixelBatch
+from .probabilistic_head import build_probabilistic_head
+from .recompute import recompute_blocks
 
 __all__ = ["PPPCSegmentor", "pixel_cross_entropy"]
 

@@ -1,0 +1,1 @@
+"""The paper: Gaussians, prototypes, contrast, crop, mixing and teacher, without a configuration."""
