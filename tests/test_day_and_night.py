@@ -7,7 +7,6 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, detection_utils
-from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from conftest import REPOSITORY
@@ -95,8 +94,8 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     rows, columns = torch.meshgrid(torch.arange(56.0), torch.arange(112.0), indexing="ij")
     marked = torch.stack([rows, columns, torch.zeros_like(rows)]).expand(2, -1, -1, -1)
     pair = PixelBatch(marked, day_image=marked + torch.tensor([0.0, 0.0, 9.0]).view(3, 1, 1))
-    with EventStorage():
-        cut = loop.ambiguity_crop(pair, torch.Generator().manual_seed(3))
+    prototypes, generator = loop.segmentor.prototypes, torch.Generator().manual_seed(3)
+    cut = loop.ambiguity_crop(pair, prototypes, loop.teacher_label, generator)
     assert cut.image.shape == (2, 3, 48, 64)
     torch.testing.assert_close(cut.day_image[:, :2], cut.image[:, :2])
     assert (cut.day_image[:, 2] == 9).all() and (cut.image[:, 2] == 0).all()
@@ -111,8 +110,8 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
         **probability, static_classes=static, class_weights=segmentor.class_weights
     )
     confidence, label = fused.max(1)
-    pseudo = loop.teacher_pseudo_label(target)
+    pseudo = loop.pseudo_labeler.label(loop.teacher_scores, target)
     torch.testing.assert_close(pseudo.confidence, confidence)
     assert torch.equal(pseudo.label, label)
-    alone = loop.teacher_pseudo_label(PixelBatch(target.image))
+    alone = loop.pseudo_labeler.label(loop.teacher_scores, PixelBatch(target.image))
     assert not torch.equal(alone.confidence, pseudo.confidence)

@@ -39,7 +39,8 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
          "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
          "PPPC.SELF_TRAINING.THRESHOLD", 0.7, "PPPC.SELF_TRAINING.IGNORE_TOP", 1,
          "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2, "PPPC.CONTRAST.TEMPERATURE", 0.1,
-         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "cheap", "DATASETS.TRAIN", ("gta_train",)]
+         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "cheap", "SEED", 0,
+         "DATASETS.TRAIN", ("gta_train",)]
     )  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg).train()
@@ -47,7 +48,7 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     segmentor.teacher.load_state_dict(segmentor.student.state_dict())
     parallel = comm.get_world_size() > 1
     model = DistributedDataParallel(segmentor, broadcast_buffers=False) if parallel else segmentor
-    loop = AdaptationLoop(cfg, model, None, build_optimizer(cfg, segmentor), seed=0)
+    loop = AdaptationLoop.from_config(cfg, model, None, build_optimizer(cfg, segmentor))
     for module in segmentor.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # frozen: the processes' statistics would differ
@@ -55,7 +56,7 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     batch = {name: tensor[share] for name, tensor in whole_batch().items()}
     source = PixelBatch(batch["source"], batch["label"])
     with EventStorage():
-        target = loop.with_pseudo_label(PixelBatch(batch["target"]))
+        target = loop.label_target(PixelBatch(batch["target"]))
     loop.prototype_update(source, target)
     # The second process draws what the second image of one process draws.
     generator = torch.Generator().manual_seed(1)

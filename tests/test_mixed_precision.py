@@ -29,7 +29,7 @@ class Batches:
             yield PixelBatch(image, label), PixelBatch(target)
 
 
-def fixed_pseudo_label(target: PixelBatch, scale: float = 1.0) -> PseudoLabel:
+def fixed_pseudo_label(_, target: PixelBatch, scale: float = 1.0) -> PseudoLabel:
     """The same labels in every precision; a hardly trained teacher's turn over at any rounding."""
     number, _, height, width = target.image.shape
     rows, columns = torch.arange(height)[:, None] // 16, torch.arange(width) // 16
@@ -47,12 +47,13 @@ def build(*opts: object) -> AdaptationLoop:
          "SOLVER.BASE_LR", 1e-3, "SOLVER.HEAD_LR_FACTOR", 1.0, "PPPC.CONTRAST.START_ITER", 0,
          "PPPC.CONTRAST.TEMPERATURE", 0.1, "PPPC.SELF_TRAINING.THRESHOLD", 0.06,
          "PPPC.SELF_TRAINING.IGNORE_TOP", 1, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2,
-         "DATASETS.TRAIN", ("gta_train",), *opts]
+         "DATASETS.TRAIN", ("gta_train",), "SEED", 0, *opts]
     )  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg)
-    loop = AdaptationLoop(cfg, segmentor, Batches(), build_optimizer(cfg, segmentor), seed=0)
-    loop.teacher_pseudo_label = fixed_pseudo_label
+    loop = AdaptationLoop.from_config(cfg, segmentor, Batches(), build_optimizer(cfg, segmentor))
+    loop.register_hooks(loop.hooks())
+    loop.pseudo_labeler.label = fixed_pseudo_label
     return loop
 
 
@@ -64,9 +65,10 @@ def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
     loop._write_metrics = lambda metrics, _: [
         losses.setdefault(name, []).append(value.item()) for name, value in metrics.items()
     ]
-    with EventStorage():
+    with EventStorage() as loop.storage:
         for loop.iter in range(STEPS):
             update_teacher(segmentor.teacher, segmentor.student, 0.9 if loop.iter else 0.0)
+            loop.before_step()
             loop.run_step()
     return losses, loop
 

@@ -1,12 +1,13 @@
 """What the trainer and its loop promise beside the step itself."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pppc.engine import Trainer
-from pppc.engine.adaptation_loop import step_generator
+from pppc.engine.hooks import StepGenerator
 from pppc.engine.trainer import freeze_unused
 from pppc.errors import InputError
 from tiny_run import tiny_config
@@ -37,12 +38,20 @@ def test_stages_that_no_head_takes_are_frozen(datasets_root, tmp_path):
     assert freeze_unused(Trainer.build_model(tiny_config(tmp_path)), (48, 64)) == []
 
 
-def test_each_step_of_each_process_has_random_numbers_of_its_own():
+def generator_of(monkeypatch, seed: int, iteration: int, rank: int) -> torch.Generator:
+    hook = StepGenerator(seed)
+    hook.trainer = SimpleNamespace(iter=iteration)
+    monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: rank)
+    hook.before_step()
+    return hook.generator
+
+
+def test_each_step_of_each_process_has_random_numbers_of_its_own(monkeypatch):
     draws = set()
     for place in itertools.product((0, 1, 43, 2**40), (0, 1, 39_999), (0, 1, 7)):
-        generator = step_generator(*place)
+        generator = generator_of(monkeypatch, *place)
         draws.add(torch.randint(2**62, (), generator=generator).item())
         draws.add(torch.randint(2**62, ()).item())  # of dropout
     assert len(draws) == 2 * 4 * 3 * 3
-    state = step_generator(43, 7, 0).get_state()
-    assert torch.equal(state, step_generator(43, 7, 0).get_state())
+    state = generator_of(monkeypatch, 43, 7, 0).get_state()
+    assert torch.equal(state, generator_of(monkeypatch, 43, 7, 0).get_state())

@@ -7,7 +7,6 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from pppc import add_pppc_config
@@ -15,7 +14,9 @@ from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
+from pppc.method.ambiguity_crop import AmbiguityCrop
 from pppc.method.pixel_batch import PixelBatch
+from pppc.method.prototypes import GaussianPrototypes
 
 NETWORKS = {
     "MiT": ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16],
@@ -71,11 +72,11 @@ def loop_of(*opts: object) -> AdaptationLoop:
     cfg.merge_from_list(
         ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
          "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
-         "INPUT.CROP.SIZE", [64, 64], "DATASETS.TRAIN", ("gta_train",), *opts]
+         "INPUT.CROP.SIZE", [64, 64], "DATASETS.TRAIN", ("gta_train",), "SEED", 0, *opts]
     )  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg)
-    return AdaptationLoop(cfg, segmentor, None, build_optimizer(cfg, segmentor), seed=0)
+    return AdaptationLoop.from_config(cfg, segmentor, None, build_optimizer(cfg, segmentor))
 
 
 def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
@@ -83,28 +84,20 @@ def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
     seen = []
     loop.segmentor.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     image = 255 * torch.rand(2, 3, 128, 256)
-    with EventStorage():
-        crop = loop.ambiguity_crop(PixelBatch(image), torch.Generator().manual_seed(0)).image
+    prototypes, generator = loop.segmentor.prototypes, torch.Generator().manual_seed(0)
+    crop = loop.ambiguity_crop(PixelBatch(image), prototypes, loop.teacher_label, generator).image
     assert seen == [(2, 3, 64, 128)] and crop.shape == (2, 3, 64, 64)
     windows = image.unfold(2, 64, 1).unfold(3, 64, 1)
     for whole, cut in zip(windows, crop):
         assert (whole == cut[:, None, None]).flatten(3).all(-1).all(0).any()
 
 
-def test_a_class_without_a_prototype_is_not_the_most_ambiguous_one(monkeypatch):
-    loop = loop_of("PPPC.AMBIGUITY_CROP.TEMPERATURE", 1.0)
-    prototypes = loop.segmentor.prototypes
+def test_a_class_without_a_prototype_is_not_the_most_ambiguous_one():
+    prototypes = GaussianPrototypes(19, 4, "ema", "product", 0.999, 1.0)
     prototypes.num_updates[:3] = 1
     prototypes.log_var[:3] = -7.0  # of classes not seen: 0
-    weights = []
-
-    def choose_crop(label, class_weights, *_):
-        weights.append(class_weights)
-        return 0, 0
-
-    monkeypatch.setattr("pppc.engine.adaptation_loop.choose_crop", choose_crop)
-    loop.ambiguity_crop(PixelBatch(255 * torch.rand(1, 3, 64, 128)), torch.Generator())
-    torch.testing.assert_close(weights[0], torch.tensor([1 / 3] * 3 + [0.0] * 16))
+    weights = AmbiguityCrop((64, 64), temperature=1.0).class_weights(prototypes)
+    torch.testing.assert_close(weights, torch.tensor([1 / 3] * 3 + [0.0] * 16))
 
 
 def steps_of(clip_type: str, factor: float = 1.0) -> torch.Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 import pppc
 from pppc.arguments import ToolParser, number_above_0, whole_number
 from pppc.engine import Trainer
-from pppc.engine.adaptation_loop import AdaptationLoop, step_generator
+from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.errors import InputError, run_tool
 from pppc.method.gaussian import SCORES, mutual_likelihood_score
 from pppc.method.labelled_pixels import labelled_pixels
@@ -66,7 +66,9 @@ def margin_and_bias(loop: AdaptationLoop, batch: PixelBatch) -> tuple[float, flo
     return (own - other).mean().item(), bias.std(dim=1).mean().item()
 
 
-def measure(loop: AdaptationLoop, temperatures: list[float], batches: int) -> list[list[float]]:
+def measure(
+    loop: AdaptationLoop, temperatures: list[float], batches: int, loss_weight: float
+) -> list[list[float]]:
     """A row per temperature: temperature, loss, gradient norms, margin, bias."""
     segmentor = loop.segmentor.train()
     stream = iter(loop.data_loader)
@@ -75,16 +77,20 @@ def measure(loop: AdaptationLoop, temperatures: list[float], batches: int) -> li
     for index in range(batches):
         source, target = next(stream)
         source, target = source.to(segmentor.device), target.to(segmentor.device)
-        generator = step_generator(loop.seed, index, 0)
-        loop.dacs_mixing.start(generator)
-        target = loop.with_pseudo_label(loop.ambiguity_crop(target, generator))
-        loop.prototype_update(source, loop.confident(target))
+        loop.iter = index
+        loop.before_step()
+        target = loop.ambiguity_crop(
+            target, segmentor.prototypes, loop.teacher_label, loop.random.generator
+        )
+        target = loop.label_target(target)
+        confident = target.confident(loop.contrast_threshold, segmentor.ignore_label)
+        loop.prototype_update(source, confident)
         if index < batches // 2:
             continue
         margin, bias = margin_and_bias(loop, source)
         for temperature in temperatures:
             segmentor.contrast.temperature = temperature
-            losses = segmentor(source, contrast_scale=loop.cfg.PPPC.CONTRAST.LOSS_WEIGHT)
+            losses = segmentor(source, contrast_scale=loss_weight)
             norms = [
                 gradient_norm(loop, losses[f"loss_{name}"])
                 for name in ("segmentation", "contrast", "kl")
@@ -125,8 +131,10 @@ def main() -> None:
         cfg.OUTPUT_DIR = folder
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=False)
-        with EventStorage():
-            rows = measure(trainer._trainer, args.temperatures, args.batches)
+        loop = trainer._trainer
+        loop.register_hooks(loop.hooks())
+        with EventStorage() as loop.storage:
+            rows = measure(loop, args.temperatures, args.batches, cfg.PPPC.CONTRAST.LOSS_WEIGHT)
     headers = ["temperature", "contrast loss", "gradient of cross-entropy", "of contrast", "of KL",
                "contrast / cross-entropy", "margin", "bias"]  # fmt: skip
     print(tabulate(rows, headers=headers, floatfmt=".3g", tablefmt="pipe"))

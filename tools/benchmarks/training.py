@@ -57,12 +57,13 @@ class TrainingStep:
         self.stages = Stages(self.segmentor.device)
         optimizer = build_optimizer(cfg, self.segmentor)
         batches = self._timed(RandomData(cfg) if loader is None else loader)
-        self.loop = AdaptationLoop(cfg, self.segmentor, batches, optimizer, seed=0)
+        self.loop = AdaptationLoop.from_config(cfg, self.segmentor, batches, optimizer)
+        self.loop.register_hooks(self.loop.hooks())
         self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
         self.lone_contrast = lone_contrast and self.segmentor.contrast is not None
         watch = self.stages.watch
         watch(self.loop, "ambiguity_crop", "teacher on the whole target, crop")
-        watch(self.loop, "with_pseudo_label", "teacher on the crop")
+        watch(self.loop, "label_target", "teacher on the crop")
         watch(self.loop.dacs_mixing, "strong", "strong augmentation")
         watch(self.loop, "dacs_mixing", "mixing")
         watch(self.loop, "backward_pass", lambda name, *_, **__: f"student {name}")
@@ -87,7 +88,8 @@ class TrainingStep:
         if self.segmentor.teacher is not None:
             update_teacher(self.segmentor.teacher, self.segmentor.student, 0.999)
         average = self.stages.now() - start
-        with EventStorage(self.loop.iter):
+        with EventStorage(self.loop.iter) as self.loop.storage:
+            self.loop.before_step()
             self.loop.run_step()
         seconds = self.stages.now() - start
         row = {"moving average": average} | self.stages.take()

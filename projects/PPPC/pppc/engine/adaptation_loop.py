@@ -3,96 +3,147 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.catalog import model_metadata
-from ..data.sampling import PairedLoader
 from ..errors import InputError
-from ..method.ambiguity_crop import choose_crop, class_ambiguity_weights, standardized_ambiguity
+from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
-from ..method.labelled_pixels import resize_labels
 from ..method.mixing import StrongAugmentation
 from ..method.pixel_batch import PixelBatch
-from ..method.teacher import (
-    PseudoLabel,
-    fuse_day_night,
-    pixel_weights,
-    pseudo_label,
-    upsampled_probabilities,
-)
+from ..method.teacher import PseudoLabeler
 from ..modeling.meta_arch import PPPCSegmentor
-from .hooks import DACSMixing, PrototypeUpdate
+from .hooks import DACSMixing, PrototypeUpdate, StepGenerator
 
-__all__ = ["AdaptationLoop", "step_generator"]
+__all__ = ["AdaptationLoop", "StepRecord"]
 
 
-def step_generator(seed: int, iteration: int, rank: int) -> torch.Generator:
-    """The random numbers of one step: a function of its place, so that a resumed run repeats it.
+class StepRecord(NamedTuple):
+    """What the last step was trained on, for pictures."""
 
-    Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
-    """
-    of_step, of_dropout = np.random.SeedSequence((seed, iteration, rank)).generate_state(
-        2, np.uint64
-    )
-    torch.manual_seed(int(of_dropout))
-    return torch.Generator().manual_seed(int(of_step))
+    source: PixelBatch
+    target: PixelBatch | None  # the crop, with pseudo-labels
+    mixed: PixelBatch | None
 
 
 class AdaptationLoop(SimpleTrainer):
     """The loop whose :meth:`run_step` is the method.
 
+    The hooks of :meth:`hooks` must be registered with the trainer that runs it, which may be the
+    loop itself. docs/method.md has an example with a network and a loader of one's own.
+
     Args:
-        cfg: the configuration.
         model: the segmentor, in DistributedDataParallel where there are several processes.
         data_loader: endless pairs of source and target batches.
         optimizer: of the student.
         seed: of all random numbers of the steps.
+        augmentation: the strong augmentation.
+        pseudo_labeler: labels the target; None: train on the source alone.
+        ambiguity_crop: cuts the target.
+        contrast_weight: the weight of the contrast at an iteration.
+        contrast_threshold: the probability from which on a pseudo-label takes part in the contrast
+            and the prototypes (published: all do).
+        prototypes_include_target: see :class:`pppc.engine.hooks.PrototypeUpdate`.
     """
 
     def __init__(
         self,
-        cfg: CfgNode,
         model: nn.Module,
-        data_loader: PairedLoader,
+        data_loader: Iterable[tuple[PixelBatch, PixelBatch | None]],
         optimizer: torch.optim.Optimizer,
+        *,
         seed: int,
+        augmentation: StrongAugmentation,
+        pseudo_labeler: PseudoLabeler | None,
+        ambiguity_crop: AmbiguityCrop,
+        contrast_weight: Callable[[int], float] = lambda iteration: 1.0,
+        contrast_threshold: float = 0.0,
+        prototypes_include_target: bool = False,
     ):
         super().__init__(model, data_loader, optimizer)
-        self.cfg = cfg
-        self.seed = seed
         self.segmentor: PPPCSegmentor = (
             model.module if isinstance(model, DistributedDataParallel) else model
         )
-        self.self_training = cfg.PPPC.SELF_TRAINING.ENABLED
-        classes = model_metadata(cfg).stuff_classes
-        self.static_classes = [
-            classes.index(name) for name in cfg.PPPC.SELF_TRAINING.STATIC_CLASSES if name in classes
-        ]
-        augmentation = cfg.PPPC.STRONG_AUGMENTATION
-        self.dacs_mixing = DACSMixing(
-            StrongAugmentation(
-                augmentation.JITTER_STRENGTH,
-                augmentation.JITTER_PROBABILITY,
-                augmentation.BLUR_PROBABILITY,
-            )
-        )
+        self.pseudo_labeler = pseudo_labeler
+        self.ambiguity_crop = ambiguity_crop
+        self.contrast_weight = contrast_weight
+        self.contrast_threshold = contrast_threshold
+        self.random = StepGenerator(seed)
+        self.dacs_mixing = DACSMixing(augmentation, self.random)
+        self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
         # In float16 small gradients would be lost if the losses were not scaled.
         scaled = self.segmentor.student.mixed_precision == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
-        self.prototype_update = PrototypeUpdate(self.segmentor, cfg.PPPC.PROTOTYPES.INCLUDE_TARGET)
+        self.record: StepRecord | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        data_loader: Iterable[tuple[PixelBatch, PixelBatch | None]],
+        optimizer: torch.optim.Optimizer,
+    ) -> AdaptationLoop:
+        """The loop that a configuration describes."""
+        crop, contrast = cfg.PPPC.AMBIGUITY_CROP, cfg.PPPC.CONTRAST
+        augmentation, labels = cfg.PPPC.STRONG_AUGMENTATION, cfg.PPPC.SELF_TRAINING
+        segmentor = model.module if isinstance(model, DistributedDataParallel) else model
+        classes = model_metadata(cfg).stuff_classes
+        pseudo_labeler = PseudoLabeler(
+            labels.THRESHOLD,
+            labels.IGNORE_TOP,
+            labels.IGNORE_BOTTOM,
+            segmentor.ignore_label,
+            [classes.index(name) for name in labels.STATIC_CLASSES if name in classes],
+            segmentor.class_weights,
+        )
+
+        def contrast_weight(iteration: int) -> float:
+            return contrast.LOSS_WEIGHT * contrast_schedule(
+                iteration, cfg.SOLVER.MAX_ITER, contrast.START_ITER, contrast.RAMP_MULTIPLIER
+            )
+
+        return cls(
+            model,
+            data_loader,
+            optimizer,
+            seed=cfg.SEED,
+            augmentation=StrongAugmentation(
+                augmentation.JITTER_STRENGTH,
+                augmentation.JITTER_PROBABILITY,
+                augmentation.BLUR_PROBABILITY,
+            ),
+            pseudo_labeler=pseudo_labeler if labels.ENABLED else None,
+            ambiguity_crop=AmbiguityCrop(
+                tuple(cfg.INPUT.CROP.SIZE),
+                crop.NUM_CANDIDATES,
+                crop.TEMPERATURE,
+                crop.TOP_K,
+                crop.STANDARDIZE,
+                crop.SCALE,
+            ),
+            contrast_weight=contrast_weight,
+            contrast_threshold=contrast.TARGET_THRESHOLD,
+            prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
+        )
+
+    def hooks(self) -> list[HookBase]:
+        """The hooks that the step needs, in their order."""
+        update = [] if self.segmentor.prototypes is None else [self.prototype_update]
+        return [self.random, self.dacs_mixing, *update]
 
     def run_step(self) -> None:
-        """One iteration of PPPC; without self-training, of source-only training.
+        """One iteration of PPPC; without pseudo-labels, of source-only training.
 
         Raises:
             InputError: a loss of any process is not finite. The weights are still those of before.
@@ -101,35 +152,90 @@ class AdaptationLoop(SimpleTrainer):
         source, target = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         files = source.files + (() if target is None else target.files)
-        source = source.to(self.segmentor.device)
-        generator = step_generator(self.seed, self.iter, comm.get_rank())
-        self.dacs_mixing.start(generator)
+        source, mixed = source.to(self.segmentor.device), None
         contrast = self.contrast_scale()
-        self.batches = {"source": source}
         losses = {}
         self.optimizer.zero_grad()
 
         # Within one context the student's weights are cast to half precision once for all passes.
         with torch.autocast(self.segmentor.device.type, enabled=False):
-            if self.self_training:
-                target = self.ambiguity_crop(target.to(self.segmentor.device), generator)
-                target = self.with_pseudo_label(target)
+            if self.pseudo_labeler is not None:
+                target = self.ambiguity_crop(
+                    target.to(self.segmentor.device),
+                    self.segmentor.prototypes,
+                    self.teacher_label,
+                    self.random.generator,
+                )
+                target = self.label_target(target)
+                confident = target.confident(self.contrast_threshold, self.segmentor.ignore_label)
                 if self.segmentor.prototypes is not None:
-                    self.prototype_update(source, self.confident(target))
+                    self.prototype_update(source, confident)
                 mixed = self.dacs_mixing(source, target)
-                self.batches |= {"target": target, "mixed": mixed}
                 losses |= self.backward_pass("mixed", mixed)
                 if contrast:
-                    strong = self.dacs_mixing.strong(self.confident(target))
+                    strong = self.dacs_mixing.strong(confident)
                     losses |= self.backward_pass("target", strong, contrast, segmentation=False)
             strong = self.dacs_mixing.strong(source)
             losses |= self.backward_pass("source", strong, contrast, last=True)
 
+        self.record = StepRecord(source, target, mixed)
         self._check_finite(losses, files)
         self._write_metrics(losses, data_time)
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    @torch.no_grad()
+    def teacher_scores(self, image: Tensor) -> Tensor:
+        """The teacher's class scores ``(N, C, h, w)`` of images ``(N, 3, H, W)``."""
+        return self.segmentor.teacher(image, embedding=False).logits
+
+    def label_target(self, target: PixelBatch) -> PixelBatch:
+        """Target images with the teacher's labels and their weights."""
+        labelled = self.pseudo_labeler(self.teacher_scores, target)
+        # Every pixel that is not ignored has this weight.
+        share = labelled.weight.max().item()
+        get_event_storage().put_scalar("pseudo_label/confident_share", share)
+        return labelled
+
+    def teacher_label(self, target: PixelBatch, scale: float) -> Tensor:
+        """The teacher's labels ``(N, h, w)`` of target images resized by ``scale``."""
+        return self.pseudo_labeler.label(self.teacher_scores, target, scale).label
+
+    def contrast_scale(self) -> float | None:
+        """Weight of the contrast at this iteration; None: leave it out."""
+        if self.segmentor.contrast is None:
+            return None
+        scale = self.contrast_weight(self.iter)
+        get_event_storage().put_scalar("contrast/scale", scale, smoothing_hint=False)
+        # Every parameter must take part in the pass that averages gradients over processes.
+        return scale if scale > 0 or comm.get_world_size() > 1 else None
+
+    def backward_pass(
+        self,
+        name: str,
+        batch: PixelBatch,
+        contrast_scale: float | None = None,
+        segmentation: bool = True,
+        last: bool = False,
+    ) -> dict[str, Tensor]:
+        """One pass of the student, forward and backward, so that only its graph is alive.
+
+        Args:
+            name: of the pass; ends the names of the losses.
+            batch: strongly augmented images with labels.
+            contrast_scale: weight of the contrast; None: leave it out.
+            segmentation: whether to include the cross-entropy.
+            last: the pass after which the processes average their gradients.
+
+        Returns:
+            the weighted losses, detached.
+        """
+        wait = comm.get_world_size() > 1 and not last
+        with self.model.no_sync() if wait else nullcontext():
+            losses = self.model(batch, segmentation=segmentation, contrast_scale=contrast_scale)
+            self.grad_scaler.scale(sum(losses.values())).backward()
+        return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
 
     def _check_finite(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
         """See, in all processes alike, that training has not failed on a batch of ``files``."""
@@ -159,117 +265,3 @@ class AdaptationLoop(SimpleTrainer):
         if state.get("grad_scaler"):  # empty or absent where nothing was scaled
             learnt = {key: state["grad_scaler"][key] for key in ("scale", "_growth_tracker")}
             self.grad_scaler.load_state_dict(self.grad_scaler.state_dict() | learnt)
-
-    def contrast_scale(self) -> float | None:
-        """Weight of the contrast at this iteration; None: leave it out."""
-        if self.segmentor.contrast is None:
-            return None
-        contrast = self.cfg.PPPC.CONTRAST
-        scale = contrast.LOSS_WEIGHT * contrast_schedule(
-            self.iter, self.cfg.SOLVER.MAX_ITER, contrast.START_ITER, contrast.RAMP_MULTIPLIER
-        )
-        get_event_storage().put_scalar("contrast/scale", scale, smoothing_hint=False)
-        # Every parameter must take part in the pass that averages gradients over processes.
-        return scale if scale > 0 or comm.get_world_size() > 1 else None
-
-    @torch.no_grad()
-    def teacher_pseudo_label(self, target: PixelBatch, scale: float = 1.0) -> PseudoLabel:
-        """The teacher's labels of target images, with the help of their day images if they come.
-
-        Args:
-            target: the images.
-            scale: to which they are resized, and the labels with them.
-        """
-
-        def probabilities(image: Tensor) -> Tensor:
-            if scale != 1:
-                image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
-            logits = self.segmentor.teacher(image, embedding=False).logits
-            return upsampled_probabilities(logits, image.shape[-2:])
-
-        probability = probabilities(target.image)
-        if target.day_image is not None:
-            probability = fuse_day_night(
-                probabilities(target.day_image),
-                probability,
-                self.static_classes,
-                self.segmentor.class_weights,
-            )
-        return pseudo_label(probability, self.cfg.PPPC.SELF_TRAINING.THRESHOLD)
-
-    def with_pseudo_label(self, target: PixelBatch) -> PixelBatch:
-        """Target images with the teacher's labels and their weights; weightless pixels ignored."""
-        settings = self.cfg.PPPC.SELF_TRAINING
-        pseudo = self.teacher_pseudo_label(target)
-        weight = pixel_weights(pseudo, settings.IGNORE_TOP, settings.IGNORE_BOTTOM)
-        label = pseudo.label.masked_fill(weight == 0, self.segmentor.ignore_label)
-        get_event_storage().put_scalar("pseudo_label/confident_share", pseudo.weight.item())
-        return PixelBatch(target.image, label, weight, pseudo.confidence, files=target.files)
-
-    def confident(self, target: PixelBatch) -> PixelBatch:
-        """Pseudo-labelled images as contrast and prototypes use them (published: all pixels)."""
-        threshold = self.cfg.PPPC.CONTRAST.TARGET_THRESHOLD
-        return target.confident(threshold, self.segmentor.ignore_label)
-
-    def ambiguity_crop(self, target: PixelBatch, generator: torch.Generator) -> PixelBatch:
-        """Cut from each target image the most ambiguous of some random boxes (arXiv 2409.18543).
-
-        Without prototypes nothing tells ambiguity: the box is random, and no label is needed.
-
-        Raises:
-            ValueError: the crop is larger than an image.
-        """
-        settings = self.cfg.PPPC.AMBIGUITY_CROP
-        height, width = crop_size = tuple(self.cfg.INPUT.CROP.SIZE)
-        prototypes = self.segmentor.prototypes
-        if prototypes is None or settings.NUM_CANDIDATES == 1:
-            labels, weights, candidates = target.image[:, 0], None, 1
-        else:
-            log_var, seen = prototypes.log_var, prototypes.seen
-            # A class without a prototype has no ambiguity, and is not the most ambiguous one.
-            ambiguity = (
-                standardized_ambiguity(log_var, seen)
-                if settings.STANDARDIZE
-                else log_var.masked_fill(~seen[:, None], -torch.inf)
-            )
-            labels = self.teacher_pseudo_label(target, settings.SCALE).label
-            labels = resize_labels(labels, target.image.shape[-2:])
-            weights = class_ambiguity_weights(ambiguity, settings.TEMPERATURE, settings.TOP_K)
-            candidates = settings.NUM_CANDIDATES
-        corners = [
-            choose_crop(label, weights, crop_size, candidates, generator) for label in labels
-        ]
-
-        def crop(images: Tensor | None) -> Tensor | None:
-            if images is None:
-                return None
-            boxes = zip(images, corners)
-            return torch.stack([i[:, y : y + height, x : x + width] for i, (y, x) in boxes])
-
-        return PixelBatch(crop(target.image), day_image=crop(target.day_image), files=target.files)
-
-    def backward_pass(
-        self,
-        name: str,
-        batch: PixelBatch,
-        contrast_scale: float | None = None,
-        segmentation: bool = True,
-        last: bool = False,
-    ) -> dict[str, Tensor]:
-        """One pass of the student, forward and backward, so that only its graph is alive.
-
-        Args:
-            name: of the pass; ends the names of the losses.
-            batch: strongly augmented images with labels.
-            contrast_scale: weight of the contrast; None: leave it out.
-            segmentation: whether to include the cross-entropy.
-            last: the pass after which the processes average their gradients.
-
-        Returns:
-            the weighted losses, detached.
-        """
-        wait = comm.get_world_size() > 1 and not last
-        with self.model.no_sync() if wait else nullcontext():
-            losses = self.model(batch, segmentation=segmentation, contrast_scale=contrast_scale)
-            self.grad_scaler.scale(sum(losses.values())).backward()
-        return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}

@@ -1,11 +1,13 @@
 """The parts of the method that own state or schedule, as Detectron2 hooks.
 
-Detectron2's hooks never see the batch, so the training step calls :class:`PrototypeUpdate` and
-:class:`DACSMixing` by name; see :meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`.
+Detectron2's hooks never see the batch. What a hook needs of it, the training step hands over by
+calling :class:`PrototypeUpdate` and :class:`DACSMixing`; see
+:meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
@@ -22,8 +24,31 @@ __all__ = [
     "BatchStatisticsAverage",
     "DACSMixing",
     "PrototypeUpdate",
+    "StepGenerator",
     "TeacherUpdate",
 ]
+
+
+class StepGenerator(HookBase):
+    """Before each step: its random numbers, a function of its place, so that a resumed run has them.
+
+    Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
+
+    Args:
+        seed: of the whole run.
+
+    Attributes:
+        generator: of the step under way, on the CPU.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self) -> None:
+        place = (self.seed, self.trainer.iter, comm.get_rank())
+        of_step, of_dropout = np.random.SeedSequence(place).generate_state(2, np.uint64)
+        torch.manual_seed(int(of_dropout))
+        self.generator = torch.Generator().manual_seed(int(of_step))
 
 
 class TeacherUpdate(HookBase):
@@ -123,21 +148,21 @@ class DACSMixing(HookBase):
     """Strong augmentation, and ClassMix of source onto target (DACS, arXiv 2007.08702).
 
     Args:
-        augmentation: the strong augmentation. Whether it jitters or blurs is drawn once per
-            iteration, for all passes; by how much, once per image.
+        augmentation: the strong augmentation. Whether it jitters or blurs is drawn before each
+            step, for all its passes; by how much, once per image.
+        random: of the steps.
     """
 
-    def __init__(self, augmentation: StrongAugmentation):
+    def __init__(self, augmentation: StrongAugmentation, random: StepGenerator):
         self.augmentation = augmentation
+        self.random = random
 
-    def start(self, generator: torch.Generator) -> None:
-        """Draw this iteration's gates from ``generator``, which its later draws come from too."""
-        self.generator = generator
-        self.gates = self.augmentation.draw_gates(generator)
+    def before_step(self) -> None:
+        self.gates = self.augmentation.draw_gates(self.random.generator)
 
     def strong(self, batch: PixelBatch) -> PixelBatch:
         """The batch with strongly augmented images."""
-        image = self.augmentation(batch.image, self.gates, self.generator)
+        image = self.augmentation(batch.image, self.gates, self.random.generator)
         return PixelBatch(image, batch.label, batch.weight)
 
     def __call__(self, source: PixelBatch, target: PixelBatch) -> PixelBatch:
@@ -151,7 +176,7 @@ class DACSMixing(HookBase):
             as many images as the target has; the source's pixels have weight 1.
         """
         index = torch.arange(len(target), device=source.image.device) % len(source)
-        mask = class_mix_mask(source.label, self.generator)[index]
+        mask = class_mix_mask(source.label, self.random.generator)[index]
         return self.strong(
             PixelBatch(
                 class_mix(source.image[index], target.image, mask),

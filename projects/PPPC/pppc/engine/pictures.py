@@ -13,9 +13,9 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..data.catalog import model_metadata
-from ..method.pixel_batch import PixelBatch
 from ..modeling.meta_arch import PPPCSegmentor
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
+from .adaptation_loop import StepRecord
 
 __all__ = ["TrainingPictures"]
 
@@ -36,18 +36,18 @@ class TrainingPictures(HookBase):
         if self.period <= 0 or (self.trainer.iter + 1) % self.period:
             return
         loop = self.trainer._trainer
-        picture = self.draw(loop.segmentor, loop.batches)
+        picture = self.draw(loop.segmentor, loop.record)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.trainer.iter + 1:07d}.png"
         cv2.imwrite(str(path), picture[:, :, ::-1])
         get_event_storage().put_image("training", picture.transpose(2, 0, 1))
 
-    def draw(self, segmentor: PPPCSegmentor, batches: dict[str, PixelBatch]) -> np.ndarray:
+    def draw(self, segmentor: PPPCSegmentor, record: StepRecord) -> np.ndarray:
         """All rows as one picture."""
-        target = batches.get("target")
+        batches = {name: batch for name, batch in record._asdict().items() if batch is not None}
         uncertainty = None
-        if target is not None and segmentor.student.probabilistic_head is not None:
-            uncertainty = _uncertainty(segmentor, target.image)
+        if record.target is not None and segmentor.student.probabilistic_head is not None:
+            uncertainty = _uncertainty(segmentor, record.target.image)
         rows = []
         for i in range(min(map(len, batches.values()))):
             row = {}

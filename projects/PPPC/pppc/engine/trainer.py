@@ -131,7 +131,7 @@ class Trainer(DefaultTrainer):
         # None: Detectron2's default names a CUDA device.
         device_ids = None if model.device.type == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
-        self._trainer = AdaptationLoop(cfg, model, data_loader, optimizer, cfg.SEED)
+        self._trainer = AdaptationLoop.from_config(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = StrictCheckpointer(
             model,
@@ -159,7 +159,7 @@ class Trainer(DefaultTrainer):
         """Go on from a run's checkpoint, its data too; None: begin with MODEL.WEIGHTS."""
         if checkpoint is None:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
-            if self.cfg.MODEL.WEIGHTS and self._trainer.self_training:
+            if self.cfg.MODEL.WEIGHTS and self._trainer.pseudo_labeler:
                 logger.info("The teacher starts as a copy of the student of MODEL.WEIGHTS")
         else:
             self.checkpointer.load(str(checkpoint.path))
@@ -196,14 +196,11 @@ class Trainer(DefaultTrainer):
         last.
         """
         cfg, loop = self.cfg, self._trainer
-        method: list[HookBase] = []
+        method: list[HookBase] = loop.hooks()
         if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BATCH_NORM:
             method.append(BatchStatisticsAverage(loop.segmentor))
-        if loop.self_training:
+        if loop.segmentor.teacher is not None:
             method.append(TeacherUpdate(loop.segmentor, cfg.PPPC.TEACHER.MOMENTUM))
-            method.append(loop.dacs_mixing)
-        if loop.segmentor.prototypes is not None:
-            method.append(loop.prototype_update)
         main = comm.is_main_process()
         stop = StopOnSignal(self.checkpointer)
         method += [hooks.IterationTimer(), LearningRate()]

@@ -5,10 +5,22 @@ Shapes: C classes, D embedding dimensions, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["choose_crop", "class_ambiguity_weights", "crop_score", "standardized_ambiguity"]
+from .labelled_pixels import resize_labels
+from .pixel_batch import PixelBatch
+from .prototypes import GaussianPrototypes
+
+__all__ = [
+    "AmbiguityCrop",
+    "choose_crop",
+    "class_ambiguity_weights",
+    "crop_score",
+    "standardized_ambiguity",
+]
 
 # Standard scores times this lie as far apart as the one snapshot of class ambiguities in the
 # published code, for which its temperature of 0.01 was chosen.
@@ -106,3 +118,67 @@ def choose_crop(
     boxes = [label[top : top + height, left : left + width] for top, left in corners]
     scores = torch.stack([crop_score(box, weights) for box in boxes]).tolist()
     return corners[scores.index(max(scores))]
+
+
+class AmbiguityCrop:
+    """Cut from each target image the most ambiguous of some random boxes (arXiv 2409.18543).
+
+    Args:
+        size: (height, width) of the boxes, pixels.
+        num_candidates: boxes drawn in each image; 1: a random crop, for which nothing is labelled.
+        temperature: of the softmax over the classes' ambiguities.
+        top_k: the number of classes that count.
+        standardize: see :func:`standardized_ambiguity`.
+        scale: to which images are resized before they are labelled; 1: as they are.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        num_candidates: int = 10,
+        temperature: float = 0.01,
+        top_k: int = 10,
+        standardize: bool = False,
+        scale: float = 1.0,
+    ):
+        self.size = size
+        self.num_candidates = num_candidates
+        self.temperature = temperature
+        self.top_k = top_k
+        self.standardize = standardize
+        self.scale = scale
+
+    def __call__(
+        self,
+        target: PixelBatch,
+        prototypes: GaussianPrototypes | None,
+        label: Callable[[PixelBatch, float], Tensor],
+        generator: torch.Generator,
+    ) -> PixelBatch:
+        """
+        Args:
+            target: images of one size.
+            prototypes: whose variance tells the classes' ambiguity; None: the box is random.
+            label: images and a scale to pseudo-labels ``(N, h, w)`` of the resized images.
+            generator: of the boxes, on the CPU.
+
+        Raises:
+            ValueError: the crop is larger than an image.
+        """
+        if prototypes is None or self.num_candidates == 1:
+            labels, weights, candidates = target.image[:, 0], None, 1
+        else:
+            labels = resize_labels(label(target, self.scale), target.image.shape[-2:])
+            weights, candidates = self.class_weights(prototypes), self.num_candidates
+        corners = [choose_crop(one, weights, self.size, candidates, generator) for one in labels]
+        return target.crop(corners, self.size)
+
+    def class_weights(self, prototypes: GaussianPrototypes) -> Tensor:
+        """How much a pixel of each class counts now, ``(C,)``; 0 for one without a prototype."""
+        log_var, seen = prototypes.log_var, prototypes.seen
+        ambiguity = (
+            standardized_ambiguity(log_var, seen)
+            if self.standardize
+            else log_var.masked_fill(~seen[:, None], -torch.inf)
+        )
+        return class_ambiguity_weights(ambiguity, self.temperature, self.top_k)

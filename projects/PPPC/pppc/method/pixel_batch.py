@@ -5,7 +5,7 @@ Shapes: N images, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -52,6 +52,28 @@ class PixelBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+
+    def crop(self, corners: Sequence[tuple[int, int]], size: tuple[int, int]) -> PixelBatch:
+        """The batch of boxes cut from each image, and from all that is known of its pixels.
+
+        Args:
+            corners: (top, left) of each image's box.
+            size: (height, width) of the boxes.
+
+        Example:
+            >>> batch = PixelBatch(torch.arange(12.0).view(1, 1, 3, 4))
+            >>> batch.crop([(1, 2)], (2, 2)).image.tolist()
+            [[[[6.0, 7.0], [10.0, 11.0]]]]
+        """
+        height, width = size
+
+        def cut(images: Tensor) -> Tensor:
+            boxes = zip(images, corners, strict=True)
+            return torch.stack(
+                [one[..., top : top + height, left : left + width] for one, (top, left) in boxes]
+            )
+
+        return self._of_each(cut)
 
     def confident(self, threshold: float, ignore_label: int) -> PixelBatch:
         """The same batch, the labels that are less probable than ``threshold`` ignored."""

@@ -5,7 +5,7 @@ Shapes: N images, C classes, H x W pixels, h x w positions of the scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from .pixel_batch import PixelBatch
+
 __all__ = [
     "PseudoLabel",
+    "PseudoLabeler",
     "fuse_day_night",
     "pixel_weights",
     "pseudo_label",
@@ -114,3 +117,61 @@ def fuse_day_night(
     ).to(night.dtype)
     fused = day_share * day + (1 - day_share) * night
     return fused if class_weights is None else fused * class_weights.view(-1, 1, 1)
+
+
+class PseudoLabeler:
+    """Labels target images by a teacher, with the help of their day images if they come.
+
+    Args:
+        threshold: the probability from which on a pixel counts as confident.
+        ignore_top, ignore_bottom: rows whose labels are ignored (sky and bonnet).
+        ignore_label: the label of pixels without one.
+        static_classes: train IDs of the classes that day images help with.
+        class_weights: ``(C,)`` factors of probabilities that a day image helped with; None: 1.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.968,
+        ignore_top: int = 0,
+        ignore_bottom: int = 0,
+        ignore_label: int = 255,
+        static_classes: Sequence[int] = (),
+        class_weights: Tensor | None = None,
+    ):
+        self.threshold = threshold
+        self.ignore_top = ignore_top
+        self.ignore_bottom = ignore_bottom
+        self.ignore_label = ignore_label
+        self.static_classes = static_classes
+        self.class_weights = class_weights
+
+    @torch.no_grad()
+    def label(
+        self, teacher: Callable[[Tensor], Tensor], target: PixelBatch, scale: float = 1.0
+    ) -> PseudoLabel:
+        """What the teacher says of every pixel.
+
+        Args:
+            teacher: images ``(N, 3, H, W)`` to class scores ``(N, C, h, w)``.
+            target: the images.
+            scale: to which they are resized, and the labels with them.
+        """
+
+        def probabilities(image: Tensor) -> Tensor:
+            if scale != 1:
+                image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
+            return upsampled_probabilities(teacher(image), image.shape[-2:])
+
+        probability = probabilities(target.image)
+        if target.day_image is not None:
+            day = probabilities(target.day_image)
+            probability = fuse_day_night(day, probability, self.static_classes, self.class_weights)
+        return pseudo_label(probability, self.threshold)
+
+    def __call__(self, teacher: Callable[[Tensor], Tensor], target: PixelBatch) -> PixelBatch:
+        """The images with labels, their confidence and weights; weightless pixels are ignored."""
+        pseudo = self.label(teacher, target)
+        weight = pixel_weights(pseudo, self.ignore_top, self.ignore_bottom)
+        label = pseudo.label.masked_fill(weight == 0, self.ignore_label)
+        return PixelBatch(target.image, label, weight, pseudo.confidence, files=target.files)
