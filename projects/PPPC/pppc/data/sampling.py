@@ -234,6 +234,7 @@ class PairedLoader:
                 num_workers=-(-num_workers // len(streams)),
                 pin_memory=torch.cuda.is_available(),
                 worker_init_fn=ignore_signals,
+                generator=torch.Generator(),  # or a loader that starts would draw from the global one
             )
             for stream, positions in zip(streams, self._positions)
         ]
