@@ -3,11 +3,10 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
-
 from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.method.prototypes import GaussianPrototypes
 from pppc.method.teacher import pseudo_label
+from torch import nn
 
 
 def whole_batch():

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from pppc.method.ambiguity_crop import (
     choose_crop,
     class_ambiguity_weights,

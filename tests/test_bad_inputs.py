@@ -11,9 +11,8 @@ from argparse import Namespace
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
-
 from conftest import REPOSITORY, load_tool, run_tool
+from detectron2.config import get_cfg
 from pppc import add_pppc_config, load_config
 from pppc.config.checks import DOUBTS, PARTS, RULES, check_config, flat, wrong_values
 from pppc.config.device import with_inference_device
@@ -91,7 +90,9 @@ def refusal(*opts: str, config=None) -> str:
         ("SOLVER.AMP.TYPE fp16", "give one of 'bfloat16', 'float16'"),
         ("SOLVER.LR_SCHEDULER_NAME poly", "'WarmupPolyLR'"),
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE model", "give one of 'value', 'norm', 'full_model'"),
-        ("MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead", "give one of 'DAFormerHead', 'SegFormerHead'"),
+        ("MODEL.SEM_SEG_HEAD.NAME PanopticDeepLabSemSegHead", "give one of"),
+        ("MODEL.SEM_SEG_HEAD.NAME PointRendSemSegHead", "'SemSegFPNHead'"),
+        ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE 8", "leave it at"),
         ("MODEL.BACKBONE.NAME build_resnet_backbone", "give one of 'build_timm_backbone'"),
         ("MODEL.META_ARCHITECTURE SemanticSegmentor", "give one of 'PPPCSegmentor'"),
         # Together

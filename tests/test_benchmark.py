@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import torch
-
 from conftest import REPOSITORY, run_tool
 
 sys.path.append(str(REPOSITORY / "tools"))

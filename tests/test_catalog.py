@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
-
 from pppc.data.catalog import dataset_metadata, dataset_records, register_split
 from pppc.data.labels import LabelReader, pixel_histogram
 from pppc.data.mapper import TargetMapper

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
-
-from conftest import REPOSITORY
 from pppc import add_pppc_config
 from pppc.data import build_train_loader, check_data, file_checks
 from pppc.data.catalog import register_split

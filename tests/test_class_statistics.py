@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
-
 from pppc.data import check_data, label_reader
 from pppc.data.build import _count_classes
 from pppc.data.catalog import dataset_metadata

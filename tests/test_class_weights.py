@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from pppc.method.class_weights import log_frequency_class_weights
 
 GOLDEN = Path(__file__).parent / "golden"

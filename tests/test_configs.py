@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-
 from pppc import add_pppc_config, load_config
 from pppc.method.contrast import contrast_schedule
 from pppc.method.pixel_batch import PixelBatch

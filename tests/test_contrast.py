@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from pppc.method.contrast import PrototypeContrast, contrast_schedule
 from pppc.method.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
 

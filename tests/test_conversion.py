@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image, PngImagePlugin
-
 from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import (
     convert_labels,

@@ -6,9 +6,8 @@ import types
 import pytest
 import timm
 import torch
-from detectron2.modeling import build_model
-
 from conftest import REPOSITORY, load_tool
+from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.errors import InputError

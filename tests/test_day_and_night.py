@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, detection_utils
 from PIL import Image
-
-from conftest import REPOSITORY
 from pppc import add_pppc_config
 from pppc.data.mapper import TargetMapper
 from pppc.engine import Trainer

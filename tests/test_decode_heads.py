@@ -5,11 +5,10 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_sem_seg_head
-from torch import nn
-
 from pppc import add_pppc_config
 from pppc.modeling.decode_heads import DAFormerHead, SegFormerHead, SeparableDeepLabV3PlusHead
 from pppc.modeling.probabilistic_head import build_probabilistic_head
+from torch import nn
 
 SHAPES = {
     "stage1": ShapeSpec(channels=8, stride=4),
@@ -35,7 +34,7 @@ def _features(generator: torch.Generator) -> dict[str, torch.Tensor]:
 )
 def test_scores_at_the_finest_stage_from_every_parameter(head_class: type, shapes: dict) -> None:
     head = head_class(input_shape=shapes, num_classes=5, channels=16)
-    scores = head(_features(torch.Generator().manual_seed(0)))
+    scores = head.layers(_features(torch.Generator().manual_seed(0)))
     assert scores.shape == (2, 5, 18, 25)
     scores.square().sum().backward()
     # A parameter without a gradient would stop training on several GPUs.
@@ -54,7 +53,7 @@ def test_dropout_is_of_whole_channels_and_off_in_evaluation(head_class: type, sh
     head.eval()
     features = _features(torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(head(features), head(features), rtol=0, atol=0)
+        torch.testing.assert_close(head.layers(features), head.layers(features), rtol=0, atol=0)
 
 
 def test_dilations_of_the_spatial_pyramids() -> None:
@@ -79,7 +78,7 @@ def test_each_scale_reaches_the_scores_where_it_should() -> None:
         spot = {**flat, name: flat[name].clone()}
         spot[name][:, :, height // 4, height // 4] = 100
         with torch.no_grad():
-            moved = (head(spot) - head(flat)).abs().amax(dim=(0, 1))
+            moved = (head.layers(spot) - head.layers(flat)).abs().amax(dim=(0, 1))
         scale = 32 // height
         rows, columns = (moved > 1e-6).nonzero(as_tuple=True)
         # Bilinear resizing reaches half a cell beyond the cell at (height / 4, height / 4).
@@ -91,7 +90,7 @@ def test_each_scale_reaches_the_scores_where_it_should() -> None:
 def test_the_all_mlp_decoder_fuses_the_coarsest_stage_first() -> None:
     head = SegFormerHead(input_shape=SHAPES, num_classes=5, channels=16)
     nn.init.zeros_(head.fuse.weight[:, :16])
-    head(_features(torch.Generator().manual_seed(0))).square().sum().backward()
+    head.layers(_features(torch.Generator().manual_seed(0))).square().sum().backward()
     moved = {name: bool(layer.weight.grad.any()) for name, layer in head.embeddings.items()}
     assert moved == {"stage1": True, "stage2": True, "stage3": True, "stage4": False}
 

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-
 from pppc.data.demo import datasets
 from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.data.train_ids import CITYSCAPES_CLASSES, LABEL_SPACES

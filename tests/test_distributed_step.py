@@ -7,14 +7,13 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-
 from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
 from pppc.method.mixing import class_mix, class_mix_mask
 from pppc.method.pixel_batch import PixelBatch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 NUM_CLASSES = 19
 

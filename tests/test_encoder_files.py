@@ -8,15 +8,14 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from detectron2.modeling import build_model
-from torch import nn
-
 from conftest import REPOSITORY
+from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints import from_other_layout
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.errors import InputError
 from pppc.modeling import timm_backbone
+from torch import nn
 
 
 def config(encoder: str, *opts: object):

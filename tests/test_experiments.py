@@ -7,9 +7,8 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
-
 from conftest import REPOSITORY, run_tool
+from PIL import Image
 from pppc import load_config
 
 PAIRS = {1: "gta_to_cityscapes", 2: "synthia_to_cityscapes", 3: "cityscapes_to_dark_zurich"}

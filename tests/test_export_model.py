@@ -4,9 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from detectron2.modeling import build_model
-
 from conftest import REPOSITORY, load_tool, run_tool
+from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from pppc.method import gaussian
 from pppc.method.gaussian import (
     SCORES,

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from pppc.engine.hooks import PrototypeUpdate
 from pppc.method.pixel_batch import PixelBatch
 from pppc.method.prototypes import GaussianPrototypes

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-
 from pppc.data.images import image_size, intensity_range, read_image
 from pppc.errors import InputError
 

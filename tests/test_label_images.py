@@ -7,7 +7,6 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-
 from pppc.data.label_images import read_label_image
 from pppc.data.labels import LabelReader
 from pppc.data.train_ids import CITYSCAPES_COLORS, LABEL_SPACES, LabelSpace

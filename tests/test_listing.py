@@ -4,7 +4,6 @@ import logging
 import os
 
 import pytest
-
 from pppc.data.catalog import load_split
 from pppc.data.listing import list_split
 from pppc.data.splits import Split

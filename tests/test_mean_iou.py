@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from pppc.data.labels import LabelReader
 from pppc.errors import InputError
 from pppc.evaluation import MeanIoUEvaluator

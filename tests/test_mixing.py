@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
-
 from pppc.method.mixing import BLUR_SIGMA, Gates, StrongAugmentation, class_mix, class_mix_mask
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,11 +4,8 @@ import json
 
 import pytest
 import torch
-from detectron2.modeling import build_model
-from torch import nn
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
 from conftest import REPOSITORY
+from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints import read_weights
 from pppc.checkpoints.checkpointer import StrictCheckpointer
@@ -18,6 +15,8 @@ from pppc.engine import Trainer
 from pppc.errors import InputError
 from published_networks import MMSegSegFormer
 from tiny_run import tiny_config
+from torch import nn
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 CLASSIFIER = "sem_seg_head.classifier.1.weight"
 OTHER = ("MODEL.WEIGHTS_OTHER_CLASSES", True)

@@ -12,10 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
-from torch import Tensor
-
 from pppc.method.gaussian import mutual_likelihood_score
 from pppc.modeling.probabilistic_head import ProbabilisticHead, StageProbabilisticHead
+from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}

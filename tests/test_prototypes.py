@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from pppc.method.gaussian import product_of_gaussians
 from pppc.method.prototypes import GaussianPrototypes
 

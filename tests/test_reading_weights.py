@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
-
 from pppc.checkpoints import read_weights
 from pppc.errors import InputError
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
 def network() -> nn.Module:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import HookBase
-
 from conftest import REPOSITORY, run_tool
+from detectron2.engine import HookBase
 from pppc.engine import Trainer, run_hooks
 from pppc.engine.run_folder import RunFolder, checkpoint_damage, starting_point
 from pppc.errors import InputError

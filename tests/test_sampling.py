@@ -12,7 +12,6 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
-
 from pppc import add_pppc_config
 from pppc.data import build_test_loader, build_train_loader
 from pppc.data.labels import LabelReader

@@ -7,10 +7,6 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
-from timm.layers import DropPath
-from torch import nn
-from torch.utils.data._utils.pin_memory import pin_memory
-
 from pppc import add_pppc_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.engine.solver import build_optimizer
@@ -19,6 +15,9 @@ from pppc.method.class_weights import log_frequency_class_weights
 from pppc.method.labelled_pixels import resize_labels
 from pppc.method.pixel_batch import PixelBatch
 from pppc.modeling.meta_arch import PPPCSegmentor, pixel_cross_entropy
+from timm.layers import DropPath
+from torch import nn
+from torch.utils.data._utils.pin_memory import pin_memory
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-
 from conftest import REPOSITORY
+from packaging.requirements import Requirement
 
 ARGUMENTS = (
     "install_requires", "extras_require", "packages", "package_dir", "python_requires",

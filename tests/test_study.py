@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 import yaml
-
 from conftest import REPOSITORY, run_tool
 from tiny_run import OPTIONS
 

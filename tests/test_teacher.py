@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from pppc.method.teacher import (
     fuse_day_night,
     pixel_weights,
@@ -17,6 +15,7 @@ from pppc.method.teacher import (
     update_teacher,
     upsampled_probabilities,
 )
+from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden"
 

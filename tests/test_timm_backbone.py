@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
-from torch import Tensor, nn
-
 from pppc.checkpoints import from_other_layout
 from pppc.modeling.timm_backbone import TimmBackbone
+from timm.layers import DropPath
+from torch import Tensor, nn
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from pppc.data.train_ids import (
     LABEL_SPACES,
     SYNTHIA_13_TRAIN_IDS,

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-
 from conftest import run_tool
+from PIL import Image
 from tiny_run import OPTIONS, demo_config
 
 

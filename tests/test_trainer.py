@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from pppc.engine import Trainer
 from pppc.engine.hooks import StepGenerator
 from pppc.engine.trainer import freeze_unused

@@ -8,7 +8,6 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from PIL import Image
-
 from pppc import add_pppc_config
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper

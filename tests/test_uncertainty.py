@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
 from pppc.evaluation.uncertainty import UncertaintyEvaluator, area_under_rejection, error_auroc
 
 

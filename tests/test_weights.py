@@ -7,25 +7,24 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY, run_tool
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
 from PIL import Image
-from torch import Tensor, nn
-from transformers import (
-    SegformerConfig,
-    SegformerForImageClassification,
-    SegformerForSemanticSegmentation,
-)
-
-from conftest import REPOSITORY, run_tool
 from pppc import load_config
 from pppc.checkpoints import LAYOUTS, from_other_layout, read_weights, to_other_layout
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
 from published_networks import DAFormer, MMSegSegFormer, Projection, PublishedR101, up
+from torch import Tensor, nn
+from transformers import (
+    SegformerConfig,
+    SegformerForImageClassification,
+    SegformerForSemanticSegmentation,
+)
 
 SEGFORMER = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"]
 
@@ -223,7 +222,7 @@ def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path
         features = encoder.segformer(image(), output_hidden_states=True).hidden_states
         concatenated = torch.cat([up(feature, features[0]) for feature in features], 1)
         mean, log_var = projection(concatenated)
-        logits = head(features)
+        logits = head.layers(features)
     output = student_output(daformer, image())
     close(output.logits, logits)
     close(output.mean, mean)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from detectron2.config import CfgNode
-
 import pppc
 from conftest import REPOSITORY
+from detectron2.config import CfgNode
 
 OPTIONS = [
     "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",

@@ -22,21 +22,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-from detectron2.config import CfgNode
-from tabulate import tabulate
-
 import pppc
+import torch
 from benchmarks.data import Evaluation, Loading, drawn_data
 from benchmarks.inference import Inference
 from benchmarks.needs import NEEDS
 from benchmarks.training import TrainingStep, Unit
+from detectron2.config import CfgNode
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.checks import check_config
 from pppc.config.device import check_training_device
 from pppc.data import build_train_loader
 from pppc.errors import InputError, run_tool
 from pppc.files import new_file, write_atomically
+from tabulate import tabulate
 
 KINDS = {
     "training": TrainingStep,

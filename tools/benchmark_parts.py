@@ -19,14 +19,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pppc
 import torch
+from benchmarks.data import drawn_data
 from detectron2.data import DatasetCatalog
 from PIL import Image
-from tabulate import tabulate
-from torch.nn.functional import interpolate, normalize
-
-import pppc
-from benchmarks.data import drawn_data
 from pppc.arguments import ToolParser, whole_number
 from pppc.data import label_reader
 from pppc.data.conversion import LabelFile, convert_label, count_train_ids, to_train_ids
@@ -39,6 +36,8 @@ from pppc.errors import run_tool
 from pppc.evaluation.class_map import class_map
 from pppc.evaluation.mean_iou import confusion_matrix
 from pppc.method.gaussian import mutual_likelihood_score
+from tabulate import tabulate
+from torch.nn.functional import interpolate, normalize
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

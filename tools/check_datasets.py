@@ -14,15 +14,14 @@ PPPC_CONVERTED first.
 import os
 import sys
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from tabulate import tabulate
-
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from pppc.arguments import ToolParser
 from pppc.data.catalog import dataset_metadata
 from pppc.data.file_checks import check_files
 from pppc.data.listing import datasets_root, list_split
 from pppc.errors import InputError, printable, run_tool
+from tabulate import tabulate
 
 SHOWN = 20  # problems
 

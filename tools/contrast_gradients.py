@@ -17,13 +17,10 @@ prints means over the batches after the first half. MODEL.WEIGHTS FILE.pth measu
 import argparse
 import tempfile
 
+import pppc
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
-from tabulate import tabulate
-from torch import Tensor
-
-import pppc
 from pppc.arguments import ToolParser, number_above_0, whole_number
 from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop
@@ -32,6 +29,8 @@ from pppc.method.gaussian import SCORES, mutual_likelihood_score
 from pppc.method.labelled_pixels import labelled_pixels
 from pppc.method.pixel_batch import PixelBatch
 from pppc.method.teacher import update_teacher
+from tabulate import tabulate
+from torch import Tensor
 
 
 def gradient_norm(loop: AdaptationLoop, loss: Tensor) -> float:

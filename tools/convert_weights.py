@@ -14,14 +14,13 @@ Neither that code nor any of the file's is run, so it need not be installed.
 
 import argparse
 
+import pppc
 import torch
 from detectron2.modeling import build_model
-
-import pppc
 from pppc.arguments import ToolParser
 from pppc.checkpoints import LAYOUTS, from_other_layout, read_weights, to_other_layout
 from pppc.checkpoints.checkpointer import describe
-from pppc.checkpoints.classes import CLASSIFIER, class_names_of
+from pppc.checkpoints.classes import class_names_of, is_classifier
 from pppc.checkpoints.handles import local_path
 from pppc.errors import InputError, run_tool
 from pppc.files import new_file, whole_file
@@ -46,7 +45,7 @@ def convert(arguments: argparse.Namespace) -> dict[str, object]:
     for key, tensor in student.items():
         if key not in ours or ours[key].shape != tensor.shape:
             theirs = tuple(ours[key].shape) if key in ours else "no such tensor"
-            classes = f": MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(tensor)}" * (CLASSIFIER in key)
+            classes = f": MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(tensor)}" * is_classifier(key)
             raise InputError(
                 f"{arguments.input}: {key} is {tuple(tensor.shape)}, the configured network has "
                 f"{theirs}. Give the configuration of the network that the weights are of{classes}"

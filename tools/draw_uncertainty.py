@@ -13,11 +13,9 @@ import argparse
 
 import cv2
 import numpy as np
+import pppc
 import torch
 from detectron2.config import CfgNode
-from torch import nn
-
-import pppc
 from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import label_reader
@@ -29,6 +27,7 @@ from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
 from pppc.files import new_file, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
+from torch import nn
 
 
 def draw_row(model: nn.Module, record: dict, reader: LabelReader, cfg: CfgNode) -> np.ndarray:

@@ -18,13 +18,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pppc
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from torch import Tensor, nn
-from tqdm import tqdm
-
-import pppc
 from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import build_test_loader
@@ -32,6 +29,8 @@ from pppc.data.splits import SPLITS
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
 from pppc.files import new_file, whole_file
+from torch import Tensor, nn
+from tqdm import tqdm
 
 TEST_SET = "dark_zurich_test_night_unlabeled"
 

@@ -16,15 +16,14 @@ import argparse
 import logging
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-
 import pppc
+import torch
 from pppc.arguments import ToolParser
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.errors import InputError, run_tool
 from pppc.files import new_file, whole_file
 from pppc.modeling.meta_arch import PPPCSegmentor
+from torch import Tensor, nn
 
 # Sizes that no dimension shares, so that one taken for fixed is found.
 EXAMPLE, OTHERS = (2, 3, 160, 224), ((1, 3, 192, 128), (3, 3, 160, 256))

@@ -18,12 +18,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pppc
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
-from tabulate import tabulate
-
-import pppc
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.device import with_inference_device
 from pppc.data import label_reader
@@ -33,6 +31,7 @@ from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
 from pppc.files import user_path, write_atomically
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
+from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = {"source-only": "source_only", "PPPC": "pppc"}

@@ -14,12 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tabulate import tabulate
-
 import pppc
 from pppc.arguments import ToolParser, whole_number
 from pppc.errors import InputError, run_tool
 from pppc.files import user_path, write_atomically
+from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = {

@@ -34,16 +34,15 @@ from pathlib import Path
 from queue import Queue
 from typing import NoReturn
 
+import pppc
 import torch
 from detectron2.config import get_cfg
-from tabulate import tabulate
-
-import pppc
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.checks import flat
 from pppc.config.files import read_yaml
 from pppc.errors import InputError, run_tool
 from pppc.files import user_path, write_atomically
+from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Settings that say where and how a run is made, not what it computes.

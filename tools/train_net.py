@@ -18,15 +18,13 @@ from logging.handlers import MemoryHandler
 from multiprocessing import active_children
 from pathlib import Path
 
+import pppc  # before Detectron2: it says what is missing
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessExitedException
-
-import pppc  # before Detectron2: it says what is missing
 from pppc.arguments import ToolParser
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.config.checks import check_config
@@ -35,6 +33,7 @@ from pppc.data import check_data
 from pppc.engine import Trainer
 from pppc.engine.run_folder import RunFolder, starting_point
 from pppc.errors import InputError, Stopped, run_tool
+from torch.multiprocessing import ProcessExitedException
 
 
 class LogFile:

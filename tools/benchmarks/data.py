@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-
 from pppc.data import build_test_loader, build_train_loader, label_reader
 from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.evaluation import MeanIoUEvaluator

@@ -8,7 +8,6 @@ import os
 from functools import partial
 
 import numpy as np
-
 from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import TRAIN_IDS_SUFFIX, LabelFile, main, to_train_ids
 from pppc.data.labels import LabelReader

@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 import torch
-
 from pppc.arguments import ToolParser, whole_number
 from pppc.errors import InputError, run_tool
 from pppc.files import unfinished_files, write_atomically

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import whole_file, write_atomically
 from ..modeling.normalization import InputStatistics
 from ..modeling.timm_backbone import TimmBackbone
-from .classes import CLASSIFIER, class_names_of, description, match_classes, take_rows
+from .classes import class_names_of, description, is_classifier, match_classes, take_rows
 from .handles import local_path
 from .reading import read_weights
 from .translation import Translation, from_other_layout
@@ -180,8 +180,8 @@ class StrictCheckpointer(DetectionCheckpointer):
             InputError: the file's classes are others, and a checkpoint of this project says so.
         """
         model = getattr(self.model, "module", self.model).state_dict()
-        classifier = f"student.{CLASSIFIER}weight"
-        if classifier not in state:
+        classifier = next((k for k in state if k.startswith("student.") and is_classifier(k)), None)
+        if classifier is None:
             return state
         number, ours = len(state[classifier]), self.class_names()
         if len(theirs) != number:
@@ -254,7 +254,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             ]
         if problems:
             shapes = [key for key, _, _ in incompatible.incorrect_shapes]
-            others = [k for k in shapes if not (CLASSIFIER in k or k.startswith("prototypes."))]
+            others = [k for k in shapes if not (is_classifier(k) or k.startswith("prototypes."))]
             only_classes = len(shapes) == len(problems) and not others
             advice = "Use the configuration that it was trained with"
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""

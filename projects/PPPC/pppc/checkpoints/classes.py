@@ -8,9 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-__all__ = ["CLASSIFIER", "class_names_of", "description", "match_classes", "take_rows"]
+__all__ = ["class_names_of", "description", "is_classifier", "match_classes", "take_rows"]
 
-CLASSIFIER = "sem_seg_head.classifier.1."
+# The last layer of this project's decoders, and of Detectron2's.
+_CLASSIFIERS = ("sem_seg_head.classifier.1.", "sem_seg_head.predictor.")
+
+
+def is_classifier(key: str) -> bool:
+    """Whether a tensor is one of the layer that has a row for each class."""
+    return any(name in key for name in _CLASSIFIERS)
 
 
 def description(path: str) -> dict:
@@ -76,7 +82,7 @@ def take_rows(
     for key, tensor in state.items():
         if key.startswith("prototypes."):
             continue
-        if CLASSIFIER in key and key in model:
+        if is_classifier(key) and key in model:
             own, tensor = model[key].clone(), tensor.to(model[key])
             for ours, theirs in rows.items():
                 own[ours] = tensor[theirs]

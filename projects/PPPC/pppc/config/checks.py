@@ -171,12 +171,22 @@ RULES = (
     _one_of(("linear", "constant"), "SOLVER.WARMUP_METHOD"),
 )  # fmt: skip
 
-# Keys that name a part of this project's or of the user's own: Detectron2's have another interface.
+# Keys that name a part of this project's or of the user's own, and Detectron2's that fit, too: their
+# other parts have another interface.
 PARTS = {
-    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
-    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
-    "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
+    "MODEL.BACKBONE.NAME": (BACKBONE_REGISTRY, ()),
+    "MODEL.META_ARCHITECTURE": (META_ARCH_REGISTRY, ()),
+    "MODEL.SEM_SEG_HEAD.NAME": (SEM_SEG_HEADS_REGISTRY, ("SemSegFPNHead", "DeepLabV3PlusHead")),
 }
+# Keys that have an effect on these heads of Detectron2 alone.
+DETECTRON2_HEADS = {
+    "SemSegFPNHead": ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE",),
+    "DeepLabV3PlusHead": tuple(
+        f"MODEL.SEM_SEG_HEAD.{key}"
+        for key in ("ASPP_CHANNELS", "ASPP_DROPOUT", "COMMON_STRIDE", "PROJECT_FEATURES",
+                    "USE_DEPTHWISE_SEPARABLE_CONV")
+    ),
+}  # fmt: skip
 
 
 class Conflict(NamedTuple):
@@ -283,10 +293,16 @@ def wrong_values(cfg: CfgNode) -> list[str]:
     defaults = get_cfg()
     add_pppc_config(defaults)
     rules = {key: rule for rule in RULES for key in rule.keys.split()}
-    for key, registry in PARTS.items():
-        parts = [name for name, part in registry if not part.__module__.startswith("detectron2.")]
+    for key, (registry, fitting) in PARTS.items():
+        parts = [
+            name
+            for name, part in registry
+            if name in fitting or not part.__module__.startswith("detectron2.")
+        ]
         rules[key] = _one_of(parts, key)
     values = dict(flat(cfg))
+    for key in DETECTRON2_HEADS.get(values.get("MODEL.SEM_SEG_HEAD.NAME"), ()):
+        rules[key] = Rule("a value of the default's type", lambda value: True, key)
     problems = []
     for key, default in flat(defaults):
         value, rule = values.get(key, default), rules.get(key)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
+from detectron2.structures import ImageList
 from torch import Tensor
 
 __all__ = ["PixelBatch"]
@@ -36,6 +37,26 @@ class PixelBatch:
     confidence: Tensor | None = None
     day_image: Tensor | None = None
     files: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dicts(
+        cls, batch: Sequence[dict], device: torch.device, ignore_label: int
+    ) -> PixelBatch:
+        """Detectron2's list of labelled images, padded at the right and below to one size.
+
+        Args:
+            batch: dictionaries with "image" ``(3, H, W)`` in [0, 255] and "sem_seg" ``(H, W)``; of
+                the padding, the image is 0 and the label ``ignore_label``.
+            device: of the result.
+            ignore_label: the label of pixels without one.
+        """
+
+        def together(name: str, padding: float) -> Tensor:
+            tensors = [record[name].to(device) for record in batch]
+            return ImageList.from_tensors(tensors, pad_value=padding).tensor
+
+        label = together("sem_seg", ignore_label).long()
+        return cls(together("image", 0).float(), label)
 
     def __len__(self) -> int:
         return len(self.image)

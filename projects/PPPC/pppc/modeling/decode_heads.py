@@ -1,11 +1,16 @@
 """Decoders: from the backbone's stages to class scores at the finest stage's stride.
 
-Shapes: N images, C classes; stage k is ``(N, C_k, h_k, w_k)``, the finest ``h x w``. The layers are
-those of the published networks, so that their weights fit by a renaming of keys.
+Shapes: N images of H x W pixels, C classes; stage k is ``(N, C_k, h_k, w_k)``, the finest ``h x w``. The
+layers are those of the published networks, so that their weights fit by a renaming of keys.
+
+All have the contract of Detectron2's own semantic heads: ``layers`` gives the scores, which is what
+this project's network asks for, and ``forward`` losses or resized scores, as Detectron2's
+meta-architectures do. So they take each other's place.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -22,6 +27,7 @@ __all__ = [
     "ConvSegFormerHead",
     "DAFormerHead",
     "SegFormerHead",
+    "SemanticHead",
     "SeparableConv",
     "SeparableDeepLabV3PlusHead",
     "resize",
@@ -109,11 +115,53 @@ class _Classifier(nn.Sequential):
         super().__init__(nn.Dropout2d(dropout), conv)
 
 
-class _MultiStageHead(nn.Module):
+class SemanticHead(nn.Module):
+    """A decoder with the contract of Detectron2's semantic heads.
+
+    Args:
+        input_shape: channels and stride of the stages that it takes.
+        ignore_value: label of pixels that take no part in the loss.
+    """
+
+    def __init__(self, input_shape: Mapping[str, ShapeSpec], ignore_value: int):
+        super().__init__()
+        self.common_stride = min(shape.stride for shape in input_shape.values())
+        self.ignore_value = ignore_value
+
+    @abstractmethod
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The stages' features to class scores ``(N, C, h, w)``."""
+
+    def forward(
+        self, features: Mapping[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What Detectron2's SemanticSegmentor asks for.
+
+        Args:
+            features: of the stages.
+            targets: in training, ``(N, H, W)`` train IDs or the ignore value.
+
+        Returns:
+            in training None and the cross-entropy over the pixels that are labelled, as
+            "loss_sem_seg"; in evaluation scores ``(N, C, H, W)`` and no loss.
+        """
+        scores = F.interpolate(
+            self.layers(features).float(),
+            scale_factor=self.common_stride,
+            mode="bilinear",
+            align_corners=False,
+        )
+        if not self.training:
+            return scores, {}
+        loss = F.cross_entropy(scores, targets, ignore_index=self.ignore_value)
+        return None, {"loss_sem_seg": loss}
+
+
+class _MultiStageHead(SemanticHead):
     """Embeds each stage by a linear map, at the finest stage's size."""
 
-    def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int):
-        super().__init__()
+    def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int, ignore_value: int):
+        super().__init__(input_shape, ignore_value)
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.embeddings = nn.ModuleDict(
             {name: nn.Linear(input_shape[name].channels, channels) for name in self.in_features}
@@ -151,6 +199,7 @@ def _common_arguments(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dic
         "channels": head.CONVS_DIM,
         "norm": head.NORM,
         "dropout": head.DROPOUT,
+        "ignore_value": head.IGNORE_VALUE,
     }
 
 
@@ -168,6 +217,7 @@ class DAFormerHead(_MultiStageHead):
         dilations: Sequence[int] = (1, 6, 12, 18),
         norm: str = "BN",
         dropout: float = 0.1,
+        ignore_value: int = 255,
     ):
         """
         Args:
@@ -177,8 +227,9 @@ class DAFormerHead(_MultiStageHead):
             dilations: of the branches.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
+            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
-        super().__init__(input_shape, channels)
+        super().__init__(input_shape, channels, ignore_value)
         self.aspp = _SeparableASPP(
             len(input_shape) * channels, channels, dilations, norm, pool=False
         )
@@ -191,8 +242,7 @@ class DAFormerHead(_MultiStageHead):
             "dilations": cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS,
         }
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The stages' features to class scores ``(N, C, h, w)``."""
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         # The linear maps leave channels last, with which dilated depthwise convolutions are slow.
         return self.classifier(self.aspp(torch.cat(self.embed(features), dim=1).contiguous()))
 
@@ -210,6 +260,7 @@ class SegFormerHead(_MultiStageHead):
         channels: int = 256,
         norm: str = "BN",
         dropout: float = 0.1,
+        ignore_value: int = 255,
     ):
         """
         Args:
@@ -218,8 +269,9 @@ class SegFormerHead(_MultiStageHead):
             channels: of each embedded stage and the fused features.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
+            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
-        super().__init__(input_shape, channels)
+        super().__init__(input_shape, channels, ignore_value)
         self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
         self.classifier = _Classifier(channels, num_classes, dropout)
 
@@ -227,14 +279,13 @@ class SegFormerHead(_MultiStageHead):
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
         return _common_arguments(cfg, input_shape)
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The stages' features to class scores ``(N, C, h, w)``."""
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         coarsest_first = self.embed(features)[::-1]  # the order of the published weights
         return self.classifier(self.fuse(torch.cat(coarsest_first, dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class ConvSegFormerHead(nn.Module):
+class ConvSegFormerHead(SemanticHead):
     """mmsegmentation's decoder for SegFormer, which its own weights need.
 
     Unlike in :class:`SegFormerHead`, normalisation and ReLU follow each stage's linear map.
@@ -249,6 +300,7 @@ class ConvSegFormerHead(nn.Module):
         channels: int = 256,
         norm: str = "BN",
         dropout: float = 0.1,
+        ignore_value: int = 255,
     ):
         """
         Args:
@@ -257,8 +309,9 @@ class ConvSegFormerHead(nn.Module):
             channels: of each embedded stage and the fused features.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
+            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
-        super().__init__()
+        super().__init__(input_shape, ignore_value)
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.embeddings = nn.ModuleDict(
             {
@@ -273,15 +326,14 @@ class ConvSegFormerHead(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
         return _common_arguments(cfg, input_shape)
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The stages' features to class scores ``(N, C, h, w)``."""
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         finest = features[self.in_features[0]]
         embedded = [resize(self.embeddings[n](features[n]), finest) for n in self.in_features]
         return self.classifier(self.fuse(torch.cat(embedded, dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class SeparableDeepLabV3PlusHead(nn.Module):
+class SeparableDeepLabV3PlusHead(SemanticHead):
     """DeepLabV3+ (arXiv 1802.02611) with depthwise separable convolutions, as published for PPPC.
 
     Detectron2's DeepLabV3PlusHead has other layers, which the published weights do not fit.
@@ -300,6 +352,7 @@ class SeparableDeepLabV3PlusHead(nn.Module):
         dilations: Sequence[int] = (1, 12, 24, 36),
         norm: str = "BN",
         dropout: float = 0.1,
+        ignore_value: int = 255,
     ):
         """
         Args:
@@ -310,11 +363,12 @@ class SeparableDeepLabV3PlusHead(nn.Module):
             dilations: of the branches.
             norm: name of the normalisation, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
+            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
 
         Raises:
             InputError: there are not two stages.
         """
-        super().__init__()
+        super().__init__(input_shape, ignore_value)
         if len(input_shape) != 2:
             raise InputError(
                 "SeparableDeepLabV3PlusHead takes two stages, a fine and a coarse one; "
@@ -343,8 +397,7 @@ class SeparableDeepLabV3PlusHead(nn.Module):
             "dilations": head.ASPP_DILATIONS,
         }
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The two stages' features to class scores ``(N, C, h, w)``."""
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         low_level = self.low_level(features[self.low_level_feature])
         high_level = resize(self.aspp(features[self.high_level_feature]), low_level)
         return self.classifier(self.fuse(torch.cat([high_level, low_level], dim=1)))

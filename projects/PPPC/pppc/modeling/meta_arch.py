@@ -19,6 +19,7 @@ from ..method.class_weights import build_class_weights
 from ..method.contrast import PrototypeContrast
 from ..method.pixel_batch import PixelBatch
 from ..method.prototypes import GaussianPrototypes
+from .decode_heads import SemanticHead
 from .network import (
     NetworkOutput,
     SegmentationNetwork,
@@ -132,13 +133,19 @@ class PPPCSegmentor(nn.Module):
                 cfg.PPPC.CONTRAST.SCORE,
                 cfg.PPPC.CONTRAST.MAX_PIXELS_PER_CLASS,
             )
+        # Detectron2's DeepLab heads would pool over images of the crop's size only.
+        any_size = cfg.clone()
+        any_size.defrost()
+        any_size.INPUT.CROP.ENABLED = False
+        decoder = build_sem_seg_head(any_size, shape)
         student = SegmentationNetwork(
             backbone,
-            build_sem_seg_head(cfg, shape),
+            decoder,
             head,
             cfg.MODEL.PIXEL_MEAN,
             cfg.MODEL.PIXEL_STD,
             mixed_precision_type(cfg),
+            1 if isinstance(decoder, SemanticHead) else max(s.stride for s in shape.values()),
         )
         recompute_blocks(student, cfg.MODEL.RECOMPUTE)
         return {
@@ -178,8 +185,9 @@ class PPPCSegmentor(nn.Module):
         """One pass of the student over labelled pixels, or inference in evaluation mode.
 
         Args:
-            batch: in training a :class:`PixelBatch` with labels; in evaluation Detectron2's list
-                of ``{"image": (3, H, W), "height", "width"}``.
+            batch: in training a :class:`PixelBatch` with labels, or Detectron2's list of ``{"image":
+                (3, H, W), "sem_seg": (H, W)}``, so that its own trainers can train the student on
+                labelled images; in evaluation its list of ``{"image", "height", "width"}``.
             segmentation: return the cross-entropy.
             contrast_scale: weight of the contrast; None: leave it out.
 
@@ -189,6 +197,8 @@ class PPPCSegmentor(nn.Module):
         """
         if not self.training:
             return self.inference(batch)
+        if not isinstance(batch, PixelBatch):
+            batch = PixelBatch.from_dicts(batch, self.device, self.ignore_label)
         output = self.student(
             batch.image, logits=segmentation, embedding=contrast_scale is not None
         )

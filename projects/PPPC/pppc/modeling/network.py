@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
@@ -33,10 +34,12 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         backbone: images to features.
-        sem_seg_head: features to class scores.
+        sem_seg_head: its ``layers`` make class scores of features, as Detectron2's heads do.
         probabilistic_head: features to Gaussians, or None.
         pixel_mean, pixel_std: of the images' channels, in [0, 255].
         mixed_precision: run under autocast to this type; None: in float32.
+        size_divisibility: height and width of images are padded to multiples of it, for decoders
+            that need whole strides (Detectron2's do); what they make of the padding is cut off.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class SegmentationNetwork(nn.Module):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         mixed_precision: torch.dtype | None = None,
+        size_divisibility: int = 1,
     ):
         super().__init__()
+        self.size_divisibility = size_divisibility
         self.mixed_precision = mixed_precision
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
@@ -67,18 +72,31 @@ class SegmentationNetwork(nn.Module):
             logits: run the decoder.
             embedding: run the probabilistic head.
         """
+        size = image.shape[-2:]
         image = (image - self.pixel_mean) / self.pixel_std
+        height, width = (-length % self.size_divisibility for length in size)
+        image = F.pad(image, (0, width, 0, height))
+        padded = image.shape[-2:]
+
+        def cut(features: Tensor) -> Tensor:
+            """Without the padding, of which a map of any stride has its share."""
+            parts = zip(features.shape[-2:], size, padded)
+            height, width = (-(-length * inner // outer) for length, inner, outer in parts)
+            return features[..., :height, :width]
+
         if self.mixed_precision is not None:
             image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             image.device.type, self.mixed_precision, enabled=self.mixed_precision is not None
         ):
             features = self.backbone(image)
-            mean, log_var = self.probabilistic_head(features) if embedding else (None, None)
+            mean, log_var = (
+                map(cut, self.probabilistic_head(features)) if embedding else (None, None)
+            )
             if not logits:
                 return NetworkOutput(None, mean, log_var)
             features = {name: map.contiguous() for name, map in features.items()}
-            return NetworkOutput(self.sem_seg_head(features), mean, log_var)
+            return NetworkOutput(cut(self.sem_seg_head.layers(features)), mean, log_var)
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
