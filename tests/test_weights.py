@@ -222,7 +222,7 @@ def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path
         features = encoder.segformer(image(), output_hidden_states=True).hidden_states
         concatenated = torch.cat([up(feature, features[0]) for feature in features], 1)
         mean, log_var = projection(concatenated)
-        logits = head.layers(features)
+        logits = head(features)
     output = student_output(daformer, image())
     close(output.logits, logits)
     close(output.mean, mean)
