@@ -326,11 +326,10 @@ def _conflicts(cfg: CfgNode, conflicts: tuple[Conflict, ...]) -> Iterator[str]:
 
 
 def _unknown_static_classes(cfg: CfgNode) -> Iterator[str]:
-    """STATIC_CLASSES that the target lacks. The default's are Cityscapes', whatever the target."""
+    """STATIC_CLASSES that the target lacks."""
     key, name = "PPPC.SELF_TRAINING.STATIC_CLASSES", next(iter(cfg.DATASETS.TARGET), None)
-    names, defaults = cfg.PPPC.SELF_TRAINING.STATIC_CLASSES, get_cfg()
-    add_pppc_config(defaults)
-    if name not in DatasetCatalog.list() or names == defaults.PPPC.SELF_TRAINING.STATIC_CLASSES:
+    names = cfg.PPPC.SELF_TRAINING.STATIC_CLASSES
+    if name not in DatasetCatalog.list():
         return
     classes = MetadataCatalog.get(name).stuff_classes
     for unknown in [n for n in names if n not in classes]:

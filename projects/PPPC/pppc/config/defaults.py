@@ -1,8 +1,9 @@
 """Every configuration key that PPPC adds to Detectron2's.
 
-The defaults are the released configuration of the paper (arXiv 2409.18543), made for 40,000
+The method's defaults are the released configuration of the paper (arXiv 2409.18543), made for 40,000
 iterations at 640 pixels; configurations for shorter runs or smaller images scale the constants
-that say "iterations" or "pixels".
+that say "iterations" or "pixels". What fits the paper's cameras alone (sizes of images and crops, rows
+without labels, classes that do not move) stands in the configurations of its experiments.
 
 Keys of Detectron2 that are used with their own meaning:
     DATASETS.TRAIN        labelled source data sets
@@ -57,18 +58,18 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.HIGH_BIT_DEPTH = "percentiles"
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
-    cfg.INPUT.CROP.SIZE = [640, 640]
+    cfg.INPUT.CROP.SIZE = [512, 512]
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
-    cfg.INPUT.MIN_SIZE_TRAIN = (720,)
-    cfg.INPUT.MAX_SIZE_TRAIN = 1280
-    cfg.INPUT.MIN_SIZE_TEST = 640
-    cfg.INPUT.MAX_SIZE_TEST = 1280
+    cfg.INPUT.MIN_SIZE_TRAIN = (512,)
+    cfg.INPUT.MAX_SIZE_TRAIN = 2048
+    cfg.INPUT.MIN_SIZE_TEST = 512
+    cfg.INPUT.MAX_SIZE_TEST = 2048
 
     cfg.INPUT.TARGET = CN()
     # Shortest and longest side of a resized target image, pixels. The whole image is loaded;
     # the crop is chosen in the training step, from the pseudo-label.
-    cfg.INPUT.TARGET.MIN_SIZE = 640
-    cfg.INPUT.TARGET.MAX_SIZE = 1280
+    cfg.INPUT.TARGET.MIN_SIZE = 512
+    cfg.INPUT.TARGET.MAX_SIZE = 2048
 
     # An image or label that can't be read while training is an "error", or "skip": another one is
     # drawn instead, and how many were left out is logged and in the metrics (data/unreadable).
@@ -196,14 +197,12 @@ def _add_method(cfg: CN) -> None:
     # The share of pixels whose pseudo-label is at least this probable weighs the target's part of
     # the mixed image (DACS, arXiv 2007.08702).
     cfg.PPPC.SELF_TRAINING.THRESHOLD = 0.968
-    # Rows of the target crop that count nothing: sky and the car's bonnet, pixels.
-    cfg.PPPC.SELF_TRAINING.IGNORE_TOP = 15
-    cfg.PPPC.SELF_TRAINING.IGNORE_BOTTOM = 120
+    # Rows of the target crop that count nothing, such as those of the car's bonnet, pixels.
+    cfg.PPPC.SELF_TRAINING.IGNORE_TOP = 0
+    cfg.PPPC.SELF_TRAINING.IGNORE_BOTTOM = 0
     # Where each target image comes with one of the same place by day (as in the data set
     # dark_zurich_train_night_day_unlabeled), that one helps to label these classes.
-    cfg.PPPC.SELF_TRAINING.STATIC_CLASSES = [
-        "road", "sidewalk", "building", "wall", "fence", "vegetation", "terrain", "sky",
-    ]  # fmt: skip
+    cfg.PPPC.SELF_TRAINING.STATIC_CLASSES = []
 
     cfg.PPPC.TEACHER = CN()
     # Exponential moving average of the student: teacher <- m teacher + (1 - m) student.
