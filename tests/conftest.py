@@ -12,6 +12,8 @@ import torch
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 REPOSITORY = Path(__file__).resolve().parent.parent
+# What tools import, as if a tool of the folder ran.
+sys.path += [str(REPOSITORY / "tools"), str(REPOSITORY / "tools/research")]
 
 
 def run_tool(*command: str, **environment: str) -> subprocess.CompletedProcess:

@@ -311,7 +311,6 @@ def ends_with(monkeypatch, capsys, tool: str, *arguments: object) -> tuple[int, 
     """The exit status of a tool that runs in this process, and its errors."""
     path = str(REPOSITORY / "tools" / tool)
     monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "tools"), *sys.path])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(path, run_name="__main__")
     return end.value.code, capsys.readouterr().err
@@ -362,16 +361,16 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
          "Give a run with the contrast"),
         (f"draw_uncertainty.py {PPPC} --output NEW.png DATASETS.TEST ()", "DATASETS.TEST",
          "Give a labelled data set"),
-        (f"contrast_gradients.py {DACS}", "PPPC.CONTRAST.ENABLED", "Give a configuration with it"),
-        (f"contrast_gradients.py {PPPC} --temperatures 0", "--temperatures", "a number above 0"),
-        (f"contrast_gradients.py {PPPC} --batches -1", "--batches", "1 or more"),
-        (f"benchmark.py training {PPPC} --rounds 0", "--rounds", "1 or more"),
-        (f"benchmark.py training {PPPC} --json FOLDER", "FOLDER", "name of a new file"),
-        (f"benchmark.py evaluation {PPPC} DATASETS.TEST ()", "DATASETS.TEST", "labelled data set"),
-        ("benchmark_parts.py everything", "everything", "invalid choice"),
-        ("study.py NOWHERE.yaml", "NOWHERE.yaml", "Give the name of a YAML file"),
-        ("study.py FILE", "FILE", "not KEY: VALUE"),
-        ("study.py docs/study/demo.yaml --jobs 0", "--jobs", "1 or more"),
+        (f"research/contrast_gradients.py {DACS}", "PPPC.CONTRAST.ENABLED", "Give a configuration with it"),
+        (f"research/contrast_gradients.py {PPPC} --temperatures 0", "--temperatures", "a number above 0"),
+        (f"research/contrast_gradients.py {PPPC} --batches -1", "--batches", "1 or more"),
+        (f"research/benchmark.py training {PPPC} --rounds 0", "--rounds", "1 or more"),
+        (f"research/benchmark.py training {PPPC} --json FOLDER", "FOLDER", "name of a new file"),
+        (f"research/benchmark.py evaluation {PPPC} DATASETS.TEST ()", "DATASETS.TEST", "labelled data set"),
+        ("research/benchmark_parts.py everything", "everything", "invalid choice"),
+        ("research/study.py NOWHERE.yaml", "NOWHERE.yaml", "Give the name of a YAML file"),
+        ("research/study.py FILE", "FILE", "not KEY: VALUE"),
+        ("research/study.py docs/study/demo.yaml --jobs 0", "--jobs", "1 or more"),
         ("make_demo_data.py FOLDER", "FOLDER", "name another folder"),
         ("make_demo_data.py FILE/a", "FILE", "name another place"),
         ("make_demo_data.py NEW --size 320", "--size", "such as 320x160"),
@@ -410,7 +409,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     def broken(*arguments: object) -> None:
         raise ValueError("a fault of the program")
 
-    monkeypatch.setattr("pppc.data.demo.datasets.map_in_processes", broken)
+    monkeypatch.setattr("demo_data.datasets.map_in_processes", broken)
     tool = str(REPOSITORY / "tools/make_demo_data.py")
     monkeypatch.setattr(sys, "argv", [tool, str(tmp_path / "data")])
     with pytest.raises(ValueError, match="a fault of the program") as caught:

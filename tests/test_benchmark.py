@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import REPOSITORY, run_tool
 
-sys.path.append(str(REPOSITORY / "tools"))
 from benchmarks.timing import Stages  # noqa: E402
 
 SMALL = [
@@ -21,7 +20,7 @@ SMALL = [
 def benchmark(folder, what: str, *arguments: str, **environment: str) -> tuple[dict, str]:
     """The results as JSON, and what was printed."""
     run = run_tool(
-        "benchmark.py", *what.split(), "--config-file",
+        "research/benchmark.py", *what.split(), "--config-file",
         "configs/gta_to_cityscapes_pppc_mit_b5.yaml", "--rounds", "2",
         "--json", folder / "results.json", *SMALL, *arguments, **environment,
     )  # fmt: skip
@@ -78,12 +77,12 @@ def test_what_else_is_timed(what, expected, demo_datasets, tmp_path):
 )
 def test_contradictions_are_errors(arguments, message):
     config = "configs/gta_to_cityscapes_pppc_mit_b5.yaml"
-    run = run_tool("benchmark.py", *arguments, "--config-file", config)
+    run = run_tool("research/benchmark.py", *arguments, "--config-file", config)
     assert run.returncode == 2 and message in run.stderr
 
 
 def test_parts_beside_other_ways():
-    run = run_tool("benchmark_parts.py", "training", "--rounds", "1")
+    run = run_tool("research/benchmark_parts.py", "training", "--rounds", "1")
     assert run.returncode == 0, run.stderr[-3000:]
     assert "here: fused" in run.stdout
 

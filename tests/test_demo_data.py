@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from demo_data import datasets
+from demo_data.datasets import DemoData, make_demo_data
 from PIL import Image
-from pppc.data.demo import datasets
-from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.data.train_ids import CITYSCAPES_CLASSES, LABEL_SPACES
 from pppc.errors import InputError
 

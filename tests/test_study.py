@@ -11,7 +11,7 @@ from tiny_run import OPTIONS
 
 
 def run_study(path, root, *arguments, error=""):
-    study = run_tool("study.py", path, "--output", path.parent / "runs", *arguments,
+    study = run_tool("research/study.py", path, "--output", path.parent / "runs", *arguments,
                      DETECTRON2_DATASETS=str(root))  # fmt: skip
     assert bool(study.returncode) == bool(error), study.stderr[-3000:]
     if error:
@@ -66,6 +66,6 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docs/study/*.yaml")), ids=lambda p: p.stem)
 def test_the_document_shows_what_the_results_say(path):
-    report = run_tool("study.py", path.relative_to(REPOSITORY), "--report")
+    report = run_tool("research/study.py", path.relative_to(REPOSITORY), "--report")
     assert report.returncode == 0, report.stderr[-3000:]
     assert report.stdout in (REPOSITORY / "docs/study.md").read_text()

@@ -6,8 +6,8 @@ import os
 import re
 from dataclasses import fields
 
+from demo_data.datasets import DemoData, make_demo_data
 from pppc.arguments import ToolParser, whole_number
-from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.errors import run_tool
 from pppc.files import user_path
 

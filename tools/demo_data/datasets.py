@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from pppc.data.processes import map_in_processes
+from pppc.data.train_ids import IGNORE_LABEL, LABEL_SPACES
+from pppc.errors import InputError
 from tqdm import tqdm
 
-from ...errors import InputError
-from ..processes import map_in_processes
-from ..train_ids import IGNORE_LABEL, LABEL_SPACES
 from . import styles
 from .scenes import random_scene
 from .shapes import TRAIN_ID

@@ -8,15 +8,29 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pppc.data import build_test_loader, build_train_loader, label_reader
-from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.evaluation import MeanIoUEvaluator
 
 from .timing import Stages
 
-__all__ = ["Evaluation", "Loading", "drawn_data"]
+__all__ = ["Evaluation", "Loading", "draw", "drawn_data"]
 
-TOOLS = Path(__file__).resolve().parent.parent
-SIZE = (2048, 1024)
+TOOLS = Path(__file__).resolve().parents[2]
+SPLITS = ("gta-train", "synthia-train", "cityscapes-train", "cityscapes-val", "dark-zurich-train",
+          "dark-zurich-val", "dark-zurich-test")  # fmt: skip
+
+
+def draw(root: Path, size: str, *numbers: int) -> None:
+    """Draw demo data.
+
+    Args:
+        root: a new folder.
+        size: WIDTHxHEIGHT of all images.
+        numbers: of the images of each of SPLITS.
+    """
+    command = [sys.executable, TOOLS / "make_demo_data.py", root, "--size", size, "--nproc", "1"]
+    for split, number in zip(SPLITS, numbers):
+        command += [f"--{split}", str(number)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def drawn_data(folder: Path) -> Path:
@@ -29,7 +43,7 @@ def drawn_data(folder: Path) -> Path:
         the root of the data sets.
     """
     root = folder / "datasets"
-    make_demo_data(root, DemoData(0, SIZE, 2, 2, 2, 1, 1, 1, 1))
+    draw(root, "2048x1024", 2, 2, 2, 1, 1, 1, 1)
     for name in ("gta", "synthia", "cityscapes"):
         tool = TOOLS / "convert_datasets" / f"{name}.py"
         subprocess.run(

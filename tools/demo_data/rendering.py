@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from pppc.data.train_ids import IGNORE_LABEL
 
-from ..train_ids import IGNORE_LABEL
 from .scenes import NEAR, Scene
 from .shapes import TRAIN_ID, Face
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compare methods over seeds: run what is missing, several at a time, and tabulate everything.
 
-    tools/study.py docs/study/demo.yaml              run what is missing, then print the table
-    tools/study.py docs/study/demo.yaml --report     only print the table
+    tools/research/study.py docs/study/demo.yaml              run what is missing, then print the table
+    tools/research/study.py docs/study/demo.yaml --report     only print the table
 
 A study is a YAML file:
 
@@ -44,7 +44,7 @@ from pppc.errors import InputError, run_tool
 from pppc.files import user_path, write_atomically
 from tabulate import tabulate
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 # Settings that say where and how a run is made, not what it computes.
 CIRCUMSTANCES = ("OUTPUT_DIR", "SEED", "VIS_PERIOD", "MODEL.DEVICE", "VERSION")
 # Settings that nothing reads where there is no contrast.
@@ -301,7 +301,9 @@ def _read_study(path: Path) -> dict:
     content = read_yaml(str(path), str(path))
 
     def refuse(what: str, expected: str) -> NoReturn:
-        raise InputError(f"{path}: {what}: give {expected}. tools/study.py --help shows a study")
+        raise InputError(
+            f"{path}: {what}: give {expected}. tools/research/study.py --help shows a study"
+        )
 
     def check(entry: dict, where: str, known: dict[str, tuple[type, str]], needed: tuple[str, ...]):
         for key in entry.keys() - known.keys():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How much the contrast moves the backbone beside cross-entropy, at several temperatures.
 
-    tools/contrast_gradients.py --config-file configs/FILE.yaml [--temperatures 100 1 0.1] \
+    tools/research/contrast_gradients.py --config-file configs/FILE.yaml [--temperatures 100 1 0.1] \
         [KEY VALUE ...]
 
 Reads batches of the configuration's data, updates the prototypes with each, trains nothing, and

@@ -8,8 +8,7 @@ arrays of (along, up), and placed either facing the camera (along is x) or lengt
 from typing import NamedTuple
 
 import numpy as np
-
-from ..train_ids import CITYSCAPES_CLASSES
+from pppc.data.train_ids import CITYSCAPES_CLASSES
 
 TRAIN_ID = {name: train_id for train_id, name in enumerate(CITYSCAPES_CLASSES)}
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Time training, inference, evaluation or data loading, of one setting or of two in alternation.
 
-    tools/benchmark.py training --config-file configs/gta_to_cityscapes_pppc_r101.yaml [KEY VALUE ...]
-    tools/benchmark.py training --config-file ... [KEY VALUE ...] --against SOLVER.AMP.ENABLED True
-    tools/benchmark.py inference|evaluation|loading --config-file ... [KEY VALUE ...] [--against ...]
+    tools/research/benchmark.py training --config-file configs/FILE.yaml [KEY VALUE ...]
+    tools/research/benchmark.py training --config-file ... [KEY VALUE ...] --against SOLVER.AMP.ENABLED True
+    tools/research/benchmark.py inference|evaluation|loading --config-file ... [KEY VALUE ...] [--against ...]
 
 Training and inference work on random images of the configured sizes (the target's have twice the
 crop's width), evaluation and loading on drawn ones in files of 2048x1024 pixels; --data drawn or own

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Time parts of what the project does beside the usual way of doing them, in alternation on one core.
 
-    tools/benchmark_parts.py conversion     labels of 1914x1052 to train IDs, and counting their classes
-    tools/benchmark_parts.py evaluation     class scores of 19x1024x2048 to mean IoU
-    tools/benchmark_parts.py loading        PNGs of 2048x1024 to a training sample
-    tools/benchmark_parts.py training       the contrast's score of 8192 pixels, and AdamW
+    tools/research/benchmark_parts.py conversion   labels of 1914x1052 to train IDs, and counting their classes
+    tools/research/benchmark_parts.py evaluation   class scores of 19x1024x2048 to mean IoU
+    tools/research/benchmark_parts.py loading      PNGs of 2048x1024 to a training sample
+    tools/research/benchmark_parts.py training       the contrast's score of 8192 pixels, and AdamW
 
 Data are drawn for the purpose. Printed are medians, and how many times as fast as the first line of
 its kind each line is.
@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 import pppc
 import torch
-from benchmarks.data import drawn_data
+from benchmarks.data import draw, drawn_data
 from detectron2.data import DatasetCatalog
 from PIL import Image
 from pppc.arguments import ToolParser, whole_number
 from pppc.data import label_reader
 from pppc.data.conversion import LabelFile, convert_label, count_train_ids, to_train_ids
-from pppc.data.demo.datasets import DemoData, make_demo_data
 from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import SourceMapper, TargetMapper
@@ -39,14 +38,14 @@ from pppc.method.gaussian import mutual_likelihood_score
 from tabulate import tabulate
 from torch.nn.functional import interpolate, normalize
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 Ways = dict[str, Callable[[], object]]
 
 
-def draw(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
+def drawn_image(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
     """One GTA-like image of ``size`` (width, height) and its label."""
-    make_demo_data(folder / "data", DemoData(0, size, 1, 0, 0, 0, 0, 0, 0))
+    draw(folder / "data", "x".join(map(str, size)), 1, 0, 0, 0, 0, 0, 0)
     gta = folder / "data/gta"
     return next(gta.glob("images/*.png")), next(gta.glob("labels/*.png"))
 
@@ -54,7 +53,7 @@ def draw(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
 def conversion(folder: Path) -> dict[str, Ways]:
     """A label's conversion, in memory and from file to file."""
     space = LABEL_SPACES["gta"]
-    image, source = draw(folder, (1914, 1052))
+    image, source = drawn_image(folder, (1914, 1052))
     raw = LabelReader("gta", train_ids=False)
     ids = np.asarray(Image.open(source))
     output = folder / "converted.png"
@@ -86,7 +85,7 @@ def conversion(folder: Path) -> dict[str, Ways]:
 
 def evaluation(folder: Path) -> dict[str, Ways]:
     """What is done with each image of a validation set but the network."""
-    image, source = draw(folder, (2048, 1024))
+    image, source = drawn_image(folder, (2048, 1024))
     train_ids = LabelReader("gta", train_ids=False).read(str(source))
     label_file = folder / "train_ids.png"
     Image.fromarray(train_ids).save(label_file)
