@@ -221,7 +221,7 @@ class MMSegMiT(nn.Module):
 
 
 class MMSegSegFormer(nn.Module):
-    """mmsegmentation's SegFormer: normalisation and ReLU after each stage's map, finest stage first."""
+    """mmsegmentation's SegFormer: normalization and ReLU after each stage's map, finest stage first."""
 
     def __init__(self, classes=19):
         super().__init__()

@@ -19,7 +19,7 @@ def whole_batch():
 
 
 def statistics(mean, log_var, label, probabilities):
-    prototypes = GaussianPrototypes(5, 4, "ema", "count_normalised", momentum=0.9, forgetting=1.0)
+    prototypes = GaussianPrototypes(5, 4, "ema", "count_normalized", momentum=0.9, forgetting=1.0)
     for _ in range(2):
         prototypes.update(mean, log_var, label)
     weight = pseudo_label(probabilities, threshold=0.5).weight

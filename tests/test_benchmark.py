@@ -1,13 +1,11 @@
 """The benchmark, by the command line, on a small network."""
 
 import json
-import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
-
 from benchmarks.timing import Stages  # noqa: E402
+from conftest import run_tool
 
 SMALL = [
     "MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.WEIGHTS", "",
@@ -38,7 +36,7 @@ def test_two_settings_of_the_step_side_by_side(demo_datasets, tmp_path):
     stages = {name for name in first if name.startswith(("teacher ", "student "))}
     assert len(stages) == 6
     stages |= {
-        "data", "moving average", "prototypes", "mixing", "strong augmentation", "optimiser",
+        "data", "moving average", "prototypes", "mixing", "strong augmentation", "optimizer",
     }  # fmt: skip
     for setting in (first, second):
         assert all(setting[stage] > 0 for stage in stages)

@@ -68,7 +68,7 @@ def test_misspelt_names_get_the_nearest_ones():
     ("array", "mode", "message"),
     [
         (np.full((4, 4), 77, np.uint8), "L", "value 77"),
-        (np.full((4, 4, 3), (9, 8, 7), np.uint8), "RGB", r"the colour \(9, 8, 7\)"),
+        (np.full((4, 4, 3), (9, 8, 7), np.uint8), "RGB", r"the color \(9, 8, 7\)"),
     ],
 )
 def test_wrong_label_file_is_named(tmp_path, array, mode, message):

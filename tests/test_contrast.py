@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pppc.method.contrast import PrototypeContrast, contrast_schedule
-from pppc.method.labelled_pixels import LabelledPixels, at_most_per_class, resize_labels
+from pppc.method.labeled_pixels import LabeledPixels, at_most_per_class, resize_labels
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -57,8 +57,8 @@ def test_losses_and_gradients_of_published_code(published, temperature, name):
 
     inputs = [published["mu"], published["sigma"]]
     mean, log_var = (tensor.detach() for tensor in inputs)
-    labelled = published["label_at_feat"] != 255
-    kl_expected = [1e-6 * mean * labelled, 0.5e-6 * (log_var.exp() - 1) * labelled]
+    labeled = published["label_at_feat"] != 255
+    kl_expected = [1e-6 * mean * labeled, 0.5e-6 * (log_var.exp() - 1) * labeled]
     contrast = torch.autograd.grad(losses["loss_contrast"], inputs, retain_graph=True)
     kl = torch.autograd.grad(losses["loss_kl"], inputs)
     for index, key in enumerate(("mu", "sigma")):
@@ -115,10 +115,10 @@ def test_prototypes_get_no_gradient(published):
     assert published["proto_mu"].grad is None
 
 
-@pytest.mark.parametrize("nothing", ["labelled", "seen"])
+@pytest.mark.parametrize("nothing", ["labeled", "seen"])
 def test_no_pixel_gives_zero_loss_and_zero_gradient(published, nothing):
-    label = torch.full((2, 48, 64), 255) if nothing == "labelled" else published["label"]
-    seen = torch.full((19,), nothing == "labelled")
+    label = torch.full((2, 48, 64), 255) if nothing == "labeled" else published["label"]
+    seen = torch.full((19,), nothing == "labeled")
     losses = losses_of(published, 100.0, label, seen)
     sum(losses.values()).backward()
     assert [loss.item() for loss in losses.values()] == [0, 0]
@@ -142,7 +142,7 @@ def test_schedule_starts_late_and_multiplier_zero_is_constant():
 
 def test_at_most_so_many_pixels_of_each_class_each_as_likely_as_another():
     label = torch.tensor([0] * 3 + [2] * 7 + [5] * 1 + [0] * 3)
-    pixels = LabelledPixels(torch.arange(14.0)[:, None], torch.zeros(14, 1), label)
+    pixels = LabeledPixels(torch.arange(14.0)[:, None], torch.zeros(14, 1), label)
     drawn = torch.zeros(14)
     torch.manual_seed(0)
     for _ in range(500):

@@ -40,7 +40,7 @@ def test_the_advice_for_a_file_that_holds_more_than_tensors_works(tmp_path, monk
     advice = str(error.value).split("tools/convert_weights.py ")[1].split(";")[0]
     values = {"IN": path, "OUT.pth": tmp_path / "new.pth", "FILE.yaml": CONFIG}
     convert(monkeypatch, *(values.get(word, word) for word in advice.split()), *MMSEG)
-    assert "Recognised as mmsegmentation's SegFormer" in capsys.readouterr().out
+    assert "Recognized as mmsegmentation's SegFormer" in capsys.readouterr().out
     StrictCheckpointer(model).load(str(tmp_path / "new.pth"))
     ours = model.student.sem_seg_head.classifier[1].weight
     assert torch.equal(ours, theirs.decode_head.conv_seg.weight)

@@ -89,7 +89,7 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     _, target = next(iter(trainer.data_loader))
     assert target.day_image.shape == target.image.shape == (2, 3, 56, 112)
 
-    # Rows and columns as colours show where a crop was cut.
+    # Rows and columns as colors show where a crop was cut.
     rows, columns = torch.meshgrid(torch.arange(56.0), torch.arange(112.0), indexing="ij")
     marked = torch.stack([rows, columns, torch.zeros_like(rows)]).expand(2, -1, -1, -1)
     pair = PixelBatch(marked, day_image=marked + torch.tensor([0.0, 0.0, 9.0]).view(3, 1, 1))

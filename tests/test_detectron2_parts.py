@@ -22,8 +22,8 @@ SMALL = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG
          "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5]  # fmt: skip
 
 
-def labelled(*sizes: tuple[int, int]) -> list[dict]:
-    """Detectron2's batch of labelled images of these sizes."""
+def labeled(*sizes: tuple[int, int]) -> list[dict]:
+    """Detectron2's batch of labeled images of these sizes."""
     generator = torch.Generator().manual_seed(0)
     return [
         {
@@ -75,7 +75,7 @@ def test_a_head_of_this_project_in_the_segmentor_of_detectron2(head):
                          "MODEL.META_ARCHITECTURE", "SemanticSegmentor"])  # fmt: skip
     torch.manual_seed(0)
     model = build_model(cfg)
-    batch = labelled((64, 96), (64, 96))
+    batch = labeled((64, 96), (64, 96))
     losses = model(batch)
     losses["loss_sem_seg"].backward()
     # An untrained classifier of small weights finds all classes as probable.
@@ -100,7 +100,7 @@ def test_detectron2_s_trainer_trains_the_student_on_its_own_batches():
     )
     torch.manual_seed(0)
     model = build_model(cfg).train()
-    batch = labelled((64, 96), (48, 64))  # of two sizes: the smaller is padded with ignored pixels
+    batch = labeled((64, 96), (48, 64))  # of two sizes: the smaller is padded with ignored pixels
     losses = []
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     trainer = SimpleTrainer(model, [batch], optimizer)
@@ -136,5 +136,5 @@ def test_a_lazy_configuration_builds_the_model():
         ignore_label=255,
     )
     segmentor = instantiate(model)
-    loss = segmentor(labelled((64, 96)))["loss_segmentation"]
+    loss = segmentor(labeled((64, 96)))["loss_segmentation"]
     assert loss.item() == pytest.approx(torch.tensor(5.0).log().item(), rel=0.05)

@@ -16,7 +16,7 @@ def test_prototypes_take_in_source_and_where_asked_confident_target_pixels(inclu
     def teacher(image, logits, embedding):
         return SimpleNamespace(mean=image, log_var=torch.zeros_like(image))
 
-    prototypes = GaussianPrototypes(2, 3, "batch", "count_normalised", momentum=0.9, forgetting=1.0)
+    prototypes = GaussianPrototypes(2, 3, "batch", "count_normalized", momentum=0.9, forgetting=1.0)
     update = PrototypeUpdate(
         SimpleNamespace(teacher=teacher, prototypes=prototypes), include_target
     )

@@ -35,7 +35,7 @@ def png(path, samples, bits, color_type=0, palette=None, interlace=0, extra=()):
 
 
 def palettes_of(colors):
-    """Palettes of a picture's colours in several orders and sizes, as optimisers write them."""
+    """Palettes of a picture's colors in several orders and sizes, as optimizers write them."""
     used = sorted({tuple(map(int, color)) for color in colors.reshape(-1, 3)})
     rng = np.random.default_rng(0)
     for order in (used, used[::-1], [used[i] for i in rng.permutation(len(used))]):
@@ -131,19 +131,17 @@ def official_palette():
 RAW_PICTURES = {
     "street": [7, 8, 11, 21, 23, 33, 0, 4],
     "car": [7, 26, 33],
-    "gray colours": [11, 17, 4],
+    "gray colors": [11, 17, 4],
     "void": [0, 4],
     "building": [11],
 }
 
 
 @pytest.mark.parametrize("ids", RAW_PICTURES.values(), ids=RAW_PICTURES)
-@pytest.mark.parametrize("void", ["own colours", "black", "another colour"])
-def test_a_data_set_s_palette_is_read_by_its_ids_others_by_colour_or_not_at_all(
-    tmp_path, ids, void
-):
+@pytest.mark.parametrize("void", ["own colors", "black", "another color"])
+def test_a_data_set_s_palette_is_read_by_its_ids_others_by_color_or_not_at_all(tmp_path, ids, void):
     space, palette = LABEL_SPACES["gta"], official_palette()
-    if void != "own colours":
+    if void != "own colors":
         for label_id in space.void_ids:
             palette[label_id] = (0, 0, 0) if void == "black" else (3, 99, label_id)
     label = np.random.default_rng(2).choice(ids, (6, 11)).astype(np.uint8)
@@ -157,7 +155,7 @@ def test_a_data_set_s_palette_is_read_by_its_ids_others_by_colour_or_not_at_all(
     read = refused = 0
     for kind in encodings(path, np.array(palette, np.uint8)[label]):
         if "gray" in kind or "TIFF of 16 bits" in kind:
-            continue  # then the values are the IDs, whatever the colours were
+            continue  # then the values are the IDs, whatever the colors were
         try:
             assert (reader.read(str(path)) == expected).all(), kind
             read += 1
@@ -165,9 +163,9 @@ def test_a_data_set_s_palette_is_read_by_its_ids_others_by_colour_or_not_at_all(
             assert str(path) in str(error)
             refused += 1
     assert read + refused > 8
-    if 26 in ids:  # a car's colour is a license plate's, too
+    if 26 in ids:  # a car's color is a license plate's, too
         assert not read
-    elif ids == RAW_PICTURES["street"] and void != "another colour":
+    elif ids == RAW_PICTURES["street"] and void != "another color":
         assert read
 
 
@@ -177,23 +175,19 @@ def test_gray_label_ids_are_no_palette_s_numbers(tmp_path):
     for label_id, train_id in [(7, 0), (21, 8), (26, 13)]:
         png(tmp_path / "label.png", np.zeros((2, 3), int), 1, 3, [(label_id,) * 3])
         assert (reader.read(str(tmp_path / "label.png")) == train_id).all()
-    png(tmp_path / "label.png", np.zeros((2, 3), int), 1, 3, [(20, 20, 20)])  # void 4's colour
-    with pytest.raises(
-        InputError, match="as gray values and as the data set's colours.*gray image"
-    ):
+    png(tmp_path / "label.png", np.zeros((2, 3), int), 1, 3, [(20, 20, 20)])  # void 4's color
+    with pytest.raises(InputError, match="as gray values and as the data set's colors.*gray image"):
         reader.read(str(tmp_path / "label.png"))
 
 
-def test_colour_masks_are_read_by_the_data_set_s_colours(tmp_path):
+def test_color_masks_are_read_by_the_data_set_s_colors(tmp_path):
     label = np.arange(19).reshape(1, 19)
-    Image.fromarray(np.array(CITYSCAPES_COLORS, np.uint8)[label]).save(tmp_path / "colours.png")
+    Image.fromarray(np.array(CITYSCAPES_COLORS, np.uint8)[label]).save(tmp_path / "colors.png")
     reader = LabelReader("cityscapes", train_ids=True)
-    assert (reader.read(str(tmp_path / "colours.png")) == label).all()
-    Image.new("RGB", (4, 4), (1, 200, 3)).save(tmp_path / "colours.png")
-    with pytest.raises(
-        InputError, match=r"colours.png: the colour \(1, 200, 3\).*Get the original"
-    ):
-        reader.read(str(tmp_path / "colours.png"))
+    assert (reader.read(str(tmp_path / "colors.png")) == label).all()
+    Image.new("RGB", (4, 4), (1, 200, 3)).save(tmp_path / "colors.png")
+    with pytest.raises(InputError, match=r"colors.png: the color \(1, 200, 3\).*Get the original"):
+        reader.read(str(tmp_path / "colors.png"))
 
 
 def test_what_is_no_lossless_image_of_ids_is_refused(tmp_path):
@@ -221,7 +215,7 @@ def test_what_is_no_lossless_image_of_ids_is_refused(tmp_path):
     refused("24001, label IDs end at 255")
     colors = np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
     Image.fromarray(colors).save(path)
-    refused("colours, so it is no label image")
+    refused("colors, so it is no label image")
     path.write_bytes(b"")
     refused("is empty")
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")

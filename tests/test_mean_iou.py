@@ -53,7 +53,7 @@ def test_iou_equals_a_count_of_sets(tmp_path):
 
 
 def test_both_conventions_of_the_mean(tmp_path, caplog):
-    """One class of three is predicted, but not labelled: it counts nowhere, or as 0."""
+    """One class of three is predicted, but not labeled: it counts nowhere, or as 0."""
     label = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.uint8)
     prediction = np.array([[0, 0, 0, 0, 1, 1, 1, 2]], np.int64)
     with caplog.at_level(logging.INFO, logger="pppc"):

@@ -71,7 +71,7 @@ def test_posterior_of_batches_is_that_of_all_pixels():
 
 
 def test_posterior_forgets():
-    prototypes = make("posterior", variance="count_normalised", forgetting=0.5)
+    prototypes = make("posterior", variance="count_normalized", forgetting=0.5)
     precisions, counts = torch.zeros(DIM), 0
     for seed in range(3):
         one = batch(seed, classes=[1])
@@ -98,9 +98,9 @@ def test_ema_averages_plainly_and_then_with_momentum():
     torch.testing.assert_close(prototypes.log_var[2].exp(), expected_var)
 
 
-def test_count_normalised_variance_does_not_shrink_with_the_number_of_pixels():
+def test_count_normalized_variance_does_not_shrink_with_the_number_of_pixels():
     one = batch(0)
-    for variance, shift in (("count_normalised", 0.0), ("product", -np.log(10))):
+    for variance, shift in (("count_normalized", 0.0), ("product", -np.log(10))):
         once, ten_times = make("batch", variance), make("batch", variance)
         once.update(*one)
         ten_times.update(*(torch.cat([part] * 10) for part in one))

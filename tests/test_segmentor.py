@@ -1,4 +1,4 @@
-"""The meta-architecture: losses, modes and predictions; its optimiser and its checkpoints."""
+"""The meta-architecture: losses, modes and predictions; its optimizer and its checkpoints."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
 from pppc.method.class_weights import log_frequency_class_weights
-from pppc.method.labelled_pixels import resize_labels
+from pppc.method.labeled_pixels import resize_labels
 from pppc.method.pixel_batch import PixelBatch
 from pppc.modeling.meta_arch import PPPCSegmentor, pixel_cross_entropy
 from timm.layers import DropPath
@@ -70,7 +70,7 @@ def test_losses_of_each_kind_of_pass(model):
     assert without["loss_contrast"] == 0 and without["loss_kl"] == 0
 
 
-def test_unlabelled_batch_gives_zero_not_nan(model):
+def test_unlabeled_batch_gives_zero_not_nan(model):
     batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.full((2, 64, 64), 255))
     losses = model.train()(batch, contrast_scale=1.0)
     assert all(loss == 0 for loss in losses.values())
@@ -158,7 +158,7 @@ def test_uncertainty_is_the_entropy_of_the_scores_with_the_prototypes_seen():
 def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_variance():
     model = build_model(
         configuration("MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", False, "PPPC.CONTRAST.SCORE",
-                      "cosine", "PPPC.PROTOTYPES.VARIANCE", "count_normalised")
+                      "cosine", "PPPC.PROTOTYPES.VARIANCE", "count_normalized")
     ).train()  # fmt: skip
     batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.randint(5, (2, 64, 64)))
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_a_decoder_that_does_not_fit_the_encoder_is_an_error(opts, message):
         build_model(configuration(*opts))
 
 
-def test_optimiser_has_the_published_groups(model):
+def test_optimizer_has_the_published_groups(model):
     optimizer = build_optimizer(configuration(), model)
     groups = {
         id(parameter): (group["lr"], group["weight_decay"])

@@ -69,16 +69,16 @@ def test_every_pinned_version_is_one_that_setup_allows(setup_arguments):
 
 
 @pytest.mark.parametrize(
-    ("package", "mend"),
+    ("package", "advice"),
     [
         ("detectron2", "'git+https://github.com/facebookresearch/detectron2.git'"),
         ("detectron2", "`make setup`"),
         ("cv2", "pip install opencv-python-headless"),
     ],
 )
-def test_import_says_what_is_missing_and_what_to_do(package, mend):
+def test_import_says_what_is_missing_and_what_to_do(package, advice):
     message = import_pppc(blocked=package)
-    assert message.startswith(f"ImportError: PPPC needs {package}.") and mend in message
+    assert message.startswith(f"ImportError: PPPC needs {package}.") and advice in message
 
 
 def test_broken_package_shows_its_own_cause(tmp_path):

@@ -66,7 +66,7 @@ def test_probabilities_are_upsampled_before_the_softmax():
     logits = torch.tensor([0.0, 8.0]).view(1, 1, 1, 2).expand(1, 2, 1, 2).clone()
     logits[:, 1] = 0
     probabilities = upsampled_probabilities(logits, (1, 4))
-    expected = torch.tensor([0.0, 2.0, 6.0, 8.0]).sigmoid()  # pixel centres, not corners, aligned
+    expected = torch.tensor([0.0, 2.0, 6.0, 8.0]).sigmoid()  # pixel centers, not corners, aligned
     torch.testing.assert_close(probabilities[0, 0, 0], expected)
     torch.testing.assert_close(probabilities[0, 1, 0], 1 - expected)
 

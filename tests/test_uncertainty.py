@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pppc.evaluation.uncertainty import UncertaintyEvaluator, area_under_rejection, error_auroc
+from pppc.evaluation.uncertainty import UncertaintyEvaluator, area_under_risk_coverage, error_auroc
 
 
 def test_auroc_counts_the_pairs_in_which_the_wrong_pixel_is_the_more_uncertain():
@@ -17,22 +17,22 @@ def test_auroc_counts_the_pairs_in_which_the_wrong_pixel_is_the_more_uncertain()
     assert np.isnan(error_auroc(uncertainty, np.zeros(80, bool)))
 
 
-def test_rejection_curve_by_hand():
+def test_aurc_by_hand():
     wrong = np.array([True, False, False, True])
     # From the most certain on, 3 1 0 2: errors 1, 1, 2, 2 of 1, 2, 3, 4.
-    area = area_under_rejection(np.array([0.3, 0.2, 0.9, 0.1]), wrong)
+    area = area_under_risk_coverage(np.array([0.3, 0.2, 0.9, 0.1]), wrong)
     assert area == pytest.approx((1 + 1 / 2 + 2 / 3 + 2 / 4) / 4)
     # The perfect one: errors 0, 0, 1, 2.
-    assert area_under_rejection(wrong, wrong) == pytest.approx((1 / 3 + 2 / 4) / 4)
+    assert area_under_risk_coverage(wrong, wrong) == pytest.approx((1 / 3 + 2 / 4) / 4)
 
 
 def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_step():
     wrong = np.arange(100) % 4 == 0
-    assert area_under_rejection(np.zeros(100), wrong) == pytest.approx(0.25)
+    assert area_under_risk_coverage(np.zeros(100), wrong) == pytest.approx(0.25)
     assert error_auroc(np.zeros(100), wrong) == pytest.approx(0.5)
 
 
-def test_evaluator_leaves_unlabelled_pixels_out_and_tells_them_apart(caplog):
+def test_evaluator_leaves_unlabeled_pixels_out_and_tells_them_apart(caplog):
     label = np.array([[0, 1, 255], [1, 0, 7]])
     reader = SimpleNamespace(read=lambda name: label, num_classes=2)
     evaluator = UncertaintyEvaluator(reader)
@@ -51,5 +51,5 @@ def test_evaluator_leaves_unlabelled_pixels_out_and_tells_them_apart(caplog):
     assert results["AUROC-variance"] == pytest.approx(25)
     assert results["AUROC-confidence"] == pytest.approx(50)
     assert results["AUROC-entropy"] == pytest.approx(50)
-    assert results["rejection-none"] == pytest.approx(50)
-    assert results["rejection-perfect"] == pytest.approx(100 * (1 / 3 + 2 / 4) / 4)
+    assert results["AURC-none"] == pytest.approx(50)
+    assert results["AURC-perfect"] == pytest.approx(100 * (1 / 3 + 2 / 4) / 4)

@@ -58,14 +58,14 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
         elif tensor.ndim > 1:
             tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
         elif tensor.is_floating_point() and "gamma" not in name:
-            centre = 1.0 if re.search(r"(bn|norm|\.1|\.4|\.7)\d?\.weight$", name) else 0.0
-            tensor.normal_(centre, 0.1, generator=generator)
+            center = 1.0 if re.search(r"(bn|norm|\.1|\.4|\.7)\d?\.weight$", name) else 0.0
+            tensor.normal_(center, 0.1, generator=generator)
     return module.eval()
 
 
 @torch.no_grad()
 def student_output(model: nn.Module, image: Tensor, embedding: bool = True):
-    """Of normalised images."""
+    """Of normalized images."""
     student = model.student.eval()
     return student(image * student.pixel_std + student.pixel_mean, embedding=embedding)
 
@@ -300,7 +300,7 @@ def broken(state: dict, how: str) -> dict:
         ("left over", "nothing here takes its decode_head.extra.weight"),
         ("shape", r"classifier.1.weight has shape \(7, 256, 1, 1\)"),
         ("layout", "unknown layout .*conv1.weight"),
-        ("another network", "recognised as DAFormer.*block1.0.attn.q.weight"),
+        ("another network", "recognized as DAFormer.*block1.0.attn.q.weight"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_names_it(daformer, tmp_path, how, message):
@@ -310,7 +310,7 @@ def test_what_does_not_fit_is_an_error_that_names_it(daformer, tmp_path, how, me
     assert "weights.pth" in str(error.value)
 
 
-def test_an_address_without_network_is_an_error_with_the_mend(segformer, monkeypatch):
+def test_an_address_without_network_is_an_error_with_the_advice(segformer, monkeypatch):
     for proxy in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
 
@@ -348,7 +348,7 @@ def test_tool_converts_both_ways(segformer, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gta_to_cityscapes_pppc_r101", "gta_to_cityscapes_pppc_mit_b5"])
-def test_first_convolution_sees_red_first_normalised_as_imagenet(name, tmp_path):
+def test_first_convolution_sees_red_first_normalized_as_imagenet(name, tmp_path):
     """As all these weights want it; swapped channels or another scale would change the sums."""
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255

@@ -55,7 +55,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
         return [name, "", whole, "", state], [str(error).removeprefix(f"{name}: ")], []
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
     if labels and reader is None:
-        remarks.append("nothing tells how it is labelled: values of labels are not looked at")
+        remarks.append("nothing tells how it is labeled: values of labels are not looked at")
     nothing = None if read else ()
     found = check_files(records, reader, nothing, nothing, progress=read)
     problems = found.problems

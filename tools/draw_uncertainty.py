@@ -38,8 +38,8 @@ def draw_row(model: nn.Module, record: dict, reader: LabelReader, cfg: CfgNode) 
     (output,) = model([TestMapper(cfg)(record)])
     prediction = class_map(output["sem_seg"], record["file_name"])
     probability = output["sem_seg"].cpu().softmax(0)
-    labelled = truth < len(metadata.stuff_classes)
-    wrong = np.where(labelled & (prediction != truth), 255, 0).astype(np.uint8)
+    labeled = truth < len(metadata.stuff_classes)
+    wrong = np.where(labeled & (prediction != truth), 255, 0).astype(np.uint8)
     return captioned_row(
         {
             "image": image,
@@ -67,7 +67,7 @@ def read_settings(config_file: str, opts: list[str]) -> CfgNode:
         )
     if not cfg.DATASETS.TEST:
         raise InputError(
-            f"{config_file}: DATASETS.TEST is empty. Give a labelled data set, such as "
+            f"{config_file}: DATASETS.TEST is empty. Give a labeled data set, such as "
             "DATASETS.TEST \"('cityscapes_val',)\""
         )
     cfg.TEST.UNCERTAINTY = True

@@ -64,9 +64,9 @@ install() { # WHAT PIP_ARGUMENTS...; shows the large downloads, everything else 
     if grep -qi "no space left" "$log"; then
         reason="the disk is full; free about 8 GB"
     elif grep -qE "ConnectionError|ConnectTimeout|ReadTimeout|Retrying \(" "$log"; then
-        reason="the package index cannot be reached; mend the network"
+        reason="the package index cannot be reached; check the network"
     else
-        reason="$(grep -m 1 ERROR "$log" || tail -n 1 "$log") (all of it: $log); mend that"
+        reason="$(grep -m 1 ERROR "$log" || tail -n 1 "$log") (all of it: $log); fix that"
     fi
     fail "installing $what: $reason and run make again, which goes on where it stopped"
 }

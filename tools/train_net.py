@@ -96,7 +96,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"checkpoint in {cfg.OUTPUT_DIR}"
         )
     if not cfg.DATASETS.TEST:
-        raise InputError("nothing to evaluate on: name labelled data sets by DATASETS.TEST")
+        raise InputError("nothing to evaluate on: name labeled data sets by DATASETS.TEST")
     log = prepare_process(cfg, args)
     cfg = with_inference_device(cfg)
     check_data(cfg, training=False)

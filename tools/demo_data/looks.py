@@ -51,7 +51,7 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """The image with the artefacts of a JPEG of that quality."""
+    """The image with the artifacts of a JPEG of that quality."""
     ok, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
     assert ok
     return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -81,7 +81,7 @@ def simulation(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
 
 
 def photograph(rendering: Rendering, rng: np.random.Generator) -> np.ndarray:
-    """A car camera's picture: uneven light, greenish, soft, with noise and JPEG artefacts."""
+    """A car camera's picture: uneven light, greenish, soft, with noise and JPEG artifacts."""
     image = _textured(rendering, rng, _STREET_FINE, _STREET_COARSE)
     shape = rendering.label.shape
     light = rng.uniform(0.7, 1.05) * (1 + 0.08 * _noise(rng, shape, max(shape) // 3)[..., None])

@@ -17,11 +17,11 @@ class Camera:
     """A camera that looks along the street.
 
     Attributes:
-        height: metres above the ground.
+        height: meters above the ground.
         focal_length: in image widths.
         horizon: row of the horizon, in image heights from the top.
         center: column of the vanishing point, in image widths from the left.
-        x, z: metres to the right and ahead of the street's origin.
+        x, z: meters to the right and ahead of the street's origin.
     """
 
     height: float
@@ -93,7 +93,7 @@ def render(
         size: (width, height) in pixels.
         haze: share of a thing's color that the horizon's replaces for every 100 m.
         shadow: share of the light that shadows on the ground take away.
-        bonnet: whether the bottom rows show the own car, which is labelled as ignored.
+        bonnet: whether the bottom rows show the own car, which is labeled as ignored.
         lamps: whether to draw what lamps and windows give off.
     """
     width, height = size

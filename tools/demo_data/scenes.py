@@ -13,7 +13,7 @@ import numpy as np
 from . import objects, shapes
 from .shapes import TRAIN_ID, Color, Face, shade
 
-NEAR, FAR = 0.9, 110.0  # metres ahead of the camera that the ground spans
+NEAR, FAR = 0.9, 110.0  # meters ahead of the camera that the ground spans
 
 # Hue, saturation and value, each from its lowest to its highest.
 ColorRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -21,11 +21,11 @@ ColorRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """What a data set's streets look like: sizes in metres, counts as means of a street.
+    """What a data set's streets look like: sizes in meters, counts as means of a street.
 
     Attributes:
         palette: ranges of color by the name of what is painted.
-        road_half_width, sidewalk_width, building_height: ranges in metres.
+        road_half_width, sidewalk_width, building_height: ranges in meters.
         building_fraction: share of the street's sides that is built up.
         sunny: probability of a hard, low sun; its light falls on one side of the street.
         grass: whether bare ground is terrain (else it is paved like the sidewalk).
@@ -102,7 +102,7 @@ class _Street:
         self.half_width = rng.uniform(*style.road_half_width)
         self.sidewalk = rng.uniform(*style.sidewalk_width)
         self.front = self.half_width + self.sidewalk  # where the houses and gardens begin
-        self.crossing = rng.uniform(15, 45)  # where a side street crosses, in metres ahead
+        self.crossing = rng.uniform(15, 45)  # where a side street crosses, in meters ahead
         self.has_crossing = rng.random() < 0.5
         self.sunny = rng.random() < style.sunny
         self.sun_side = rng.choice((-1, 1))

@@ -1,6 +1,6 @@
 """Painted faces, and the shapes that they are made of.
 
-World coordinates are metres: x to the right, y up, z ahead. Shapes are drawn in a plane, `(..., 2)`
+World coordinates are meters: x to the right, y up, z ahead. Shapes are drawn in a plane, `(..., 2)`
 arrays of (along, up), and placed either facing the camera (along is x) or lengthwise in the street
 (along is z).
 """

@@ -132,7 +132,7 @@ def simulator_frame(scene: Scene, size: tuple[int, int], rng: np.random.Generato
 
 
 def car_photograph(scene: Scene, size: tuple[int, int], rng: np.random.Generator):
-    """An image as in Cityscapes; the own car's bonnet is labelled as ignored."""
+    """An image as in Cityscapes; the own car's bonnet is labeled as ignored."""
     camera = Camera(
         height=rng.uniform(1.3, 1.6),
         focal_length=rng.uniform(0.9, 1.05),

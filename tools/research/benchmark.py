@@ -66,7 +66,7 @@ def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
     check_training_device(cfg)
     if kind == "evaluation" and not cfg.DATASETS.TEST:
         raise InputError(
-            f"{config_file}: DATASETS.TEST is empty. Give a labelled data set, such as "
+            f"{config_file}: DATASETS.TEST is empty. Give a labeled data set, such as "
             "DATASETS.TEST \"('cityscapes_val',)\""
         )
     return cfg

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time parts of what the project does beside the usual way of doing them, in alternation on one core.
 
-    tools/research/benchmark_parts.py conversion   labels of 1914x1052 to train IDs, and counting their classes
+    tools/research/benchmark_parts.py conversion   labels of 1914x1052 to train IDs, and class counts
     tools/research/benchmark_parts.py evaluation   class scores of 19x1024x2048 to mean IoU
     tools/research/benchmark_parts.py loading      PNGs of 2048x1024 to a training sample
     tools/research/benchmark_parts.py training       the contrast's score of 8192 pixels, and AdamW
@@ -202,7 +202,7 @@ def training(folder: Path) -> dict[str, Ways]:
     def score(function: Callable[..., torch.Tensor]) -> Callable[[], object]:
         return lambda: function(*pixels, *prototypes).square().sum().backward()
 
-    def optimiser(**options: bool) -> Callable[[], object]:
+    def optimizer(**options: bool) -> Callable[[], object]:
         weights = [torch.rand(1024, 1024, requires_grad=True) for _ in range(40)]
         for weight in weights:
             weight.grad = torch.rand(1024, 1024)
@@ -214,9 +214,9 @@ def training(folder: Path) -> dict[str, Ways]:
             "here": score(mutual_likelihood_score),
         },
         "AdamW, 42 million weights": {
-            "a loop": optimiser(),
-            "foreach": optimiser(foreach=True),
-            "here: fused": optimiser(fused=True),
+            "a loop": optimizer(),
+            "foreach": optimizer(foreach=True),
+            "here: fused": optimizer(fused=True),
         },
     }
 

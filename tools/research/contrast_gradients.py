@@ -26,7 +26,7 @@ from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.errors import InputError, run_tool
 from pppc.method.gaussian import SCORES, mutual_likelihood_score
-from pppc.method.labelled_pixels import labelled_pixels
+from pppc.method.labeled_pixels import labeled_pixels
 from pppc.method.pixel_batch import PixelBatch
 from pppc.method.teacher import update_teacher
 from tabulate import tabulate
@@ -46,7 +46,7 @@ def margin_and_bias(loop: AdaptationLoop, batch: PixelBatch) -> tuple[float, flo
     segmentor = loop.segmentor
     prototypes = segmentor.prototypes
     output = segmentor.teacher(batch.image, logits=False, embedding=True)
-    pixels = labelled_pixels(
+    pixels = labeled_pixels(
         output.mean, output.log_var, batch.label, prototypes.seen, segmentor.ignore_label
     )
     scores = SCORES[segmentor.contrast.score](

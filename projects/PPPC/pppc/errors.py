@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and how a tool ends after one."""
+"""Errors that the user can fix, and how a tool ends after one."""
 
 from __future__ import annotations
 

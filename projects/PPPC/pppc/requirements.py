@@ -41,7 +41,7 @@ def check_detectron2() -> None:
         raise ImportError(f"this Detectron2 is too old for PPPC. {INSTALL_DETECTRON2}")
 
 
-def _import(module: str, mend: str) -> ModuleType:
+def _import(module: str, advice: str) -> ModuleType:
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)
@@ -49,4 +49,4 @@ def _import(module: str, mend: str) -> ModuleType:
     except Exception as error:  # compiled parts of another version raise errors of any type
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
         problem = f"PPPC needs {package}" if missing else f"{package} cannot be imported ({error})"
-        raise ImportError(f"{problem}. {mend}") from error
+        raise ImportError(f"{problem}. {advice}") from error

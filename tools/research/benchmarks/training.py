@@ -66,7 +66,7 @@ class TrainingStep:
         watch(self.loop.dacs_mixing, "strong", "strong augmentation")
         watch(self.loop, "dacs_mixing", "mixing")
         watch(self.loop, "backward_pass", lambda name, *_, **__: f"student {name}")
-        watch(optimizer, "step", "optimiser")
+        watch(optimizer, "step", "optimizer")
         if self.segmentor.prototypes is not None:
             watch(self.loop, "prototype_update", "teacher on the source")
             watch(self.segmentor.prototypes, "update", "prototypes")

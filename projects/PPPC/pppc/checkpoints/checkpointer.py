@@ -43,7 +43,7 @@ class StrictCheckpointer(DetectionCheckpointer):
     Args:
         model, save_dir, checkpointables: as Detectron2's.
         cfg: the configuration, for the names of the model's classes, MODEL.WEIGHTS_OTHER_CLASSES and
-            how images are normalised; None: these are not compared with a file's.
+            how images are normalized; None: these are not compared with a file's.
         trained: the weights are to be used as they are, so that what the model predicts with may
             not be missing.
         max_to_keep: how many periodic checkpoints stay, the last ones; 0: all. The best and the
@@ -288,9 +288,9 @@ def describe(translation: Translation) -> str:
 
     parts = Counter(".".join(key.split(".")[:2]) for key in translation.state)
     filled = "".join(f"\n  {part}: {number} tensors" for part, number in parts.items())
-    text = f"Recognised as {translation.title}. Filled:{filled}"
+    text = f"Recognized as {translation.title}. Filled:{filled}"
     if translation.missing:
-        text += f"\nNot in the file, so initialised:{count(translation.missing)}"
+        text += f"\nNot in the file, so initialized:{count(translation.missing)}"
     if translation.dropped:
         text += f"\nIn the file, but not used:{count(translation.dropped)}"
     return text

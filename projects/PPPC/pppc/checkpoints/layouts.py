@@ -100,7 +100,7 @@ _SEPARABLE = (
 
 
 def _openmmlab_conv(key: str) -> str | None:
-    """A convolution with normalisation, plain or separable, in mmcv's names."""
+    """A convolution with normalization, plain or separable, in mmcv's names."""
     separable = re.match(r".*(branches\.\d|fuse\.\d)\.[01]\.", key)
     return _substitute(key, _SEPARABLE if separable else _CONV)
 

@@ -53,7 +53,7 @@ def read_weights(path: str, trust: bool = False) -> dict:
             it holds more is left out, without running it.
 
     Returns:
-        what the file holds beside the weights, such as an optimiser's state, and "model": tensors
+        what the file holds beside the weights, such as an optimizer's state, and "model": tensors
         by their names in the file.
 
     Raises:

@@ -25,7 +25,7 @@ class Translation:
     """Weights under our names, and what became of the rest.
 
     Attributes:
-        title: what the file was recognised as.
+        title: what the file was recognized as.
         state: tensors by our names.
         dropped: reason by their name.
         missing: reason by our name.
@@ -176,7 +176,7 @@ def _translate(
                 f"MODEL.SEM_SEG_HEAD.CONVS_DIM {classifier.shape[1]}; check MODEL.TIMM.NAME, too"
             )
         raise InputError(
-            f"{path}, recognised as {layout.title}, does not fit the configured model: "
+            f"{path}, recognized as {layout.title}, does not fit the configured model: "
             f"{'; '.join(problems)}. {advice}"
         )
     return result

@@ -246,7 +246,7 @@ CONFLICTS = (
 # What stops training alone.
 TRAINING_CONFLICTS = (
     Conflict("DATASETS.TRAIN", lambda names: not names,
-             "name a labelled source data set, such as ('gta_train',)"),
+             "name a labeled source data set, such as ('gta_train',)"),
     Conflict("DATASETS.TARGET PPPC.SELF_TRAINING.ENABLED", lambda names, on: on and not names,
              "name a target data set, such as ('cityscapes_train_unlabeled',), or train on the "
              "source alone with PPPC.SELF_TRAINING.ENABLED False and PPPC.CONTRAST.ENABLED False"),

@@ -6,8 +6,8 @@ that say "iterations" or "pixels". What fits the paper's cameras alone (sizes of
 without labels, classes that do not move) stands in the configurations of its experiments.
 
 Keys of Detectron2 that are used with their own meaning:
-    DATASETS.TRAIN        labelled source data sets
-    DATASETS.TEST         labelled data sets to evaluate on
+    DATASETS.TRAIN        labeled source data sets
+    DATASETS.TEST         labeled data sets to evaluate on
     INPUT.MIN_SIZE_TRAIN, INPUT.MAX_SIZE_TRAIN
                           shortest and longest side of a resized source image, pixels
     INPUT.CROP.SIZE       (height, width) of the source crop and of the ambiguity-guided target
@@ -46,7 +46,7 @@ def add_pppc_config(cfg: CN) -> None:
 
 
 def _add_data(cfg: CN) -> None:
-    # Unlabelled target data sets. Only their images are ever opened.
+    # Unlabeled target data sets. Only their images are ever opened.
     cfg.DATASETS.TARGET = ()
 
     # ImageNet statistics of RGB images in [0, 255].
@@ -160,7 +160,7 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BETAS = (0.9, 0.999)
     cfg.SOLVER.BASE_LR = 6e-5
     cfg.SOLVER.WEIGHT_DECAY = 0.01
-    # Weight decay of the backbone's normalisation layers (0 for MiT, as published).
+    # Weight decay of the backbone's normalization layers (0 for MiT, as published).
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     # Learning rate of the decoder and of the embedding's mean, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 10.0
@@ -210,7 +210,7 @@ def _add_method(cfg: CN) -> None:
     # The teacher's BatchNorm uses the batch's statistics (as published), not running ones.
     cfg.PPPC.TEACHER.BATCH_STATISTICS = True
 
-    # Weights of the classes: 1 minus the spread times the standardised logarithm of the frequency.
+    # Weights of the classes: 1 minus the spread times the standardized logarithm of the frequency.
     cfg.PPPC.CLASS_WEIGHTS = CN()
     # Share of the source's pixels that each class has, by train ID.
     cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = []
@@ -231,13 +231,13 @@ def _add_method(cfg: CN) -> None:
     # Random boxes of which the most ambiguous is kept. 1: a random crop.
     cfg.PPPC.AMBIGUITY_CROP.NUM_CANDIDATES = 10
     # Side of the image that the teacher labels for this choice, as a multiple of the target's
-    # (published: 1). The crop is cut from the whole image and labelled anew.
+    # (published: 1). The crop is cut from the whole image and labeled anew.
     cfg.PPPC.AMBIGUITY_CROP.SCALE = 1.0
     # Classes that count: the most ambiguous ones.
     cfg.PPPC.AMBIGUITY_CROP.TOP_K = 10
     # Temperature of the softmax over the classes' mean log-variance.
     cfg.PPPC.AMBIGUITY_CROP.TEMPERATURE = 0.01
-    # Standardise the log-variances over the classes seen before the softmax, so that the choice
+    # Standardize the log-variances over the classes seen before the softmax, so that the choice
     # does not depend on their scale (published: off).
     cfg.PPPC.AMBIGUITY_CROP.STANDARDIZE = False
 
@@ -246,13 +246,13 @@ def _add_method(cfg: CN) -> None:
     # "ema": moving average of the batches' products of Gaussians; "posterior": product over all
     # batches; "batch": this batch's product alone.
     cfg.PPPC.PROTOTYPES.UPDATE_RULE = "ema"
-    # "product": the precision is the sum over pixels; "count_normalised": their mean.
+    # "product": the precision is the sum over pixels; "count_normalized": their mean.
     cfg.PPPC.PROTOTYPES.VARIANCE = "product"
     # "ema": the share of a prototype that an update keeps, after the first ones.
     cfg.PPPC.PROTOTYPES.MOMENTUM = 0.999
     # "posterior": the share of the accumulated precision that an update keeps.
     cfg.PPPC.PROTOTYPES.FORGETTING = 1.0
-    # Use the target's pseudo-labelled pixels too, those of CONTRAST.TARGET_THRESHOLD.
+    # Use the target's pseudo-labeled pixels too, those of CONTRAST.TARGET_THRESHOLD.
     cfg.PPPC.PROTOTYPES.INCLUDE_TARGET = False
 
     # Contrast of pixels and prototypes (arXiv 2409.18543).

@@ -87,7 +87,7 @@ def dataset_metadata(name: str) -> Metadata:
     metadata = MetadataCatalog.get(name)
     if metadata.get("label_reader") is None:
         raise InputError(
-            f"nothing tells how {name} is labelled: register it by pppc.data.register_split"
+            f"nothing tells how {name} is labeled: register it by pppc.data.register_split"
         )
     return metadata
 

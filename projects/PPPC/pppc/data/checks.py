@@ -59,10 +59,10 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
             )
         if absent:
             logger.warning("%s never labels %s", name, ", ".join(absent))
-        labelled = name in source or name in cfg.DATASETS.TEST
-        if labelled:
+        labeled = name in source or name in cfg.DATASETS.TEST
+        if labeled:
             label_files(name, records)
-        reader = metadata.label_reader if labelled else None
+        reader = metadata.label_reader if labeled else None
         sample = {
             int(index) for index in
             np.linspace(0, len(records) - 1, min(cfg.DATALOADER.CHECK_SAMPLE, len(records)))

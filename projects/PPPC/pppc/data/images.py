@@ -3,7 +3,7 @@
 - The content must be whole: of a PNG every part's checksum is looked at, other files must decode to
   their end.
 - An image is turned as its camera says (EXIF orientation).
-- Gray and palette images become colours, CMYK and YCbCr are converted as Pillow does. Transparency
+- Gray and palette images become colors, CMYK and YCbCr are converted as Pillow does. Transparency
   is left out. Of a phone's multi-picture JPEG the first picture counts; animations and files of
   several pages are refused.
 - Of more than 8 bits a channel, a range of values is stretched to 0 to 255: see
@@ -142,7 +142,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def read_image(
     path: str, image_format: str, intensities: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """A photograph, gray or coloured: ``(H, W, 3)`` uint8; the rules are at the top of the file.
+    """A photograph, gray or colored: ``(H, W, 3)`` uint8; the rules are at the top of the file.
 
     Args:
         path: of the file.

@@ -1,7 +1,7 @@
 """Reading label images: the picture counts, not how a file happens to store it.
 
 A program that stores a picture anew without loss (a smaller palette in another order, fewer bits,
-colours for gray) changes no label, or the file is refused.
+colors for gray) changes no label, or the file is refused.
 
 - The content must be PNG, TIFF, BMP, GIF or PNM, whole, of one page, and compressed without loss.
 - Gray of 8 bits means its values. With 1, 2 or 4 bits it means the values that are shown (of 1 bit 0
@@ -32,7 +32,7 @@ class LabelImage(NamedTuple):
     """A label image as stored.
 
     Attributes:
-        values: ``(H, W)`` uint8: gray values, or numbers of colours.
+        values: ``(H, W)`` uint8: gray values, or numbers of colors.
         colors: ``(256, 3)`` uint8, RGB, by number; None: the values are gray values.
         has_palette: the numbers are those of a palette in the file, so that they may be label IDs.
         step: of gray with fewer than 8 bits, by which the stored numbers were multiplied to be the
@@ -61,7 +61,7 @@ def read_label_image(path: str) -> LabelImage:
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path}: holds {image.n_frames} pictures. {ADVICE}")
     if image.format == "PNG" and content[24] == 16:
-        # Pillow would drop half the bits of colours.
+        # Pillow would drop half the bits of colors.
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     else:
         pixels = _decoded(path, image)
@@ -90,7 +90,7 @@ def _decoded(path: str, image: Image.Image) -> np.ndarray:
 
 
 def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
-    """Gray values or colours ``(H, W)`` or ``(H, W, 2 to 4)`` of any unsigned type."""
+    """Gray values or colors ``(H, W)`` or ``(H, W, 2 to 4)`` of any unsigned type."""
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         if (pixels[:, :, -1] != np.iinfo(pixels.dtype).max).any():
             raise InputError(f"{path}: has transparent pixels, which are no labels. {ADVICE}")
@@ -113,7 +113,7 @@ def _of_colors(path: str, pixels: np.ndarray) -> LabelImage:
     colors, numbers = np.unique(codes, return_inverse=True)
     if len(colors) > 256:
         raise InputError(
-            f"{path}: has {len(colors)} colours, so it is no label image, or was resized with "
+            f"{path}: has {len(colors)} colors, so it is no label image, or was resized with "
             f"smoothing. {ADVICE}"
         )
     palette = np.zeros((256, 3), np.uint8)

@@ -14,13 +14,13 @@ from .train_ids import LABEL_SPACES, LabelSpace
 
 __all__ = ["LabelReader", "pixel_histogram"]
 
-UNKNOWN = -1  # in tables: a value or colour that the data set has not
+UNKNOWN = -1  # in tables: a value or color that the data set has not
 
 
 class LabelReader:
     """Reads the label files of one data set, as train IDs of these or of other classes.
 
-    What a file's values or colours mean is at :meth:`read`.
+    What a file's values or colors mean is at :meth:`read`.
 
     Args:
         label_space: a key of :data:`LABEL_SPACES`.
@@ -106,7 +106,7 @@ class LabelReader:
 
     @cached_property
     def _by_color(self) -> dict[tuple[int, int, int], int]:
-        """What to return by colour; colours of several classes, or of class and void, left out."""
+        """What to return by color; colors of several classes, or of class and void, left out."""
         meanings: dict[tuple, set[int]] = {}
         for train_id, color in enumerate(self.space.colors):
             meanings.setdefault(tuple(color), set()).add(self._returned[train_id])
@@ -118,13 +118,13 @@ class LabelReader:
     def read(self, path: str) -> np.ndarray:
         """The train IDs in a file, ``(H, W)`` uint8.
 
-        Gray values are IDs. Of colours, the numbers in a palette are IDs where the palette is the
-        data set's own; otherwise gray colours mean their gray values, and the data set's colours
+        Gray values are IDs. Of colors, the numbers in a palette are IDs where the palette is the
+        data set's own; otherwise gray colors mean their gray values, and the data set's colors
         its classes.
 
         Raises:
             InputError: the file is no label image (see :mod:`pppc.data.label_images`), or holds a
-                value or colour that is not in the label space; the message names the file.
+                value or color that is not in the label space; the message names the file.
         """
         image = read_label_image(path)
         used = np.flatnonzero(pixel_histogram(image.values))
@@ -146,7 +146,7 @@ class LabelReader:
         return cv2.LUT(image.values, table.astype(np.uint8))
 
     def _table_of_colors(self, path: str, image: LabelImage, used: np.ndarray) -> np.ndarray:
-        """What to return by the number of a colour, ``(256,)`` int16; known for all that are used."""
+        """What to return by the number of a color, ``(256,)`` int16; known for all that are used."""
         colors = [tuple(color) for color in image.colors.tolist()]
         by_gray = np.full(256, UNKNOWN, np.int16)
         by_color = np.full(256, UNKNOWN, np.int16)
@@ -160,20 +160,20 @@ class LabelReader:
             readings["the data set's own numbers"] = self._by_value
         if (by_gray[used] != UNKNOWN).all():
             readings["gray values"] = by_gray
-        # Black is a value of many labels and the colour of what is void: gray values come first.
+        # Black is a value of many labels and the color of what is void: gray values come first.
         is_black = all(colors[number] == (0, 0, 0) for number in used)
         if (by_color[used] != UNKNOWN).all() and not (readings and is_black):
-            readings["the data set's colours"] = by_color
+            readings["the data set's colors"] = by_color
         tables = list(readings.values())
         if any((table[used] != tables[0][used]).any() for table in tables[1:]):
             raise InputError(
-                f"{path}: its colours can be read as {' and as '.join(readings)}, and the labels would "
+                f"{path}: its colors can be read as {' and as '.join(readings)}, and the labels would "
                 "differ. Store the IDs as a gray image"
             )
         if not tables:
             strange = [colors[number] for number in used if by_color[number] == UNKNOWN]
             raise InputError(
-                f"{path}: the colour {strange[0]} (and {len(strange) - 1} more) is that of no single "
+                f"{path}: the color {strange[0]} (and {len(strange) - 1} more) is that of no single "
                 "class of the data set, and its palette is not the data set's own: the file may have "
                 "been stored anew by another program. Get the original, or store the IDs as gray "
                 "values"
@@ -181,9 +181,9 @@ class LabelReader:
         return tables[0]
 
     def _is_own_palette(self, colors: list[tuple], used: np.ndarray) -> bool:
-        """Whether the numbers in use have the colours that the data set gives these IDs."""
+        """Whether the numbers in use have the colors that the data set gives these IDs."""
         classes = {tuple(color) for color in self.space.colors}
-        evidence = True  # one class's colour, or nothing but void with its own colours
+        evidence = True  # one class's color, or nothing but void with its own colors
         found = False
         for number in used:
             color = colors[number]

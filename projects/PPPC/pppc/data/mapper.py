@@ -1,4 +1,4 @@
-"""From a record to tensors: labelled source crops, whole target images, test images."""
+"""From a record to tensors: labeled source crops, whole target images, test images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _random_flip(direction: str) -> T.AugmentationList:
 
 
 class SourceMapper:
-    """Resize, random crop, flip and pad a labelled image.
+    """Resize, random crop, flip and pad a labeled image.
 
     The crop is redrawn where one class fills it, and where it lacks the class that the image was
     drawn for.

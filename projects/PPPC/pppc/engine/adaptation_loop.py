@@ -192,11 +192,11 @@ class AdaptationLoop(SimpleTrainer):
 
     def label_target(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights."""
-        labelled = self.pseudo_labeler(self.teacher_scores, target)
+        labeled = self.pseudo_labeler(self.teacher_scores, target)
         # Every pixel that is not ignored has this weight.
-        share = labelled.weight.max().item()
+        share = labeled.weight.max().item()
         get_event_storage().put_scalar("pseudo_label/confident_share", share)
-        return labelled
+        return labeled
 
     def teacher_label(self, target: PixelBatch, scale: float) -> Tensor:
         """The teacher's labels ``(N, h, w)`` of target images resized by ``scale``."""

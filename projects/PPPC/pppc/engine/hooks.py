@@ -109,11 +109,11 @@ class BatchStatisticsAverage(HookBase):
 
 
 class PrototypeUpdate(HookBase):
-    """Update the class prototypes with the teacher's embedding of labelled pixels.
+    """Update the class prototypes with the teacher's embedding of labeled pixels.
 
     Args:
         segmentor: holds teacher and prototypes.
-        include_target: use the target's pseudo-labelled pixels too (published: the source's alone).
+        include_target: use the target's pseudo-labeled pixels too (published: the source's alone).
     """
 
     def __init__(self, segmentor: PPPCSegmentor, include_target: bool):
@@ -169,7 +169,7 @@ class DACSMixing(HookBase):
         """Paste half of the source's classes onto each target image, then augment strongly.
 
         Args:
-            source: weakly augmented, labelled. With fewer images than the target they repeat.
+            source: weakly augmented, labeled. With fewer images than the target they repeat.
             target: weakly augmented, with pseudo-labels and pixel weights.
 
         Returns:

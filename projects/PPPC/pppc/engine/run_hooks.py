@@ -43,7 +43,7 @@ class LearningRate(hooks.LRScheduler):
 
     def before_train(self) -> None:
         super().before_train()
-        # The rates of the iteration that comes next, whatever a checkpoint's optimiser holds.
+        # The rates of the iteration that comes next, whatever a checkpoint's optimizer holds.
         self.scheduler.last_epoch = self.trainer.start_iter
         for group, rate in zip(self._optimizer.param_groups, self.scheduler.get_lr()):
             group["lr"] = rate

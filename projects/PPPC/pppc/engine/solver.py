@@ -1,4 +1,4 @@
-"""The optimiser, with the published parameter groups."""
+"""The optimizer, with the published parameter groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer
     """AdamW or SGD over the student, with gradient clipping if the configuration asks for it.
 
     As published, the decoder and the embedding's mean learn ten times as fast as the backbone, the
-    embedding's variance as fast; MiT's normalisation layers have no weight decay.
+    embedding's variance as fast; MiT's normalization layers have no weight decay.
     """
     solver, groups = cfg.SOLVER, _parameter_groups(cfg, model)
     if solver.OPTIMIZER == "SGD":

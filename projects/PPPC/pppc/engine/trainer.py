@@ -102,7 +102,7 @@ def freeze_unused(model: PPPCSegmentor, image_size: tuple[int, int]) -> list[str
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's trainer with the loop, the data, the optimiser and the hooks of PPPC.
+    """Detectron2's trainer with the loop, the data, the optimizer and the hooks of PPPC.
 
     Raises:
         InputError: from :func:`pppc.config.checks.check_config` or :func:`pppc.data.check_data`,

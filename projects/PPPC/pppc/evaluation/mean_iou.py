@@ -66,8 +66,8 @@ class MeanIoUEvaluator(DatasetEvaluator):
 
     Mean IoU comes in both of the usual conventions. "mIoU" is over the classes that a label of the
     data set shows. "mIoU-predicted" is over these and the classes that are predicted somewhere
-    (IoU 0), as in mmsegmentation. They are equal where every predicted class is labelled. The other
-    means are over labelled classes.
+    (IoU 0), as in mmsegmentation. They are equal where every predicted class is labeled. The other
+    means are over labeled classes.
 
     Args:
         label_reader: reads the data set's labels as the model's classes.
@@ -105,33 +105,33 @@ class MeanIoUEvaluator(DatasetEvaluator):
 
         Returns:
             ``{"sem_seg": {"mIoU", "mIoU-predicted", "mACC", "pACC", "IoU-<class>",
-            "ACC-<class>"}}`` and the further means of which a class is labelled.
+            "ACC-<class>"}}`` and the further means of which a class is labeled.
 
         Raises:
-            InputError: no pixel of the test set is labelled.
+            InputError: no pixel of the test set is labeled.
         """
         matrices = comm.gather(self.confusion)
         if not comm.is_main_process():
             return None
         confusion = np.sum(matrices, axis=0)
-        labelled = confusion.sum(1) > 0
-        if not labelled.any():
+        labeled = confusion.sum(1) > 0
+        if not labeled.any():
             raise InputError(
-                "every pixel of the test set is ignored: no figure can be given. Choose a labelled "
+                "every pixel of the test set is ignored: no figure can be given. Choose a labeled "
                 "test set in DATASETS.TEST"
             )
         iou = 100 * intersection_over_union(confusion)
         with np.errstate(invalid="ignore"):
             accuracy = 100 * np.diag(confusion) / confusion.sum(1)
         results = {
-            "mIoU": float(np.mean(iou[labelled])),
+            "mIoU": float(np.mean(iou[labeled])),
             "mIoU-predicted": float(np.nanmean(iou)),
             **{
                 name: float(np.mean(iou[shown]))
                 for name, indices in self.means.items()
-                if (shown := [index for index in indices if labelled[index]])
+                if (shown := [index for index in indices if labeled[index]])
             },
-            "mACC": float(np.mean(accuracy[labelled])),
+            "mACC": float(np.mean(accuracy[labeled])),
             "pACC": float(100 * np.diag(confusion).sum() / confusion.sum()),
         }
         table = tabulate(
@@ -141,20 +141,20 @@ class MeanIoUEvaluator(DatasetEvaluator):
             tablefmt="pipe",
         )
         logger.info("Per class, in percent:\n%s\n%s", table, create_small_table(results))
-        self._log_coverage(labelled, ~np.isnan(iou))
+        self._log_coverage(labeled, ~np.isnan(iou))
         for name, class_iou, class_accuracy, present in zip(
-            self.class_names, iou, accuracy, labelled
+            self.class_names, iou, accuracy, labeled
         ):
             if present:
                 results[f"IoU-{name}"] = float(class_iou)
                 results[f"ACC-{name}"] = float(class_accuracy)
         return OrderedDict(sem_seg=results)
 
-    def _log_coverage(self, labelled: np.ndarray, counted: np.ndarray) -> None:
+    def _log_coverage(self, labeled: np.ndarray, counted: np.ndarray) -> None:
         """Say which classes the means leave out; loudly where one class is all there is.
 
         Args:
-            labelled: whether a label shows the class, ``(C,)`` bool.
+            labeled: whether a label shows the class, ``(C,)`` bool.
             counted: whether a label or a prediction does, ``(C,)`` bool.
         """
 
@@ -162,14 +162,14 @@ class MeanIoUEvaluator(DatasetEvaluator):
             return ", ".join(np.array(self.class_names)[chosen]) or "none"
 
         logger.log(
-            logging.WARNING if labelled.sum() == 1 else logging.INFO,
+            logging.WARNING if labeled.sum() == 1 else logging.INFO,
             "mIoU is the mean of %d of %d classes, those that a label shows (left out: %s); "
             "mIoU-predicted of %d (left out: %s), where predicted classes that no label shows "
             "count as 0 (%s)",
-            labelled.sum(),
-            len(labelled),
-            names(~labelled),
+            labeled.sum(),
+            len(labeled),
+            names(~labeled),
             counted.sum(),
             names(~counted),
-            names(counted & ~labelled),
+            names(counted & ~labeled),
         )

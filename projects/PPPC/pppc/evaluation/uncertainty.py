@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from ..data.labels import LabelReader
 
-__all__ = ["UncertaintyEvaluator", "area_under_rejection", "error_auroc"]
+__all__ = ["UncertaintyEvaluator", "area_under_risk_coverage", "error_auroc"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     return float(above / (num_wrong * num_right))
 
 
-def area_under_rejection(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
+def area_under_risk_coverage(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     """Mean error of what is left while the most uncertain pixels are rejected one by one.
 
-    The area under the sparsification (error-rejection) curve: the lower the better, the plain share
-    of wrong pixels for an uncertainty that knows nothing. Pixels of equal uncertainty are rejected
-    together, so each leaves as many errors as its group has on average.
+    The area under the risk-coverage curve (AURC): the lower the better, the plain share of wrong
+    pixels for an uncertainty that knows nothing. Pixels of equal uncertainty are rejected together,
+    so each leaves as many errors as its group has on average.
 
     Args:
         uncertainty: ``(P,)``.
@@ -68,7 +68,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
     "prototypes" is the entropy of the classes by the scores with the prototypes, "variance" the
     embedding's mean log-variance, "confidence" and "entropy" are the prediction's. For predictions
     with "uncertainty" and "log_variance" beside "sem_seg" (TEST.UNCERTAINTY). Of a large image
-    every n-th labelled pixel counts.
+    every n-th labeled pixel counts.
 
     Args:
         label_reader: reads the data set's labels as the model's classes.
@@ -88,8 +88,8 @@ class UncertaintyEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
             label = self.label_reader.read(given["sem_seg_file_name"]).astype(np.int64)
-            labelled = np.flatnonzero((label >= 0) & (label < self.num_classes))
-            chosen = labelled[:: max(1, math.ceil(len(labelled) / PIXELS_PER_IMAGE))]
+            labeled = np.flatnonzero((label >= 0) & (label < self.num_classes))
+            chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
             probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
             self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
             for name, uncertainty in (
@@ -103,7 +103,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
     def evaluate(self) -> OrderedDict | None:
         """Returns:
         ``{"uncertainty": {...}}`` in percent: of each uncertainty the AUROC of "the pixel is wrong"
-        and the area under rejection, beside that of a perfect one and of none. None in the
+        and the AURC, beside that of a perfect one and of none. None in the
         processes that are not the first.
         """
         gathered = comm.gather((self.wrong, self.uncertainties))
@@ -114,14 +114,14 @@ class UncertaintyEvaluator(DatasetEvaluator):
         for name in self.uncertainties:
             values = np.concatenate([array for _, part in gathered for array in part[name]])
             results[f"AUROC-{name}"] = 100 * error_auroc(values, wrong)
-            results[f"rejection-{name}"] = 100 * area_under_rejection(values, wrong)
-        results["rejection-perfect"] = 100 * area_under_rejection(wrong, wrong)
-        results["rejection-none"] = 100 * float(wrong.mean())
+            results[f"AURC-{name}"] = 100 * area_under_risk_coverage(values, wrong)
+        results["AURC-perfect"] = 100 * area_under_risk_coverage(wrong, wrong)
+        results["AURC-none"] = 100 * float(wrong.mean())
         table = [
-            [name, results.get(f"AUROC-{name}", ""), results[f"rejection-{name}"]]
+            [name, results.get(f"AUROC-{name}", ""), results[f"AURC-{name}"]]
             for name in (*self.uncertainties, "perfect", "none")
         ]
-        headers = ["uncertainty", "AUROC of errors", "area under rejection"]
+        headers = ["uncertainty", "AUROC of errors", "AURC"]
         logger.info(
             "In percent:\n%s", tabulate(table, headers=headers, tablefmt="pipe", floatfmt=".2f")
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .labelled_pixels import resize_labels
+from .labeled_pixels import resize_labels
 from .pixel_batch import PixelBatch
 from .prototypes import GaussianPrototypes
 
@@ -46,7 +46,7 @@ def class_ambiguity_weights(log_var: Tensor, temperature: float, top_k: int) -> 
 
 
 def standardized_ambiguity(log_var: Tensor, seen: Tensor) -> Tensor:
-    """Mean log-variance of each class, standardised over the classes seen.
+    """Mean log-variance of each class, standardized over the classes seen.
 
     Prototypes' variances differ in scale from one update rule to another and shrink in training;
     the published softmax then gives all weight to one class, or the same to all.
@@ -125,11 +125,11 @@ class AmbiguityCrop:
 
     Args:
         size: (height, width) of the boxes, pixels.
-        num_candidates: boxes drawn in each image; 1: a random crop, for which nothing is labelled.
+        num_candidates: boxes drawn in each image; 1: a random crop, for which nothing is labeled.
         temperature: of the softmax over the classes' ambiguities.
         top_k: the number of classes that count.
         standardize: see :func:`standardized_ambiguity`.
-        scale: to which images are resized before they are labelled; 1: as they are.
+        scale: to which images are resized before they are labeled; 1: as they are.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ __all__ = ["build_class_weights", "log_frequency_class_weights"]
 
 
 def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
-    """Rare classes above 1, frequent ones below: ``1 - spread z``, z the standardised log frequency.
+    """Rare classes above 1, frequent ones below: ``1 - spread z``, z the standardized log frequency.
 
     The published weights for Dark Zurich (0.05 in training, 0.16 for the test split).
 

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from .gaussian import SCORES
-from .labelled_pixels import at_most_per_class, labelled_pixels
+from .labeled_pixels import at_most_per_class, labeled_pixels
 
 __all__ = ["PrototypeContrast", "contrast_schedule"]
 
@@ -35,7 +35,7 @@ def contrast_schedule(iteration: int, max_iter: int, start_iter: int, multiplier
 
 
 class PrototypeContrast(nn.Module):
-    """Pull each labelled pixel to its class's prototype, push it from the others.
+    """Pull each labeled pixel to its class's prototype, push it from the others.
 
     Args:
         temperature: divides the scores.
@@ -82,18 +82,18 @@ class PrototypeContrast(nn.Module):
             label: ``(B, H, W)`` train IDs or the ignore label, resized to the nearest.
             prototypes_mean, prototypes_log_var: ``(C, D)``; they get no gradient.
             seen: ``(C,)`` bool, the classes that have a prototype; None: all. The others leave the
-                softmax, and pixels labelled with one are dropped.
+                softmax, and pixels labeled with one are dropped.
 
         Returns:
             "loss_contrast": cross-entropy of the scores over the prototypes, averaged over the
             pixels of each class, then over the classes present. "loss_kl": ``kl_weight`` times
             the divergence, summed (not averaged) over pixels and dimensions, as published. Both
-            are 0 with a zero gradient where nothing is labelled. Of several processes, pixels and
+            are 0 with a zero gradient where nothing is labeled. Of several processes, pixels and
             classes are those of all, and the mean of the processes' losses is the whole batch's.
         """
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
-        pixels = labelled_pixels(mean, log_var, label, seen, self.ignore_label)
+        pixels = labeled_pixels(mean, log_var, label, seen, self.ignore_label)
         processes = comm.get_world_size()
         if self.max_pixels_per_class:
             share = -(-self.max_pixels_per_class // processes)

@@ -2,7 +2,7 @@
 
 Shapes: N pixels, C prototypes, D dimensions. Variances are given by their logarithms.
 
-Every score takes ``(mean_a (N, D), log_var_a (N, D), mean_b (C, D), log_var_b (C, D))``, normalises
+Every score takes ``(mean_a (N, D), log_var_a (N, D), mean_b (C, D), log_var_b (C, D))``, normalizes
 the means to unit length, and returns ``(N, C)`` float32, higher where two Gaussians are closer.
 Those that are divergences are negated. Beside the mutual likelihood score they are the ones that
 the paper (arXiv 2409.18543) compares it with.
@@ -42,7 +42,7 @@ def mutual_likelihood_score(
     the larger the variances, the less a difference of the means matters.
 
     Args:
-        mean_a, log_var_a: ``(N, D)``; the means are L2-normalised here.
+        mean_a, log_var_a: ``(N, D)``; the means are L2-normalized here.
         mean_b, log_var_b: ``(C, D)``, likewise.
 
     Returns:
@@ -210,7 +210,7 @@ SCORES = {
 
 
 def product_of_gaussians(mean: Tensor, log_var: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
-    """The normalised product of Gaussians along ``dim``: means weighted by precision.
+    """The normalized product of Gaussians along ``dim``: means weighted by precision.
 
     Args:
         mean, log_var: of the same shape, for example ``(N, D)``.

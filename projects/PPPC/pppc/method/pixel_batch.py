@@ -42,7 +42,7 @@ class PixelBatch:
     def from_dicts(
         cls, batch: Sequence[dict], device: torch.device, ignore_label: int
     ) -> PixelBatch:
-        """Detectron2's list of labelled images, padded at the right and below to one size.
+        """Detectron2's list of labeled images, padded at the right and below to one size.
 
         Args:
             batch: dictionaries with "image" ``(3, H, W)`` in [0, 255] and "sem_seg" ``(H, W)``; of

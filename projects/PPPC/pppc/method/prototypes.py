@@ -1,4 +1,4 @@
-"""Class prototypes as Gaussians, updated from labelled pixels.
+"""Class prototypes as Gaussians, updated from labeled pixels.
 
 Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions.
 """
@@ -10,12 +10,12 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from .labelled_pixels import labelled_pixels
+from .labeled_pixels import labeled_pixels
 
 __all__ = ["GaussianPrototypes"]
 
 UPDATE_RULES = ("ema", "posterior", "batch")
-VARIANCES = ("product", "count_normalised")
+VARIANCES = ("product", "count_normalized")
 
 
 class GaussianPrototypes(nn.Module):
@@ -24,7 +24,7 @@ class GaussianPrototypes(nn.Module):
     A pixel of log-variance ``s`` has the precision ``exp(-s)``. A batch gives each class the sums
     ``precision = sum exp(-s)`` and ``weighted_mean = sum exp(-s) mean`` over its N pixels in all
     processes; the class's mean is then ``weighted_mean / precision``, its variance
-    ``1 / precision`` ("product") or ``N / precision`` ("count_normalised"), which does not shrink
+    ``1 / precision`` ("product") or ``N / precision`` ("count_normalized"), which does not shrink
     as pixels are added.
 
     The paper's own file for this was never published; the rules are reconstructions.
@@ -34,14 +34,14 @@ class GaussianPrototypes(nn.Module):
         dim: D.
         update_rule: "ema" averages the batches' means and variances; "posterior" adds the batches'
             sums up; "batch" keeps the last batch's.
-        variance: "product" or "count_normalised".
+        variance: "product" or "count_normalized".
         momentum: of "ema": the share that an update keeps, once a class has had so many updates
             that their plain average would keep more.
         forgetting: of "posterior": the share of the old sums that an update keeps.
         ignore_label: label of pixels that take no part.
 
     Attributes:
-        mean: ``(C, D)`` float32, not normalised; 0 for a class not seen yet.
+        mean: ``(C, D)`` float32, not normalized; 0 for a class not seen yet.
         log_var: ``(C, D)`` float32; 0 for a class not seen yet.
         num_updates: ``(C,)`` int64, the batches that showed the class.
 
@@ -113,7 +113,7 @@ class GaussianPrototypes(nn.Module):
         """Precision, weighted mean and count of each class in one tensor, ``(C, 2 D + 1)``."""
         num_classes, dim = self.mean.shape
         every_class = torch.ones_like(self.seen)
-        pixels = labelled_pixels(mean, log_var, label, every_class, self.ignore_label)
+        pixels = labeled_pixels(mean, log_var, label, every_class, self.ignore_label)
         precision = (-pixels.log_var).exp()
         sums = precision.new_zeros(num_classes, 2 * dim + 1)
         sums[:, :dim].index_add_(0, pixels.label, precision)
@@ -126,6 +126,6 @@ class GaussianPrototypes(nn.Module):
         dim = self.mean.shape[1]
         precision, weighted_mean, count = sums.split((dim, dim, 1), dim=1)
         log_var = -precision.log()
-        if self.variance == "count_normalised":
+        if self.variance == "count_normalized":
             log_var = log_var + count.log()
         return weighted_mean / precision, log_var

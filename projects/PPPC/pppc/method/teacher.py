@@ -46,8 +46,8 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     """teacher <- momentum * teacher + (1 - momentum) * student, in place.
 
     That is for the parameters; buffers are copied. The published code never updates the teacher's
-    BatchNorm running statistics: its teacher normalises by the batch and does not need them, but
-    in evaluation mode it would normalise by statistics of other weights.
+    BatchNorm running statistics: its teacher normalizes by the batch and does not need them, but
+    in evaluation mode it would normalize by statistics of other weights.
     """
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
     for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
@@ -108,7 +108,7 @@ def fuse_day_night(
     Returns:
         ``(N, C, H, W)``: for a static class 0.8 day + 0.2 night where the day's probability is
         above 0.4, else 0.2 day + 0.8 night; for the others the night's. Times the class weights,
-        not normalised again.
+        not normalized again.
     """
     static = list(static_classes)
     day_share = torch.zeros_like(night)

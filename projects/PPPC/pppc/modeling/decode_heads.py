@@ -43,10 +43,10 @@ def resize(features: Tensor, like: Tensor) -> Tensor:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options) -> Conv2d:
-    """Convolution without bias, normalisation, ReLU.
+    """Convolution without bias, normalization, ReLU.
 
     Raises:
-        InputError: the normalisation cannot divide the channels.
+        InputError: the normalization cannot divide the channels.
     """
     if norm == "GN" and out_channels % 32:
         raise InputError(
@@ -69,7 +69,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options
 
 
 class SeparableConv(nn.Sequential):
-    """Depthwise 3x3 and pointwise 1x1 convolution, each with normalisation and ReLU."""
+    """Depthwise 3x3 and pointwise 1x1 convolution, each with normalization and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, dilation: int):
         super().__init__(
@@ -142,7 +142,7 @@ class SemanticHead(nn.Module):
             targets: in training, ``(N, H, W)`` train IDs or the ignore value.
 
         Returns:
-            in training None and the cross-entropy over the pixels that are labelled, as
+            in training None and the cross-entropy over the pixels that are labeled, as
             "loss_sem_seg"; in evaluation scores ``(N, C, H, W)`` and no loss.
         """
         scores = F.interpolate(
@@ -225,7 +225,7 @@ class DAFormerHead(_MultiStageHead):
             num_classes: C.
             channels: of each embedded stage, each branch and the fused features.
             dilations: of the branches.
-            norm: name of the normalisation, as in Detectron2.
+            norm: name of the normalization, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
             ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
@@ -267,7 +267,7 @@ class SegFormerHead(_MultiStageHead):
             input_shape: channels and stride of the stages to fuse.
             num_classes: C.
             channels: of each embedded stage and the fused features.
-            norm: name of the normalisation, as in Detectron2.
+            norm: name of the normalization, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
             ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
@@ -288,7 +288,7 @@ class SegFormerHead(_MultiStageHead):
 class ConvSegFormerHead(SemanticHead):
     """mmsegmentation's decoder for SegFormer, which its own weights need.
 
-    Unlike in :class:`SegFormerHead`, normalisation and ReLU follow each stage's linear map.
+    Unlike in :class:`SegFormerHead`, normalization and ReLU follow each stage's linear map.
     """
 
     @configurable
@@ -307,7 +307,7 @@ class ConvSegFormerHead(SemanticHead):
             input_shape: channels and stride of the stages to fuse.
             num_classes: C.
             channels: of each embedded stage and the fused features.
-            norm: name of the normalisation, as in Detectron2.
+            norm: name of the normalization, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
             ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
@@ -361,7 +361,7 @@ class SeparableDeepLabV3PlusHead(SemanticHead):
             channels: of the branches and the fused features.
             low_level_channels: to which the finer stage is reduced.
             dilations: of the branches.
-            norm: name of the normalisation, as in Detectron2.
+            norm: name of the normalization, as in Detectron2.
             dropout: probability that a channel before the classifier is dropped.
             ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
 

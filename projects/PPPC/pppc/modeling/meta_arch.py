@@ -182,12 +182,12 @@ class PPPCSegmentor(nn.Module):
         segmentation: bool = True,
         contrast_scale: float | None = None,
     ) -> dict[str, Tensor] | list[dict]:
-        """One pass of the student over labelled pixels, or inference in evaluation mode.
+        """One pass of the student over labeled pixels, or inference in evaluation mode.
 
         Args:
             batch: in training a :class:`PixelBatch` with labels, or Detectron2's list of ``{"image":
                 (3, H, W), "sem_seg": (H, W)}``, so that its own trainers can train the student on
-                labelled images; in evaluation its list of ``{"image", "height", "width"}``.
+                labeled images; in evaluation its list of ``{"image", "height", "width"}``.
             segmentation: return the cross-entropy.
             contrast_scale: weight of the contrast; None: leave it out.
 

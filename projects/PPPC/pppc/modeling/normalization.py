@@ -1,4 +1,4 @@
-"""Whether images are normalised as an encoder's weights want them."""
+"""Whether images are normalized as an encoder's weights want them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 0.5  # of 255
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """How the configuration normalises images.
+    """How the configuration normalizes images.
 
     Attributes:
         format: INPUT.FORMAT, "RGB" or "BGR".

@@ -2,7 +2,7 @@
 
 Shapes: N images, D embedding dimensions, h x w positions.
 
-From each branch's last normalisation on all is float32, under autocast too: the scores of a pixel with
+From each branch's last normalization on all is float32, under autocast too: the scores of a pixel with
 two prototypes differ by about 1/D, which is too little for bfloat16. These maps are computed again in
 the backward pass: kept, ten of ``(N, D, h, w)`` would be a gigabyte for 640x640 pixels at stride 4.
 """

@@ -101,7 +101,7 @@ class TimmBackbone(Backbone):
         return self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """``(N, 3, H, W)`` normalised images to the four stages' features."""
+        """``(N, 3, H, W)`` normalized images to the four stages' features."""
         features = self.model(image)[-NUM_STAGES:]
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             features = [feature.movedim(-1, 1) for feature in features]
@@ -120,7 +120,7 @@ def _address(name: str) -> str:
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """The encoder that MODEL.TIMM describes.
 
-    With MODEL.TIMM.PRETRAINED, a warning where its weights want images that are normalised otherwise.
+    With MODEL.TIMM.PRETRAINED, a warning where its weights want images that are normalized otherwise.
     """
     # MODEL.WEIGHTS has the encoder's weights, too.
     pretrained = cfg.MODEL.TIMM.PRETRAINED and not cfg.MODEL.WEIGHTS

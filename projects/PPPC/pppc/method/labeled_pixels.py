@@ -1,7 +1,7 @@
-"""Pixels of an embedding with the class that each is labelled with.
+"""Pixels of an embedding with the class that each is labeled with.
 
 Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions, N
-labelled positions.
+labeled positions.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LabelledPixels", "at_most_per_class", "labelled_pixels", "resize_labels"]
+__all__ = ["LabeledPixels", "at_most_per_class", "labeled_pixels", "resize_labels"]
 
 
-class LabelledPixels(NamedTuple):
-    """The Gaussians of labelled positions, and their classes."""
+class LabeledPixels(NamedTuple):
+    """The Gaussians of labeled positions, and their classes."""
 
     mean: Tensor  # (N, D) float32
     log_var: Tensor  # (N, D) float32
@@ -29,10 +29,10 @@ def resize_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
 
-def labelled_pixels(
+def labeled_pixels(
     mean: Tensor, log_var: Tensor, label: Tensor, classes: Tensor, ignore_label: int
-) -> LabelledPixels:
-    """Select the positions that are labelled with one of ``classes``.
+) -> LabeledPixels:
+    """Select the positions that are labeled with one of ``classes``.
 
     Args:
         mean, log_var: ``(B, D, h, w)``.
@@ -41,16 +41,16 @@ def labelled_pixels(
         ignore_label: label of pixels that do not take part.
     """
     label = resize_labels(label, mean.shape[-2:])
-    labelled = (label != ignore_label) & (label >= 0) & (label < len(classes))
-    selected = labelled & classes[label.where(labelled, 0)]
-    return LabelledPixels(
+    labeled = (label != ignore_label) & (label >= 0) & (label < len(classes))
+    selected = labeled & classes[label.where(labeled, 0)]
+    return LabeledPixels(
         mean.movedim(1, -1)[selected].float(),
         log_var.movedim(1, -1)[selected].float(),
         label[selected],
     )
 
 
-def at_most_per_class(pixels: LabelledPixels, maximum: int) -> LabelledPixels:
+def at_most_per_class(pixels: LabeledPixels, maximum: int) -> LabeledPixels:
     """Of each class ``maximum`` pixels drawn at random, or all where it has no more.
 
     The draw is from PyTorch's global generator, which the training step seeds.
@@ -61,4 +61,4 @@ def at_most_per_class(pixels: LabelledPixels, maximum: int) -> LabelledPixels:
     label, order = label.sort(stable=True)
     first = torch.searchsorted(label, label)
     chosen = shuffled[order][torch.arange(len(label), device=label.device) - first < maximum]
-    return LabelledPixels(*(tensor[chosen] for tensor in pixels))
+    return LabeledPixels(*(tensor[chosen] for tensor in pixels))
