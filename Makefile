@@ -1,6 +1,8 @@
 # The interpreter (3.11 or 3.12) that the environment is made with; empty: the first on the path.
 PYTHON ?=
 VENV := .venv
+# Processes that share the tests.
+JOBS ?= auto
 
 .PHONY: help setup demo test clean
 
@@ -18,7 +20,7 @@ demo: setup
 	@$(VENV)/bin/python -W ignore tools/run_demo.py
 
 test: setup
-	@$(VENV)/bin/python -m pytest -rs tests
+	@$(VENV)/bin/python -m pytest -rs -n $(JOBS) --dist loadfile tests
 
 clean:
 	rm -rf $(VENV) .pytest_cache

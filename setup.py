@@ -34,6 +34,6 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
-        "test": [*EXPORT, "packaging", "pytest>=8", "setuptools", "transformers>=5"],
+        "test": [*EXPORT, "packaging", "pytest>=8", "pytest-xdist>=3.6", "setuptools", "transformers>=5"],
     },
 )

@@ -1,15 +1,15 @@
 """The contrast between pixels and prototypes, and its schedule."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from pppc.method.contrast import PrototypeContrast, contrast_schedule
 from pppc.method.labeled_pixels import LabeledPixels, at_most_per_class, resize_labels
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """ClassMix and strong augmentation."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
+from conftest import REPOSITORY
 from pppc.method.mixing import BLUR_SIGMA, Gates, StrongAugmentation, class_mix, class_mix_mask
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 def seeded(seed=0):

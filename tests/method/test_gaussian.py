@@ -1,12 +1,12 @@
 """Scores between Gaussians and their products."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import REPOSITORY
 from pppc.method import gaussian
 from pppc.method.gaussian import (
     SCORES,
@@ -16,7 +16,7 @@ from pppc.method.gaussian import (
     wasserstein_score,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 def random_gaussians(count, dim, seed):

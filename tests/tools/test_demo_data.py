@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from demo_data import datasets
 from demo_data.datasets import DemoData, make_demo_data
 from PIL import Image
@@ -132,7 +133,7 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_tool_makes_what_its_options_say(tmp_path, monkeypatch):
-    tool = Path(__file__).parents[1] / "tools/make_demo_data.py"
+    tool = REPOSITORY / "tools/make_demo_data.py"
     counts = [f"--{name}=0" for name in (
         "synthia-train", "cityscapes-train", "cityscapes-val",
         "dark-zurich-train", "dark-zurich-val", "dark-zurich-test",

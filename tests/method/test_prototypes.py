@@ -1,14 +1,13 @@
 """Update rules of the class prototypes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from pppc.method.gaussian import product_of_gaussians
 from pppc.method.prototypes import GaussianPrototypes
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 CLASSES, DIM = 4, 3
 
 

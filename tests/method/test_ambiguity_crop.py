@@ -1,10 +1,9 @@
 """The choice of the target crop."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from pppc.method.ambiguity_crop import (
     choose_crop,
     class_ambiguity_weights,
@@ -12,7 +11,7 @@ from pppc.method.ambiguity_crop import (
     standardized_ambiguity,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import json
 import logging
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
@@ -25,7 +25,7 @@ from pppc.data.sampling import (
 )
 from pppc.errors import InputError
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])

@@ -4,11 +4,11 @@ import json
 import os
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog
 from PIL import Image, PngImagePlugin
 from pppc.data.cityscapes_polygons import draw_polygons
@@ -23,7 +23,7 @@ from pppc.data.labels import LabelReader
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.errors import InputError
 
-TOOLS = Path(__file__).parents[1] / "tools" / "convert_datasets"
+TOOLS = REPOSITORY / "tools/convert_datasets"
 # road, sidewalk, building, car, bicycle and three void ids, as GTA V and Cityscapes number them
 TRAIN_ID_OF = {7: 0, 8: 1, 11: 2, 26: 13, 33: 18, 0: 255, 4: 255, 30: 255}
 

@@ -1,10 +1,9 @@
 """The meta-architecture: losses, modes and predictions; its optimizer and its checkpoints."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from pppc import add_pppc_config
@@ -19,7 +18,7 @@ from timm.layers import DropPath
 from torch import nn
 from torch.utils.data._utils.pin_memory import pin_memory
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 def configuration(*opts: object) -> CfgNode:

@@ -2,11 +2,11 @@
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from pppc.method.teacher import (
     fuse_day_night,
     pixel_weights,
@@ -17,7 +17,7 @@ from pppc.method.teacher import (
 )
 from torch import nn
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 def network(seed):

@@ -5,18 +5,18 @@ published head, run once on CPU with random weights.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import REPOSITORY
 from detectron2.layers import ShapeSpec
 from pppc.method.gaussian import mutual_likelihood_score
 from pppc.modeling.probabilistic_head import ProbabilisticHead, StageProbabilisticHead
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 BRANCH_KEYS = ["fc1", "fc2", "gamma", "beta", "bn1.weight", "bn1.bias"] + [
     f"{norm}.{statistic}"

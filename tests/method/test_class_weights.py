@@ -1,13 +1,12 @@
 """Class weights from log frequencies."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from pppc.method.class_weights import log_frequency_class_weights
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = REPOSITORY / "tests/golden"
 
 
 @pytest.mark.parametrize(("spread", "name"), [(0.05, "train_std005"), (0.16, "test_std016")])

@@ -1,16 +1,15 @@
 """The configurations: their contrast acts, and they can be built."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from pppc import add_pppc_config, load_config
 from pppc.method.contrast import contrast_schedule
 from pppc.method.pixel_batch import PixelBatch
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = REPOSITORY / "configs"
 PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")
 METHODS = ("source_only", "dacs", "deterministic", "pppc_published", "pppc")
 
