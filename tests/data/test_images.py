@@ -134,7 +134,7 @@ def test_kinds_that_are_refused_by_name(tmp_path):
     frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
     refused("holds 2 pictures")
     path.write_text("<html>not found</html>")
-    refused("is no image")
+    refused("is a text, such as the page of a failed download: get it again")
     path.write_bytes(b"")
     refused("is empty")
     path.unlink()
@@ -164,3 +164,99 @@ def test_names_may_hold_anything(tmp_path, name):
 def test_another_format_is_an_error():
     with pytest.raises(ValueError, match="INPUT.FORMAT is 'HSV'"):
         read_image("image.png", "HSV")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(32, 48), (32, 48, 3)])
+def test_a_tiff_of_16_bits_is_turned_once(tmp_path, orientation, shape):
+    pixels = np.zeros(shape, np.uint16)
+    pixels[:16, :16], pixels[16:, 32:] = 65535, 30000
+    path = tmp_path / "image.tif"
+    assert cv2.imwrite(str(path), pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    eight_bits = Image.fromarray(
+        (np.broadcast_to(pixels.reshape(32, 48, -1), (32, 48, 3)) >> 8).astype(np.uint8)
+    )
+    eight_bits.save(tmp_path / "eight.tif", exif=exif)
+    content = bytearray(path.read_bytes())
+    _set_orientation(content, orientation)
+    path.write_bytes(content)
+    expected = read_image(str(tmp_path / "eight.tif"), "RGB")
+    read = read_image(str(path), "RGB", (0, 65535))
+    assert image_size(str(path)) == expected.shape[:2] == read.shape[:2]
+    assert np.abs(read.astype(int) - expected).max() <= 1
+
+
+def _set_orientation(tiff: bytearray, orientation: int) -> None:
+    """Put the tag into a little-endian TIFF, in a directory at its end."""
+    offset = int.from_bytes(tiff[4:8], "little")
+    number = int.from_bytes(tiff[offset : offset + 2], "little")
+    entries = [tiff[offset + 2 + 12 * i : offset + 14 + 12 * i] for i in range(number)]
+    entries = [entry for entry in entries if int.from_bytes(entry[:2], "little") != 274]
+    tag = (274).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
+    entries.append(bytearray(tag + orientation.to_bytes(4, "little")))
+    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
+    tiff[4:8] = len(tiff).to_bytes(4, "little")
+    tiff += len(entries).to_bytes(2, "little") + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("value", [b"6", "6", 0, 9, 77])
+def test_an_orientation_that_makes_no_sense_turns_nothing(value, kind, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "image"
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path, kind, exif=exif)
+    monkeypatch.setattr(Image.Exif, "get", lambda self, tag, default=None: value)
+    assert image_size(str(path)) == read_image(str(path), "RGB").shape[:2] == (4, 6)
+
+
+def test_files_that_only_begin_as_images_are_named(tmp_path):
+    path = tmp_path / "image"
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, "JPEG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+    with pytest.raises(InputError, match="image: not a whole image"):
+        read_image(str(path), "RGB")
+    path.write_bytes(content + b"anything after the end")
+    assert read_image(str(path), "RGB").shape == (64, 64, 3)
+    pages = [Image.new("L", (4, 4), value) for value in (0, 90)]
+    pages[0].save(path, "TIFF", save_all=True, append_images=pages[1:])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 40])
+    with pytest.raises(InputError, match="image: (not a whole image|holds 2)"):
+        read_image(str(path), "RGB")
+    os.remove(path)
+    os.mkfifo(path)
+    for read in (image_size, lambda pipe: read_image(pipe, "RGB")):
+        with pytest.raises(InputError, match="image: is no regular file"):
+            read(str(path))
+
+
+def test_tiffs_of_16_bits_whose_white_is_0_are_turned_round(tmp_path):
+    path = tmp_path / "image.tif"
+    assert cv2.imwrite(str(path), np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10))
+    dark_first = read_image(str(path), "RGB", (0, 65535))
+    content = bytearray(path.read_bytes())
+    offset = int.from_bytes(content[4:8], "little")
+    for entry in range(int.from_bytes(content[offset : offset + 2], "little")):
+        start = offset + 2 + 12 * entry
+        if int.from_bytes(content[start : start + 2], "little") == 262:
+            content[start + 8 : start + 10] = bytes(2)
+    path.write_bytes(content)
+    assert (
+        np.abs(255 - read_image(str(path), "RGB", (0, 65535)).astype(int) - dark_first).max() <= 1
+    )
+
+
+def test_one_image_of_16_bits_among_many_has_the_data_set_s_range(tmp_path):
+    paths = []
+    for number in range(60):
+        paths.append(str(tmp_path / f"{number:02d}.png"))
+        deep = number == 37
+        cv2.imwrite(paths[-1], np.full((4, 4), 300 if deep else 3, np.uint16 if deep else np.uint8))
+    assert intensity_range(paths, "full_range") == (0, 65535)
+    assert intensity_range(paths, "percentiles") == (300, 300)
+    assert intensity_range(paths[:30], "full_range") is None

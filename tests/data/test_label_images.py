@@ -212,7 +212,7 @@ def test_what_is_no_lossless_image_of_ids_is_refused(tmp_path):
     Image.new("CMYK", (2, 2)).save(path, "TIFF")
     refused("mode CMYK")
     png(path, np.full((2, 2), 24001), 16)
-    refused("24001, label IDs end at 255")
+    refused("24001, label IDs are from 0 to 255")
     colors = np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
     Image.fromarray(colors).save(path)
     refused("colors, so it is no label image")
@@ -272,3 +272,58 @@ def test_labels_of_every_byte_are_the_label_or_one_error(tmp_path):
         path.write_bytes(changed)
         with pytest.raises(InputError, match="label.png"):
             reader.read(str(path))
+
+
+def test_colors_of_16_bits_are_those_of_8(tmp_path):
+    colors = np.array(CITYSCAPES_COLORS)[np.arange(16).reshape(2, 8)]
+    path = tmp_path / "label.png"
+    png(path, colors * 257, 16, 2)
+    assert (LabelReader("cityscapes", train_ids=True).read(str(path)).ravel() == range(16)).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rows_that_are_missing_are_no_labels_of_0(bits, tmp_path):
+    path = tmp_path / "label.png"
+    png(path, np.full((24, 6), 1), bits)
+    content = path.read_bytes()
+    png(path, np.full((10, 6), 1), bits)
+    short = path.read_bytes()
+    path.write_bytes(content[:33] + short[33:])  # the header of 24 rows, the data of 10
+    with pytest.raises(InputError, match="label.png: not a whole image"):
+        read_label_image(str(path))
+
+
+@pytest.mark.parametrize(
+    "palette", [[(0, 0, 0)] * 6, [(255, 255, 255)] * 6, [(0, 0, 0), (1, 1, 1)]]
+)
+def test_a_palette_that_does_not_tell_the_numbers_apart_is_refused(palette, tmp_path):
+    path = tmp_path / "label.png"
+    png(path, np.arange(6).reshape(2, 3), 8, 3, palette)
+    with pytest.raises(InputError, match="label.png: its palette does not tell the numbers 0, 1"):
+        LabelReader("gta", train_ids=True).read(str(path))
+
+
+def test_values_of_a_pnm_of_another_maximum_are_refused(tmp_path):
+    path = tmp_path / "label.pgm"
+    path.write_bytes(b"P5 # ids\n2 1\n1\n\0\1")
+    with pytest.raises(InputError, match="label.pgm: its values end at 1"):
+        read_label_image(str(path))
+    path.write_bytes(b"P5 # ids\n2 1\n255\n\0\1")
+    assert read_label_image(str(path)).values.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"means": {"m": (5,)}}, "means over other train IDs than 0 to 1"),
+        ({"colors": ((300, 0, 0), (0, 0, 1))}, "three whole numbers from 0 to 255"),
+        ({"colors": ((1, 2), (0, 0, 1))}, "three whole numbers"),
+        ({"class_names": ("", "road")}, "no text, or empty"),
+    ],
+)
+def test_label_spaces_with_parts_of_other_kinds_are_refused(change, reason):
+    parts = {"id_to_train_id": {0: 0, 1: 1}, "void_ids": frozenset(), "class_names": ("a", "b"),
+             "colors": ((0, 0, 0), (0, 0, 1))}  # fmt: skip
+    LabelSpace(**parts)
+    with pytest.raises(InputError, match=reason):
+        LabelSpace(**parts | change)

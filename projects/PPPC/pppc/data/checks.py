@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.transforms import ResizeShortestEdge
 
 from ..errors import InputError
 from .catalog import dataset_metadata, label_files, model_metadata
@@ -50,7 +51,7 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
     target = cfg.DATASETS.TARGET if training else ()
     for name in dict.fromkeys((*source, *target, *cfg.DATASETS.TEST)):
         metadata = dataset_metadata(name)
-        records = DatasetCatalog.get(name)
+        records = _records(name)
         absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]
         if len(absent) == len(classes):
             raise InputError(
@@ -72,6 +73,13 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         found = check_files(records, reader, sample, None if is_test else sample)
         skip = unreadable == "skip" and not is_test
         _refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
+        sizes = []  # shortest and longest side, as images are resized
+        if name in source:
+            sizes.append((min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN, "TRAIN"))
+        if is_test:
+            sizes.append((cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "TEST"))
+        for size in sizes:
+            _refuse_lines(found, *size)
         if self_training and name in target:
             mapper = TargetMapper(cfg)
             for path, (height, width) in found.images.items():
@@ -85,6 +93,37 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
             )
         if is_test:
             _check_test_classes(name, found, classes)
+
+
+def _records(name: str) -> list[dict]:
+    """The records of a data set, which a user's function may have made.
+
+    Raises:
+        InputError: they are not in Detectron2's format.
+    """
+    records = list(DatasetCatalog.get(name))
+    if not records:
+        raise InputError(f"{name}: its list of images is empty")
+    for number, record in enumerate(records):
+        for key in ("file_name", "sem_seg_file_name"):
+            if key in record or key == "file_name":
+                if not isinstance(record.get(key), str):
+                    raise InputError(
+                        f"{name}: {key} of record {number} is {record.get(key)!r}: give a file's name"
+                    )
+    return records
+
+
+def _refuse_lines(found: FilesChecked, shortest: int, longest: int, keys: str) -> None:
+    """Raises InputError for an image so narrow that nothing of it would be left."""
+    for path, (height, width) in found.images.items():
+        if shortest and min(
+            ResizeShortestEdge.get_output_shape(height, width, shortest, longest)
+        ) < 1:  # fmt: skip
+            raise InputError(
+                f"{path} is {width}x{height}: resized to a longest side of {longest} "
+                f"(INPUT.MAX_SIZE_{keys}) nothing of it is left. Leave it out"
+            )
 
 
 def _refuse_problems(name: str, found: FilesChecked, size: int, allowed: float | None) -> None:

@@ -19,6 +19,7 @@ LABEL_IDS = _VOID_IDS | {
     _CITYSCAPES.class_names[train_id]: label_id
     for label_id, train_id in _CITYSCAPES.id_to_train_id.items()
 }
+_LARGEST = 65535  # pixels of a side
 _NOT_DRAWN = "license plate"  # what is below it keeps its label
 
 
@@ -31,22 +32,31 @@ def draw_polygons(path: str | os.PathLike) -> np.ndarray:
     try:
         with open(path, encoding="utf-8") as file:
             annotation = json.load(file)
-        size = annotation["imgWidth"], annotation["imgHeight"]
-        objects = [
-            (item["label"], [tuple(point) for point in item["polygon"]])
-            for item in annotation["objects"]
-            if not item.get("deleted")
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an annotation with polygons ({error!r})") from error
-    image = Image.new("L", size, LABEL_IDS["unlabeled"])
-    drawing = ImageDraw.Draw(image)
-    for name, polygon in objects:
-        if name == _NOT_DRAWN:
-            continue
-        # "cargroup" is several cars that could not be told apart; "polegroup" is a label.
-        label_id = LABEL_IDS.get(name, LABEL_IDS.get(name.removesuffix("group")))
-        if label_id is None:
-            raise InputError(f"{path}: {name!r} is no label of Cityscapes")
-        drawing.polygon(polygon, fill=label_id)
+        size = int(annotation["imgWidth"]), int(annotation["imgHeight"])
+        if not all(1 <= length <= _LARGEST for length in size):
+            raise ValueError(f"an image of {size[0]}x{size[1]}")
+        image = Image.new("L", size, LABEL_IDS["unlabeled"])
+        drawing = ImageDraw.Draw(image)
+        if not isinstance(annotation["objects"], list):
+            raise TypeError("objects is no list")
+        for item in annotation["objects"]:
+            if not item.get("deleted"):
+                _draw(drawing, item["label"], item["polygon"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    # A file may hold anything, and what draws it raises errors of many types.
+    except Exception as error:
+        raise InputError(
+            f"{path}: not an annotation with polygons ({error!r}): get it again"
+        ) from error
     return np.asarray(image)
+
+
+def _draw(drawing: ImageDraw.ImageDraw, name: str, polygon: list) -> None:
+    if name == _NOT_DRAWN:
+        return
+    # "cargroup" is several cars that could not be told apart; "polegroup" is a label.
+    label_id = LABEL_IDS.get(name, LABEL_IDS.get(name.removesuffix("group")))
+    if label_id is None:
+        raise InputError(f"{name!r} is no label of Cityscapes")
+    drawing.polygon([(float(x), float(y)) for x, y in polygon], fill=label_id)

@@ -17,7 +17,9 @@ from collections.abc import Mapping
 
 from ..files import write_atomically
 
-__all__ = ["write_statistics"]
+__all__ = ["STATISTICS", "write_statistics"]
+
+STATISTICS = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
 
 
 def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.PathLike) -> None:
@@ -32,9 +34,10 @@ def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.P
         for train_id, number in pixels.items():
             samples_with_class.setdefault(train_id, []).append([path, number])
     os.makedirs(folder, exist_ok=True)
-    for name, content in {
-        "sample_class_stats.json": [{**pixels, "file": path} for path, pixels in counts.items()],
-        "sample_class_stats_dict.json": counts,
-        "samples_with_class.json": dict(sorted(samples_with_class.items())),
-    }.items():
+    contents = (
+        [{**pixels, "file": path} for path, pixels in counts.items()],
+        counts,
+        dict(sorted(samples_with_class.items())),
+    )
+    for name, content in zip(STATISTICS, contents):
         write_atomically(os.path.join(folder, name), json.dumps(content, indent=2).encode())

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,8 @@ from tqdm import tqdm
 from ..arguments import ToolParser, whole_number
 from ..errors import InputError
 from ..files import user_path, write_atomically
-from .class_statistics import write_statistics
-from .images import image_size, open_whole
+from .class_statistics import STATISTICS, write_statistics
+from .images import image_size, open_whole, turned
 from .labels import pixel_histogram
 from .processes import map_in_processes
 from .train_ids import LabelSpace
@@ -63,7 +64,7 @@ def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
     Raises:
         InputError: the image has another format, can't be read, or holds unknown ids.
     """
-    content, _, _ = open_whole(path)
+    content, _, orientation = open_whole(path)
     # Pillow reduces 16-bit colors to 8 bits, so that ids become 0; OpenCV keeps them, as BGR.
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -73,7 +74,7 @@ def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
             f"{path}: a {image.dtype} image of shape {image.shape}; SYNTHIA's labels are 16-bit RGB: "
             "download it again"
         )
-    return to_train_ids(path, image[..., 2], space)
+    return to_train_ids(path, turned(image[..., 2], orientation), space)
 
 
 def to_train_ids(path: str, ids: np.ndarray, space: LabelSpace) -> np.ndarray:
@@ -158,6 +159,24 @@ def _converted(path: str, made_from: str) -> np.ndarray | None:
     return train_ids if (source, pixels) == (made_from, _hash(train_ids.tobytes())) else None
 
 
+def is_outdated(output: str, sources: Sequence[str], space: LabelSpace) -> bool:
+    """Whether a converted label was made from something else than what is there now.
+
+    Args:
+        output: the train-id image. Of one that this project has not converted, nothing is known.
+        sources: the files that it may have been made from.
+        space: of their ids.
+    """
+    made_from = open_whole(output)[1].info.get(_MADE_FROM, "").partition(" ")[0]
+    there = [source for source in sources if os.path.exists(source)]
+    rules = repr((VERSION, space)).encode()
+    return bool(
+        made_from
+        and there
+        and all(_hash(Path(source).read_bytes(), rules) != made_from for source in there)
+    )
+
+
 def _with_text(png: bytes, key: str, text: str) -> bytes:
     """A PNG with a text in it, which OpenCV cannot write."""
     part = b"tEXt" + key.encode() + b"\0" + text.encode()
@@ -218,7 +237,10 @@ def list_label_images(
             hidden.append(name)
         elif not name.lower().endswith(".png"):
             others.append(name)
-        elif not name.endswith(TRAIN_IDS_SUFFIX) and name[: -len(".png")] not in unusable:
+        elif (
+            not name.lower().endswith(TRAIN_IDS_SUFFIX.lower())
+            and name[: -len(".png")] not in unusable
+        ):
             names.append(name)
     for kind, left_out in (("hidden files", hidden), ("files that are no PNG", others)):
         if left_out:
@@ -228,6 +250,12 @@ def list_label_images(
     if not names:
         raise InputError(
             f"no PNG in {folder}: ROOT must hold {label_folder} and {image_folder} as unpacked"
+        )
+    by_stem = Counter(name[: -len(".png")] for name in names)
+    if several := [stem for stem, number in by_stem.items() if number > 1]:
+        raise InputError(
+            f"{folder}: {len(several)} labels are there with .png in two spellings, such as "
+            f"{several[0]}: keep one of each"
         )
     return [
         LabelFile(
@@ -265,14 +293,22 @@ def main(
     out = root if arguments.out_dir is None else user_path(arguments.out_dir, "--out-dir")
     labels = list_labels(root, out)
     check_writable(labels[0].output)
+    for name in STATISTICS:
+        if os.path.isdir(file := os.path.join(out, name)):
+            raise InputError(f"{file} is a folder, in the place of a file of statistics: remove it")
     counts, problems = convert_labels(labels, read, space, arguments.nproc)
     if counts:
         write_statistics(counts, out)
     print(f"{len(labels) - len(problems)} of {len(labels)} labels converted")
     if out != root:
+        above, name = os.path.split(os.path.abspath(out))
+        of_root = os.path.basename(os.path.abspath(root))
         print(
-            f"Training finds them where the environment variable PPPC_CONVERTED is the folder above: "
-            f"PPPC_CONVERTED={os.path.dirname(os.path.abspath(out))}"
+            "Training finds them where the environment variable PPPC_CONVERTED is the folder above: "
+            f"PPPC_CONVERTED={above}"
+            if name == of_root
+            else f"Training will not find them: it looks for a folder of ROOT's name. Rename {out} to "
+            f"{of_root}"
         )
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

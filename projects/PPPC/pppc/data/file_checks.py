@@ -161,8 +161,15 @@ class _Cache:
     def _load(self, folder: str) -> dict[str, dict]:
         try:
             content = json.loads(self._path(folder).read_bytes())
-            return content["files"] if content["readers"] == _readers() else {}
-        except (OSError, ValueError, KeyError, TypeError):
+            if content["readers"] != _readers():
+                return {}
+            keys = ("kind", "stamp", "checked", "digest", "report")
+            return {
+                name: entry
+                for name, entry in content["files"].items()
+                if all(key in entry for key in keys) and isinstance(entry["report"], dict)
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # absent, cut off or another version's: everything is read
 
     def __enter__(self) -> _Cache:

@@ -2,7 +2,7 @@
 
 - The content must be whole: of a PNG every part's checksum is looked at, other files must decode to
   their end.
-- An image is turned as its camera says (EXIF orientation).
+- An image is turned as its camera says (EXIF orientation; of a PNG its eXIf part alone).
 - Gray and palette images become colors, CMYK and YCbCr are converted as Pillow does. Transparency
   is left out. Of a phone's multi-picture JPEG the first picture counts; animations and files of
   several pages are refused.
@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import zlib
 from collections.abc import Sequence
 
@@ -23,7 +25,16 @@ from PIL import ExifTags, Image
 
 from ..errors import InputError
 
-__all__ = ["bits_of", "image_size", "intensity_range", "open_whole", "read_image", "turned"]
+__all__ = [
+    "bits_of",
+    "image_size",
+    "intensity_range",
+    "number_of_pictures",
+    "open_whole",
+    "png_is_complete",
+    "read_image",
+    "turned",
+]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's modes of 8 bits that it converts to RGB.
@@ -40,7 +51,7 @@ def image_size(path: str) -> tuple[int, int]:
         InputError: the file is no image, or can't be read; the message names it.
     """
     try:
-        with open(path, "rb") as file:
+        with _regular_file(path) as file:
             image = _open(path, file)
             width, height = image.size
             if image.format == "TIFF":  # Pillow's is turned already
@@ -58,14 +69,27 @@ def open_whole(path: str) -> tuple[bytes, Image.Image, int]:
             changed; the message names it.
     """
     try:
-        with open(path, "rb") as file:
+        with _regular_file(path) as file:
             content = file.read()
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
     image = _open(path, io.BytesIO(content))
-    if image.format == "PNG" and not _is_whole_png(content):
+    cut = image.format == "PNG" and not _is_whole_png(content)
+    # libjpeg takes zeros, as a full disk or a broken download leaves them, for an end.
+    cut |= image.format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(
+        b"\xff\xda"
+    )
+    if cut:
         raise InputError(f"{path}: not a whole image, a part was cut off or changed: get it again")
     return content, image, _orientation(image)
+
+
+def _regular_file(path: str) -> io.BufferedReader:
+    """A file to read from; a pipe would be waited for without end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is no regular file: remove it")
+    return open(path, "rb")
 
 
 def _open(path: str, file: io.BufferedIOBase) -> Image.Image:
@@ -77,9 +101,13 @@ def _open(path: str, file: io.BufferedIOBase) -> Image.Image:
     except Exception as error:
         file.seek(0)
         start = file.read(64)
-        what = "is no image that can be read"
+        what = "is no image that can be read: get it again, or convert it to PNG or JPEG"
         if not start:
-            what = "is empty"
+            what = "is empty: get it again"
+        elif start[4:8] == b"ftyp":
+            what = "is a film, or an image such as HEIC that is not read: convert it to PNG or JPEG"
+        elif start.lstrip().startswith(b"<"):
+            what = "is a text, such as the page of a failed download: get it again"
         elif start.startswith(b"version https://git-lfs"):
             what = "is a pointer of Git LFS, not the image: run git lfs pull"
         raise InputError(f"{path}: {what}") from error
@@ -99,13 +127,51 @@ def _is_whole_png(content: bytes) -> bool:
     return False
 
 
+def png_is_complete(content: bytes) -> bool:
+    """Whether the pixels of a PNG whose parts are whole fill all of its rows."""
+    width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+    bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[content[25]]
+    passes = [(0, 0, 1, 1)]
+    if content[28]:  # interlaced: seven passes, by their first column and row, and steps
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+                  (0, 1, 1, 2)]  # fmt: skip
+    expected = 0
+    for left, top, step_x, step_y in passes:
+        columns, rows = -((left - width) // step_x), -((top - height) // step_y)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + (columns * bits + 7) // 8)
+    view, position, data = memoryview(content), len(PNG_SIGNATURE), []
+    while position + 12 <= len(content):
+        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
+        if view[position + 4 : position + 8] == b"IDAT":
+            data.append(view[position + 8 : end])
+        position = end + 4
+    try:
+        return len(zlib.decompressobj().decompress(b"".join(data), expected)) >= expected
+    except zlib.error:
+        return False
+
+
+def number_of_pictures(path: str, image: Image.Image) -> int:
+    """How many pictures or pages an opened file holds.
+
+    Raises:
+        InputError: a later one is damaged.
+    """
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(f"{path}: not a whole image ({error}): get it again") from error
+
+
 def _orientation(image: Image.Image) -> int:
     """EXIF's number from 1, as it is, to 8; of an image that was only opened."""
     try:
         exif = Image.Exif() if image.format == "PNG" else image.getexif()
         if image.format == "PNG":  # Pillow would decode all of it first
             exif.load(_png_exif(image.fp))
-        return exif.get(ExifTags.Base.Orientation, 1)
+        number = exif.get(ExifTags.Base.Orientation, 1)
+        return number if isinstance(number, int) and 1 <= number <= 8 else 1
     except Exception:  # of many types: metadata that make no sense turn nothing
         return 1
 
@@ -157,10 +223,11 @@ def read_image(
     if image_format not in ("RGB", "BGR"):
         raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
     content, image, orientation = open_whole(path)
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise InputError(
-            f"{path}: holds {image.n_frames} pictures: store each in a file of its own"
-        )
+    pictures = 1 if image.format == "MPO" else number_of_pictures(path, image)
+    if pictures > 1:
+        raise InputError(f"{path}: holds {pictures} pictures: store each in a file of its own")
+    if image.format == "TIFF":
+        orientation = 1  # Pillow and OpenCV turn it
     if bits_of(content, image) > 8:
         pixels = _stretched(_high_depth(path, content, image), intensities)
     elif image.format == "PNG":
@@ -171,8 +238,6 @@ def read_image(
             raise InputError(f"{path}: not a whole image: get it again")
     else:
         pixels = _decoded(path, image)[:, :, ::-1]
-        if image.format == "TIFF":
-            orientation = 1  # Pillow has turned it
     pixels = turned(pixels, orientation)
     if image_format == "BGR":
         return np.ascontiguousarray(pixels)
@@ -204,14 +269,21 @@ def bits_of(content: bytes, image: Image.Image) -> int:
 
 
 def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
-    """``(H, W, 3)`` uint16, BGR, as stored."""
+    """``(H, W, 3)`` uint16, BGR, as stored; TIFFs are turned."""
+    tiff = image.tag_v2 if image.format == "TIFF" else {}
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        kind = "undecodable" if pixels is None else str(pixels.dtype)
+    kind = "" if pixels is None or pixels.dtype == np.uint16 else f"of {pixels.dtype} values "
+    if tiff.get(284) == 2:
+        kind = "with a plane for each channel "
+    if kind:
         raise InputError(
-            f"{path}: a {image.format} image of {kind} values is not read: convert it to RGB or gray "
-            "of 8 or 16 bits"
+            f"{path}: a {image.format} image {kind}is not read: convert it to RGB or gray of 8 or 16 "
+            "bits"
         )
+    if pixels is None:
+        raise InputError(f"{path}: not a whole image, or of a kind that is not read: get it again")
+    if tiff.get(262) == 0:  # white is 0
+        pixels = 65535 - pixels
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2)
     return pixels[:, :, :3]
@@ -235,24 +307,35 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
             evenly spaced over the data set, since cameras use 10, 12 or 14 of 16 bits.
 
     Returns:
-        None where those images have 8 bits. Those that can't be read are for others to name.
+        None where no image has more than 8 bits. Those that can't be read are for others to name.
     """
-    step = max(1, len(paths) // SAMPLE_FILES)
+    deep = [path for path in paths if _has_more_than_8_bits(path)]
+    if not deep:
+        return None
+    if rule == "full_range":
+        return 0.0, float(2**16 - 1)
     values = []
-    for path in paths[::step]:
+    for path in deep[:: max(1, len(deep) // SAMPLE_FILES)]:
         try:
-            with open(path, "rb") as file:
-                image = _open(path, file)
-                file.seek(0)
-                if bits_of(file.read(32), image) <= 8:
-                    continue
             pixels = _high_depth(path, *open_whole(path)[:2]).ravel()
-        except (InputError, OSError):
+        except InputError:
             continue
         values.append(pixels[:: max(1, pixels.size // SAMPLE_PIXELS)])
     if not values:
         return None
-    if rule == "full_range":
-        return 0.0, float(2**16 - 1)
     low, high = np.percentile(np.concatenate(values), PERCENTILES)
     return float(low), float(high)
+
+
+def _has_more_than_8_bits(path: str) -> bool:
+    try:
+        with _regular_file(path) as file:
+            start = file.read(32)
+            if start.startswith(PNG_SIGNATURE):
+                return start[24:25] == b"\x10"
+            if start.startswith(b"\xff\xd8"):  # JPEG: the most frequent kind need not be opened
+                return False
+            file.seek(0)
+            return bits_of(start, _open(path, file)) > 8
+    except (InputError, OSError):
+        return False

@@ -12,6 +12,7 @@ colors for gray) changes no label, or the file is refused.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import cv2
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .images import bits_of, open_whole, turned
+from .images import bits_of, number_of_pictures, open_whole, png_is_complete, turned
 
 __all__ = ["LabelImage", "read_label_image"]
 
@@ -34,6 +35,7 @@ class LabelImage(NamedTuple):
     Attributes:
         values: ``(H, W)`` uint8: gray values, or numbers of colors.
         colors: ``(256, 3)`` uint8, RGB, by number; None: the values are gray values.
+        num_colors: how many of them there are.
         has_palette: the numbers are those of a palette in the file, so that they may be label IDs.
         step: of gray with fewer than 8 bits, by which the stored numbers were multiplied to be the
             gray values that are shown; otherwise 1.
@@ -43,6 +45,7 @@ class LabelImage(NamedTuple):
     colors: np.ndarray | None = None
     has_palette: bool = False
     step: int = 1
+    num_colors: int = 256
 
 
 def read_label_image(path: str) -> LabelImage:
@@ -58,11 +61,20 @@ def read_label_image(path: str) -> LabelImage:
         raise InputError(
             f"{path}: its content is {kind}, which changes label IDs when it is stored. {ADVICE}"
         )
-    if getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"{path}: holds {image.n_frames} pictures. {ADVICE}")
+    if (pictures := number_of_pictures(path, image)) > 1:
+        raise InputError(f"{path}: holds {pictures} pictures. {ADVICE}")
+    if image.format == "PPM":
+        _check_maximum(path, content)
+    # Pillow would fill what is missing with 0.
+    if image.format == "PNG" and not png_is_complete(content):
+        raise InputError(f"{path}: not a whole image, rows are missing: get it again")
     if image.format == "PNG" and content[24] == 16:
         # Pillow would drop half the bits of colors.
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise InputError(f"{path}: not a whole image: get it again")
+        if pixels.ndim == 3:
+            pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # from OpenCV's order
     else:
         pixels = _decoded(path, image)
         if image.format == "TIFF":
@@ -71,12 +83,22 @@ def read_label_image(path: str) -> LabelImage:
         palette = np.zeros((256, 3), np.uint8)
         entries = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         palette[: len(entries)] = entries
-        return LabelImage(turned(pixels, orientation), palette, True)
+        return LabelImage(turned(pixels, orientation), palette, True, num_colors=len(entries))
     if image.mode in ("1", "L"):
         bits = 1 if image.mode == "1" else bits_of(content, image)
         step = 255 // (2**bits - 1) if bits < 8 else 1
         return LabelImage(turned(pixels, orientation), step=step)
     return _of_pixels(path, turned(pixels, orientation))
+
+
+def _check_maximum(path: str, content: bytes) -> None:
+    """See that the values of a PNM are as stored: Pillow stretches those of another maximum."""
+    header = re.sub(rb"#[^\n]*", b"", content[:1024]).split(maxsplit=4)
+    if header[0] not in (b"P1", b"P4") and header[3] not in (b"255", b"65535"):
+        raise InputError(
+            f"{path}: its values end at {header[3].decode(errors='replace')}, which is neither 255 nor "
+            f"65535. {ADVICE}"
+        )
 
 
 def _decoded(path: str, image: Image.Image) -> np.ndarray:
@@ -99,8 +121,9 @@ def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
         if pixels.max() > 255 and not (pixels % 257).any():
             pixels = pixels // 257
         if pixels.min() < 0 or pixels.max() > 255:
+            strange = pixels.min() if pixels.min() < 0 else pixels.max()
             raise InputError(
-                f"{path}: holds the value {pixels.max()}, label IDs end at 255. {ADVICE}"
+                f"{path}: holds the value {strange}, label IDs are from 0 to 255. {ADVICE}"
             )
         pixels = pixels.astype(np.uint8)
     if pixels.ndim == 3:

@@ -158,6 +158,12 @@ class LabelReader:
         readings = {}
         if image.has_palette and self._is_own_palette(colors, used):
             readings["the data set's own numbers"] = self._by_value
+        told_apart = {colors[number] for number in used if number < image.num_colors}
+        if image.has_palette and not readings and len(told_apart) < len(used):
+            raise InputError(
+                f"{path}: its palette does not tell the numbers {', '.join(map(str, used))} apart, and is "
+                "not the data set's own. Store the IDs as a gray image"
+            )
         if (by_gray[used] != UNKNOWN).all():
             readings["gray values"] = by_gray
         # Black is a value of many labels and the color of what is void: gray values come first.

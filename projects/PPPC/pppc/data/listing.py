@@ -148,8 +148,13 @@ def _add_day_images(listing: Listing, name: str, split: Split) -> None:
         if _is_hidden(path) or not path.lower().endswith(".csv"):
             continue
         # Names of files may hold bytes that are no text.
-        text = (folder / path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-        rows = [row for row in csv.reader(text.splitlines()) if row]
+        try:
+            text = (folder / path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+            rows = [row for row in csv.reader(text.splitlines()) if row]
+        except (OSError, csv.Error) as error:
+            raise InputError(
+                f"{name}: {folder / path} can't be read ({error}). {split.hint}"
+            ) from error
         for number, row in enumerate(rows, 1):
             place = f"{name}: {folder / path}, row {number}"
             _, _, night_id = row[0].strip().replace("\\", "/").partition("night/")
@@ -224,12 +229,15 @@ def _files_below(folder: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} can't be listed ({error.strerror})") from error
 
-    seen = set()  # a link may lead back
+    real_paths: dict[str, str] = {}
     for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        if (real := os.path.realpath(path)) in seen:
+        real_paths[path] = real = os.path.realpath(path)
+        above = path
+        while above != str(folder) and real_paths[above := os.path.dirname(above)] != real:
+            pass
+        if above != path and real_paths[above] == real:  # a link leads back
             folders.clear()
             continue
-        seen.add(real)
         below = os.path.relpath(path, folder)
         yield from (name if below == "." else f"{below}/{name}" for name in files)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import InputError
+
 __all__ = ["SPLITS", "Split"]
 
 
@@ -42,6 +44,12 @@ class Split:
     published_size: int | None = None
     unusable: frozenset[str] = frozenset()
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_patterns, str) or not self.image_patterns:
+            raise InputError(
+                f"image_patterns is {self.image_patterns!r}: give a tuple, such as ('*.png',)"
+            )
 
 
 # Their labels are not of their size; other projects leave them out, too.

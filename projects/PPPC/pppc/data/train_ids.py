@@ -78,6 +78,14 @@ class LabelSpace:
         wrong_train_ids = sorted(set(self.id_to_train_id.values()) - set(range(number)))
         wrong_ids = sorted({*self.id_to_train_id, *self.void_ids} - set(range(256)))
         both = sorted(self.void_ids & self.id_to_train_id.keys())
+        wrong_colors = [
+            color
+            for color in (*self.colors, *self.void_colors.values())
+            if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color)
+        ]
+        wrong_means = [
+            name for name, ids in self.means.items() if not set(ids) <= set(range(number))
+        ]
         for problem, wrong in (
             (f"of {number} classes has train IDs 0 to {number - 1}, not {wrong_train_ids}",
              wrong_train_ids),
@@ -86,6 +94,11 @@ class LabelSpace:
             (f"has one color for each of its {number} classes, not {len(self.colors)}",
              len(self.colors) != number),
             ("names each class once", len(set(self.class_names)) != number),
+            ("has names of classes that are no text, or empty",
+             not all(isinstance(name, str) and name for name in self.class_names)),
+            ("has colors that are not three whole numbers from 0 to 255: "
+             f"{wrong_colors}", wrong_colors),
+            (f"has means over other train IDs than 0 to {number - 1}: {wrong_means}", wrong_means),
             (f"of {number} classes has an ignore label from {number} to 255, not "
              f"{self.ignore_label}", not number <= self.ignore_label <= 255),
         ):  # fmt: skip
