@@ -423,3 +423,47 @@ def test_tool_prints_some_of_many_problems_and_their_number(own, check_datasets)
             Path(own / kind / f"{number}.png").touch()
     status, _, errors = check_datasets("own_source")
     assert status == 1 and len(errors) == 21 and errors[-1].startswith("error: 50 problems, 20 of")
+
+
+@pytest.mark.parametrize("name", ["own_source", "own_test"])
+def test_an_image_of_which_nothing_would_be_left_is_named(own, name):
+    for kind, mode in (("images", "RGB"), ("labels", "L")):
+        Image.new(mode, (900, 3)).save(own / f"{kind}/a.png")
+    cfg = config("INPUT.MAX_SIZE_TRAIN", 64, "INPUT.MAX_SIZE_TEST", 64)
+    with pytest.raises(InputError, match=r"a\.png is 900x3: resized .* nothing of it is left"):
+        check_data(cfg, training=name == "own_source")
+
+
+@pytest.mark.parametrize("content", ["5", "[]", "null", '{"a.png": {}}', '{"a.png": 5}'])
+def test_a_cache_of_another_content_is_read_anew(own, cache, content):
+    check_files(records(own), READER)
+    for path in cache.iterdir():
+        whole = json.loads(path.read_text())
+        path.write_text(json.dumps(whole | {"files": json.loads(content)}))
+    assert len(check_files(records(own), READER).labels) == 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ([], "list of images is empty"),
+        ([{}], "file_name of record 0 is None"),
+        ([{"file_name": 5}], "file_name of record 0 is 5"),
+        (
+            [{"file_name": "a.png", "sem_seg_file_name": None}],
+            "sem_seg_file_name of record 0 is None",
+        ),
+    ],
+)
+def test_records_of_a_user_s_own_function_are_looked_at(own, listed, reason):
+    metadata = MetadataCatalog.get("own_source")
+    DatasetCatalog.register("odd", lambda: listed)
+    MetadataCatalog.get("odd").set(
+        stuff_classes=metadata.stuff_classes, label_reader=metadata.label_reader
+    )
+    try:
+        with pytest.raises(InputError, match=f"odd: .*{reason}"):
+            check_data(config("DATASETS.TARGET", ("odd",)))
+    finally:
+        DatasetCatalog.remove("odd")
+        MetadataCatalog.remove("odd")

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import sys
 
 import cv2
@@ -15,6 +16,7 @@ from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import (
     convert_labels,
     count_train_ids,
+    is_outdated,
     list_label_images,
     read_synthia_image,
     to_train_ids,
@@ -267,6 +269,71 @@ def test_polygons_are_drawn_in_order(tmp_path):
     path.write_text(json.dumps({**annotation, "objects": [square("cat", 0, 1)]}))
     with pytest.raises(ValueError, match="cat"):
         draw_polygons(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"imgWidth": "x"}, {"imgWidth": 0}, {"imgHeight": -4}, {"imgWidth": 10**6}, {"imgHeight": None},
+        {"objects": {}}, {"objects": None}, {"objects": ["car"]},
+        {"objects": [{"label": None, "polygon": [[0, 0], [1, 0], [1, 1]]}]},
+        {"objects": [{"label": ["car"], "polygon": [[0, 0], [1, 0], [1, 1]]}]},
+        {"objects": [{"label": "car", "polygon": [[0, 0]]}]},
+        {"objects": [{"label": "car", "polygon": [[0], [1], [2]]}]},
+        {"objects": [{"label": "car", "polygon": [["a", "b"], [1, 0], [1, 1]]}]},
+        {"objects": [{"label": "car", "polygon": [None, [1, 0], [1, 1]]}]},
+    ],
+)  # fmt: skip
+def test_polygons_of_any_content_are_one_line(change, tmp_path):
+    path = tmp_path / "a_gtFine_polygons.json"
+    path.write_text(json.dumps({"imgWidth": 4, "imgHeight": 4, "objects": []} | change))
+    with pytest.raises(InputError, match="a_gtFine_polygons.json: "):
+        draw_polygons(path)
+    path.write_text("[" * 200_000)
+    with pytest.raises(InputError, match="a_gtFine_polygons.json: "):
+        draw_polygons(path)
+
+
+def test_labels_of_one_name_in_two_spellings_are_refused(gta, convert):
+    shutil.copy(gta / "labels/00001.png", gta / "labels/00001.PNG")
+    status, errors = convert("gta", gta)
+    assert status == 2 and "1 labels are there with .png in two spellings, such as 00001" in errors
+
+
+def test_a_converted_label_in_another_spelling_is_no_label(gta, convert):
+    convert("gta", gta)
+    (gta / "labels/00001_labelTrainIds.png").rename(gta / "labels/00001_labelTrainIds.PNG")
+    status, errors = convert("gta", gta)
+    assert status == 0, errors
+    assert not list(gta.glob("labels/*TrainIds_labelTrainIds.png"))
+
+
+def test_a_folder_in_place_of_the_statistics_is_found_before_converting(gta, convert):
+    (gta / "sample_class_stats.json").mkdir()
+    status, errors = convert("gta", gta)
+    assert status == 2 and "sample_class_stats.json is a folder" in errors
+    assert not list(gta.glob("labels/*_labelTrainIds.png"))
+
+
+def test_training_does_not_find_labels_below_another_name(gta, tmp_path, monkeypatch, capsys):
+    for name, expected in (("mine", "Rename"), (gta.name, "PPPC_CONVERTED=")):
+        tool = str(TOOLS / "gta.py")
+        monkeypatch.setattr(sys, "argv", [tool, str(gta), "--nproc", "1", "--out-dir",
+                                          str(tmp_path / "out" / name)])  # fmt: skip
+        with pytest.raises(SystemExit):
+            runpy.run_path(tool, run_name="__main__")
+        assert expected in capsys.readouterr().out
+
+
+def test_an_output_of_a_label_that_was_replaced_is_outdated(gta, ids, convert):
+    convert("gta", gta)
+    source, output = gta / "labels/00001.png", gta / "labels/00001_labelTrainIds.png"
+    space = LABEL_SPACES["gta"]
+    assert not is_outdated(str(output), [str(source)], space)
+    Image.fromarray(ids[1]).save(source)
+    assert is_outdated(str(output), [str(source)], space)
+    source.unlink()
+    assert not is_outdated(str(output), [str(source)], space)  # nothing to compare with
 
 
 def test_large_labels_are_counted_exactly():

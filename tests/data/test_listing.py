@@ -148,3 +148,31 @@ def test_day_images_of_any_ending_by_csv_files_of_any_system(make):
         (root / "own/csv/a.CSV").write_text(text)
         with pytest.raises(InputError, match=message):
             list_split("own", night_and_day)
+
+
+def test_two_names_of_one_folder_are_both_listed(make):
+    root = make("own/images/a/1.png", "own/images/b/1.png", "own/labels/a/1.png")
+    (root / "own/labels/b").symlink_to(root / "own/labels/a")
+    split = Split("camvid", "own/images", label_folder="own/labels")
+    assert list(pairs(list_split("own", split))) == ["a/1", "b/1"]
+
+
+@pytest.mark.parametrize("patterns", ["*_rgb.png", (), ""])
+def test_patterns_are_a_tuple(patterns):
+    with pytest.raises(InputError, match=r"give a tuple, such as"):
+        Split("camvid", "own/images", image_patterns=patterns)
+
+
+def test_csv_files_that_cannot_be_read_are_named(make):
+    root = make("own/night/s/0.png", "own/day/t/9.png")
+    split = Split(
+        "camvid", "own/night", correspondences="own/csv", day_folder="own/day", hint="Hm."
+    )
+    (root / "own/csv").mkdir()
+    (root / "own/csv/z.csv").symlink_to(root / "nowhere")
+    with pytest.raises(InputError, match=r"z\.csv can't be read"):
+        list_split("own", split)
+    (root / "own/csv/z.csv").unlink()
+    (root / "own/csv/z.csv").write_text("x" * 200_000)
+    with pytest.raises(InputError, match=r"z\.csv can't be read"):
+        list_split("own", split)
