@@ -50,6 +50,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     records = dataset_records(cfg, source)
     reader = label_reader(cfg, source)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
+    draw: RareClassDraw | ShuffledDraw
     if sampling.ENABLED:
         counts = from_main_process(lambda: _count_classes(cfg, source, records))
         pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))

@@ -12,7 +12,6 @@ that was found is used after a change of the readers.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -85,8 +84,10 @@ def check_files(
         if chosen or path not in jobs:
             jobs[path] = _Job(kind, decode if chosen else None)
 
-    label_kind = f"label {_hash(f'{reader.space} {reader.train_ids}')}" if reader else "label"
-    decode_label = partial(_decode_label, reader=reader)
+    label_kind, decode_label = "label", _read_header
+    if reader is not None:
+        label_kind = f"label {_hash(f'{reader.space} {reader.train_ids}')}"
+        decode_label = partial(_decode_label, reader=reader)
     for index, record in enumerate(records):
         chosen = decode_images is None or index in decode_images
         for key in {"file_name", "day_file_name"} & record.keys():
@@ -106,7 +107,8 @@ def check_files(
             checked.problems.append(f"sizes differ: {', '.join(shown)}")
         if (file := record["file_name"]) in sizes:
             checked.images[file] = sizes[file]
-        if "pixels" in found.get(label := record.get("sem_seg_file_name"), {}):
+        label = record.get("sem_seg_file_name", "")
+        if "pixels" in found.get(label, {}):
             checked.labels[label] = found[label]["pixels"]
     return checked
 
@@ -191,7 +193,7 @@ class _Cache:
         stamp, entry = _stamp(path), self.entries[folder].get(name)
         if entry is not None and entry["kind"] != job.kind:
             entry = None
-        if entry is not None and entry["stamp"] == stamp:
+        if entry is not None and stamp is not None and entry["stamp"] == stamp:
             if entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
                 return entry["report"]
         if job.decode is None:
@@ -244,8 +246,6 @@ def _hash(text: str) -> str:
 @cache
 def _readers() -> str:
     """What decides how files are read: the readers' own text and the versions of the libraries."""
-    texts = [
-        Path(importlib.import_module(f"{__package__}.{name}").__file__).read_text()
-        for name in ("images", "label_images", "labels", "train_ids", "file_checks")
-    ]
+    names = ("images", "label_images", "labels", "train_ids", "file_checks")
+    texts = [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
     return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"

@@ -18,10 +18,12 @@ import os
 import stat
 import zlib
 from collections.abc import Sequence
+from typing import IO, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import InputError
 
@@ -54,14 +56,14 @@ def image_size(path: str) -> tuple[int, int]:
         with _regular_file(path) as file:
             image = _open(path, file)
             width, height = image.size
-            if image.format == "TIFF":  # Pillow's is turned already
+            if isinstance(image, TiffImageFile):  # Pillow's size is turned already
                 width, height = image.tag_v2[256], image.tag_v2[257]
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def open_whole(path: str) -> tuple[bytes, Image.Image, int]:
+def open_whole(path: str) -> tuple[bytes, ImageFile.ImageFile, int]:
     """A file's content, its image, of which only the header is decoded, and EXIF's orientation.
 
     Raises:
@@ -84,7 +86,7 @@ def open_whole(path: str) -> tuple[bytes, Image.Image, int]:
     return content, image, _orientation(image)
 
 
-def _regular_file(path: str) -> io.BufferedReader:
+def _regular_file(path: str) -> BinaryIO:
     """A file to read from; a pipe would be waited for without end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -92,7 +94,7 @@ def _regular_file(path: str) -> io.BufferedReader:
     return open(path, "rb")
 
 
-def _open(path: str, file: io.BufferedIOBase) -> Image.Image:
+def _open(path: str, file: BinaryIO) -> ImageFile.ImageFile:
     try:
         return Image.open(file)
     except Image.DecompressionBombError as error:
@@ -164,11 +166,11 @@ def number_of_pictures(path: str, image: Image.Image) -> int:
         raise InputError(f"{path}: not a whole image ({error}): get it again") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: ImageFile.ImageFile) -> int:
     """EXIF's number from 1, as it is, to 8; of an image that was only opened."""
     try:
         exif = Image.Exif() if image.format == "PNG" else image.getexif()
-        if image.format == "PNG":  # Pillow would decode all of it first
+        if image.format == "PNG" and image.fp:  # Pillow would decode all of it first
             exif.load(_png_exif(image.fp))
         number = exif.get(ExifTags.Base.Orientation, 1)
         return number if isinstance(number, int) and 1 <= number <= 8 else 1
@@ -176,7 +178,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _png_exif(file: io.BufferedIOBase) -> bytes:
+def _png_exif(file: IO[bytes]) -> bytes:
     """The EXIF part of a PNG, b"" where it has none."""
     position = len(PNG_SIGNATURE)
     while True:
@@ -233,9 +235,10 @@ def read_image(
     elif image.format == "PNG":
         # OpenCV decodes a PNG in two thirds of Pillow's time.
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-        if pixels is None:
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        if decoded is None:
             raise InputError(f"{path}: not a whole image: get it again")
+        pixels = decoded
     else:
         pixels = _decoded(path, image)[:, :, ::-1]
     pixels = turned(pixels, orientation)
@@ -263,14 +266,14 @@ def bits_of(content: bytes, image: Image.Image) -> int:
     """Bits of a channel, more than 8 for floating point, too; the start of the content will do."""
     if image.format == "PNG":
         return content[24]
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))
     return 16 if image.mode.startswith(("I", "F")) else 8
 
 
 def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
     """``(H, W, 3)`` uint16, BGR, as stored; TIFFs are turned."""
-    tiff = image.tag_v2 if image.format == "TIFF" else {}
+    tiff = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     kind = "" if pixels is None or pixels.dtype == np.uint16 else f"of {pixels.dtype} values "
     if tiff.get(284) == 2:

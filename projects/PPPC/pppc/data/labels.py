@@ -128,7 +128,9 @@ class LabelReader:
         """
         image = read_label_image(path)
         used = np.flatnonzero(pixel_histogram(image.values))
-        table = self._by_value if image.colors is None else self._table_of_colors(path, image, used)
+        table = self._by_value
+        if image.colors is not None:
+            table = self._table_of_colors(path, image, image.colors, used)
         stored = self._by_value[used // image.step]
         if image.step > 1 and (stored != UNKNOWN).all() and (stored != table[used]).any():
             raise InputError(
@@ -145,9 +147,11 @@ class LabelReader:
             )
         return cv2.LUT(image.values, table.astype(np.uint8))
 
-    def _table_of_colors(self, path: str, image: LabelImage, used: np.ndarray) -> np.ndarray:
+    def _table_of_colors(
+        self, path: str, image: LabelImage, palette: np.ndarray, used: np.ndarray
+    ) -> np.ndarray:
         """What to return by the number of a color, ``(256,)`` int16; known for all that are used."""
-        colors = [tuple(color) for color in image.colors.tolist()]
+        colors = [tuple(color) for color in palette.tolist()]
         by_gray = np.full(256, UNKNOWN, np.int16)
         by_color = np.full(256, UNKNOWN, np.int16)
         for number in used:

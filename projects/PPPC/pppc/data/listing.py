@@ -110,15 +110,15 @@ def list_split(name: str, split: Split) -> Listing:
         {"file_name": str(root / split.image_folder / found[0]), "image_id": image_id}
         for image_id, found in sorted(images.items(), key=lambda item: item[1][0].split("/"))
     ]
-    if split.label_folder is not None:
-        _add_labels(listing, name, split)
-    if split.correspondences is not None:
-        _add_day_images(listing, name, split)
+    if listing.label_folder is not None:
+        _add_labels(listing, listing.label_folder, name, split)
+    if split.correspondences is not None and split.day_folder is not None:
+        _add_day_images(listing, root / split.correspondences, root / split.day_folder, name, split)
     return listing
 
 
-def _add_labels(listing: Listing, name: str, split: Split) -> None:
-    labels = _by_id(listing.label_folder, split, split.label_suffix)
+def _add_labels(listing: Listing, folder: Path, name: str, split: Split) -> None:
+    labels = _by_id(folder, split, split.label_suffix)
     images = {record["image_id"] for record in listing.records}
     for image_id, found in labels.items():
         if image_id not in images and image_id not in split.unusable:
@@ -129,18 +129,19 @@ def _add_labels(listing: Listing, name: str, split: Split) -> None:
         spare = listing.left_out.get(SPARE_LABELS, [])
         raise InputError(
             f"{name}: {len(missing)} of {len(images)} images have no label in "
-            f"{listing.label_folder} ({_some(expected)})"
+            f"{folder} ({_some(expected)})"
             f"{f', and {len(spare)} labels no image ({_some(spare)})' if spare else ''}. "
             f"{split.hint}"
         )
     _refuse_several(name, "label", {image_id: labels[image_id] for image_id in sorted(images)})
     for record in listing.records:
-        record["sem_seg_file_name"] = str(listing.label_folder / labels[record["image_id"]][0])
+        record["sem_seg_file_name"] = str(folder / labels[record["image_id"]][0])
 
 
-def _add_day_images(listing: Listing, name: str, split: Split) -> None:
-    """Add to each night image the "day_file_name" that the CSV files name for it."""
-    folder, day_folder = (datasets_root() / f for f in (split.correspondences, split.day_folder))
+def _add_day_images(
+    listing: Listing, folder: Path, day_folder: Path, name: str, split: Split
+) -> None:
+    """Add to each night image the "day_file_name" that the folder's CSV files name for it."""
     day_images = _by_id(day_folder, split, split.image_suffix)
     known = {record["image_id"] for record in listing.records}
     day_of: dict[str, str] = {}

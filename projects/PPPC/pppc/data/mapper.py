@@ -153,7 +153,7 @@ class SourceMapper:
             self.crop(sample)
             if train_id is None:
                 return sample
-            shown = np.count_nonzero(sample.sem_seg == train_id)
+            shown = int(np.count_nonzero(sample.sem_seg == train_id))
             if shown > most:
                 best, most = sample, shown
             if shown > enough:

@@ -144,7 +144,7 @@ class SampleStream(Dataset):
 
     def __getitem__(self, position: int) -> Drawn:
         seed = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]
-        problems = {}
+        problems: dict[str, str] = {}
         for attempt in range(1 + MAX_REDRAWS * self.skip_unreadable):
             # Beyond the positions of any run, so that a second draw follows no other sample's.
             index, train_id = self.draw(position + attempt * 2**40)

