@@ -4,11 +4,12 @@ VENV := .venv
 # Processes that share the tests.
 JOBS ?= auto
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test check clean
 
 help:
 	@echo "make demo    set up, make data, train source-only and PPPC, compare them (output/demo)"
 	@echo "make test    set up, run the tests"
+	@echo "make check   set up, look at form and types (ruff, mypy)"
 	@echo "make setup   only make the environment in $(VENV), or complete it"
 	@echo "make clean   remove $(VENV) and caches; results in output/ stay"
 	@echo "PYTHON=...   after any of these: the Python 3.11 or 3.12 that the environment is made with"
@@ -21,6 +22,11 @@ demo: setup
 
 test: setup
 	@$(VENV)/bin/python -m pytest -rs -n $(JOBS) --dist loadfile tests
+
+check: setup
+	@$(VENV)/bin/ruff check projects tools tests setup.py
+	@$(VENV)/bin/ruff format --check projects tools tests setup.py
+	@$(VENV)/bin/mypy
 
 clean:
 	rm -rf $(VENV) .pytest_cache

@@ -34,6 +34,15 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
-        "test": [*EXPORT, "packaging", "pytest>=8", "pytest-xdist>=3.6", "setuptools", "transformers>=5"],
+        "test": [
+            *EXPORT,
+            "mypy>=2.4",
+            "packaging",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.17",
+            "setuptools",
+            "transformers>=5",
+        ],
     },
 )

@@ -1,12 +1,18 @@
 """What the documents name exists."""
 
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY, build_model
 from PIL import Image
 from pppc.data.train_ids import LABEL_SPACES
+from pppc.method.gaussian import SCORES
+from pppc.method.pixel_batch import PixelBatch
+from tiny_run import tiny_config
 
 DOCUMENTS = [path for path in REPOSITORY.glob("**/*.md") if ".venv" not in path.parts]
 
@@ -42,6 +48,23 @@ def test_own_data_sets_are_registered_as_the_document_says(tmp_path, monkeypatch
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
         LABEL_SPACES.pop("mine", None)
+
+
+def test_a_decoder_and_a_score_are_added_as_the_document_says(monkeypatch):
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    decoder, score = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(SEM_SEG_HEADS_REGISTRY, "_obj_map", dict(SEM_SEG_HEADS_REGISTRY._obj_map))
+    exec(decoder, {"__name__": "own"})
+    try:
+        exec(score, {})
+        cfg = tiny_config(Path("nowhere"), "MODEL.SEM_SEG_HEAD.NAME", "LinearHead",
+                          "PPPC.CONTRAST.SCORE", "negative_distance")  # fmt: skip
+        segmentor = build_model(cfg)
+        label = torch.zeros(1, 48, 64, dtype=torch.int64)
+        losses = segmentor(PixelBatch(255 * torch.rand(1, 3, 48, 64), label), contrast_scale=1.0)
+        assert all(loss.isfinite() for loss in losses.values())
+    finally:
+        SCORES.pop("negative_distance", None)
 
 
 def test_every_promise_names_a_test_that_there_is():

@@ -1,6 +1,6 @@
 """What can be wrong with the values of a configuration, found before anything is built.
 
-Every key that has an effect here stands in :data:`RULES`, with what its value must be. Detectron2's
+Every key that has an effect here has a rule, what its value must be (:func:`rules`). Detectron2's
 other keys have none, and are refused where they are set.
 """
 
@@ -25,7 +25,7 @@ from ..modeling.recompute import RECOMPUTE
 from .defaults import add_pppc_config
 from .device import check_training_device
 
-__all__ = ["RULES", "check_config", "check_values", "flat", "wrong_values"]
+__all__ = ["check_config", "check_values", "flat", "rules", "wrong_values"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,6 @@ RULES = (
     _one_of(("", "highest", "high", "medium"), "FLOAT32_PRECISION"),
     Rule("'BN', 'GN', 'LN', 'FrozenBN' or '' (for BN of all processes MODEL.SYNC_BATCH_NORM True)",
          lambda value: value in ("BN", "GN", "LN", "FrozenBN", ""), "MODEL.SEM_SEG_HEAD.NORM"),
-    _one_of(tuple(SCORES), "PPPC.CONTRAST.SCORE"),
     _one_of(UPDATE_RULES, "PPPC.PROTOTYPES.UPDATE_RULE"),
     _one_of(VARIANCES, "PPPC.PROTOTYPES.VARIANCE"),
     _one_of(tuple(MIXED_PRECISION_TYPES), "SOLVER.AMP.TYPE"),
@@ -288,24 +287,31 @@ def _listed(value: object) -> object:
     return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def wrong_values(cfg: CfgNode) -> list[str]:
-    """A sentence for every key of ``cfg`` whose value is wrong by itself, or without effect."""
-    defaults = get_cfg()
-    add_pppc_config(defaults)
-    rules = {key: rule for rule in RULES for key in rule.keys.split()}
+def rules() -> dict[str, Rule]:
+    """The rule of every key that has an effect, with the parts and scores that are there now."""
+    by_key = {key: rule for rule in RULES for key in rule.keys.split()}
     for key, (registry, fitting) in PARTS.items():
         parts = [
             name
             for name, part in registry
             if name in fitting or not part.__module__.startswith("detectron2.")
         ]
-        rules[key] = _one_of(parts, key)
+        by_key[key] = _one_of(parts, key)
+    by_key["PPPC.CONTRAST.SCORE"] = _one_of(tuple(SCORES), "PPPC.CONTRAST.SCORE")
+    return by_key
+
+
+def wrong_values(cfg: CfgNode) -> list[str]:
+    """A sentence for every key of ``cfg`` whose value is wrong by itself, or without effect."""
+    defaults = get_cfg()
+    add_pppc_config(defaults)
     values = dict(flat(cfg))
+    by_key = rules()
     for key in DETECTRON2_HEADS.get(values.get("MODEL.SEM_SEG_HEAD.NAME"), ()):
-        rules[key] = Rule("a value of the default's type", lambda value: True, key)
+        by_key[key] = Rule("a value of the default's type", lambda value: True, key)
     problems = []
     for key, default in flat(defaults):
-        value, rule = values.get(key, default), rules.get(key)
+        value, rule = values.get(key, default), by_key.get(key)
         if rule is None:
             if _listed(value) != _listed(default):
                 problems.append(

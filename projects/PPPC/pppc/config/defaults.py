@@ -24,7 +24,7 @@ Keys of Detectron2 that are used with their own meaning:
                           statistics and the moving average stay in float32
     VIS_PERIOD            iterations between two pictures of the training batch (0: none)
 
-pppc.config.checks.RULES lists every key that has an effect, and its values; the others of Detectron2
+pppc.config.checks.rules gives every key that has an effect, and its values; the others of Detectron2
 are refused where they are set.
 """
 
