@@ -1,5 +1,6 @@
 """What the documents name exists."""
 
+import math
 import re
 from pathlib import Path
 
@@ -26,6 +27,22 @@ def test_links_lead_to_files_and_commands_to_tools(document):
     for path in re.findall(r"\b(?:tools|configs|tests)/[\w./-]+\.(?:py|yaml|sh)\b", text):
         if not path.startswith(("configs/FILE", "tests/FILE")):
             assert (REPOSITORY / path).exists(), path
+
+
+def test_the_step_trains_with_one_s_own_network_and_loader():
+    text = (REPOSITORY / "docs/step.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    definitions, training = code.split("loop.train(0, 3)")
+    torch.manual_seed(0)
+    names = {}
+    exec(definitions, names)
+    before = [parameter.detach().clone() for parameter in names["student"].parameters()]
+    exec("loop.train(0, 3)" + training, names)
+    losses = {k: v for k, (v, _) in names["loop"].storage.latest().items() if "loss" in k}
+    assert len(losses) == 7 and all(map(math.isfinite, losses.values())), losses
+    assert losses["loss_contrast_source"] > 0 and losses["loss_contrast_target"] > 0
+    after = names["student"].parameters()
+    assert not any(new.equal(old) for new, old in zip(after, before) if old.dim() > 1)
 
 
 def test_own_data_sets_are_registered_as_the_document_says(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class AdaptationLoop(SimpleTrainer):
     """The loop whose :meth:`run_step` is the method.
 
     The hooks of :meth:`hooks` must be registered with the trainer that runs it, which may be the
-    loop itself. docs/method.md has an example with a network and a loader of one's own.
+    loop itself. docs/step.md has an example with a network and a loader of one's own.
 
     Args:
         model: the segmentor, in DistributedDataParallel where there are several processes.

@@ -62,7 +62,7 @@ class TeacherUpdate(HookBase):
         momentum: m after the first iterations.
     """
 
-    def __init__(self, segmentor: PPPCSegmentor, momentum: float):
+    def __init__(self, segmentor: PPPCSegmentor, momentum: float = 0.999):
         self.segmentor = segmentor
         self.momentum = momentum
 

@@ -51,8 +51,8 @@ class PrototypeContrast(nn.Module):
 
     def __init__(
         self,
-        temperature: float,
-        kl_weight: float,
+        temperature: float = 100.0,
+        kl_weight: float = 1e-6,
         ignore_label: int = 255,
         score: str = "mutual_likelihood",
         max_pixels_per_class: int = 0,

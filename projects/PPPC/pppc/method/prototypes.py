@@ -53,10 +53,10 @@ class GaussianPrototypes(nn.Module):
         self,
         num_classes: int,
         dim: int,
-        update_rule: str,
-        variance: str,
-        momentum: float,
-        forgetting: float,
+        update_rule: str = "ema",
+        variance: str = "product",
+        momentum: float = 0.999,
+        forgetting: float = 1.0,
         ignore_label: int = 255,
     ):
         super().__init__()

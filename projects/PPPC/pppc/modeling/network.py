@@ -10,13 +10,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from .probabilistic_head import StageProbabilisticHead
 
 __all__ = ["MIXED_PRECISION_TYPES", "NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
 
+# Of RGB images in [0, 255].
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
 # By the names that SOLVER.AMP.TYPE takes.
 MIXED_PRECISION_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,7 +35,7 @@ class SegmentationNetwork(nn.Module):
     """Backbone, decoder and, where the contrast is used, the probabilistic head.
 
     Args:
-        backbone: images to features.
+        backbone: images to features by their names; any module that does.
         sem_seg_head: its ``layers`` make class scores of features, as Detectron2's heads do.
         probabilistic_head: features to Gaussians, or None.
         pixel_mean, pixel_std: of the images' channels, in [0, 255].
@@ -44,11 +46,11 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: nn.Module,
         sem_seg_head: nn.Module,
-        probabilistic_head: StageProbabilisticHead | None,
-        pixel_mean: tuple[float, ...],
-        pixel_std: tuple[float, ...],
+        probabilistic_head: StageProbabilisticHead | None = None,
+        pixel_mean: tuple[float, ...] = IMAGENET_MEAN,
+        pixel_std: tuple[float, ...] = IMAGENET_STD,
         mixed_precision: torch.dtype | None = None,
         size_divisibility: int = 1,
     ):
