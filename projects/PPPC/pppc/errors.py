@@ -30,7 +30,7 @@ class InputError(ValueError):
 def printable(text: str) -> str:
     """One line that every log and terminal takes.
 
-    Example:
+    Examples:
         >>> printable("two\\nlines")
         'two\\\\nlines'
     """
@@ -57,7 +57,7 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
     user's input is wrong (as argparse does), 1 after such a line where the file system refuses,
     128 and the signal's number after Ctrl-C or where a signal stopped a run.
 
-    Example:
+    Examples:
         >>> def main():
         ...     raise InputError("street.png: no image. Give a PNG or JPEG file")
         >>> run_tool(main)

@@ -60,7 +60,7 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str]) -> dict[int, int]:
 
     Capitals, hyphens and underscores do not count.
 
-    Example:
+    Examples:
         >>> match_classes(["sky", "Traffic_Light"], ["road", "traffic light", "sky"])
         {1: 1, 2: 0}
     """

@@ -55,7 +55,7 @@ class LabelSpace:
     Raises:
         InputError: the parts contradict each other.
 
-    Example:
+    Examples:
         >>> space = LabelSpace({1: 0, 2: 1}, frozenset({0}), ("road", "car"), ((9, 0, 0), (0, 9, 0)))
         >>> space.lookup_table()[:4].tolist()
         [255, 0, 1, 255]

@@ -37,6 +37,11 @@ def class_ambiguity_weights(log_var: Tensor, temperature: float, top_k: int) -> 
 
     Returns:
         ``(C,)`` float32, 0 outside the top k; all 0 where no class takes part.
+
+    Examples:
+        >>> log_var = torch.tensor([[-5.0, -5.0], [-4.0, -4.0], [-torch.inf, -torch.inf]])
+        >>> class_ambiguity_weights(log_var, temperature=1.0, top_k=2)
+        tensor([0.2689, 0.7311, 0.0000])
     """
     ambiguity = log_var.float().mean(dim=1)
     # Of minus infinities alone the softmax is not a number.
@@ -58,6 +63,11 @@ def standardized_ambiguity(log_var: Tensor, seen: Tensor) -> Tensor:
     Returns:
         ``(C, 1)`` to pass to :func:`class_ambiguity_weights`; minus infinity for classes not seen,
         and for all where fewer than two are, since nothing tells them apart.
+
+    Examples:
+        >>> seen = torch.tensor([True, True, True, False])
+        >>> standardized_ambiguity(torch.tensor([[-5.0], [-4.0], [-3.0], [0.0]]), seen)[:, 0]
+        tensor([-0.0300,  0.0000,  0.0300,    -inf])
     """
     ambiguity = log_var.float().mean(dim=1, keepdim=True)
     if seen.sum() < 2:
@@ -73,6 +83,11 @@ def crop_score(label: Tensor, weights: Tensor) -> Tensor:
     Args:
         label: ``(h, w)`` of an integer type.
         weights: ``(C,)``.
+
+    Examples:
+        >>> label = torch.tensor([[0, 0, 1], [1, 1, 255]])
+        >>> crop_score(label, weights=torch.tensor([0.5, 2.0]))
+        tensor(7.)
     """
     in_space = (label >= 0) & (label < len(weights))
     bins = label.long().where(in_space, len(weights)).flatten()
@@ -101,6 +116,13 @@ def choose_crop(
 
     Raises:
         ValueError: the crop is larger than the label.
+
+    Examples:
+        >>> label = torch.zeros(8, 8, dtype=torch.long)
+        >>> label[4:, 4:] = 1  # the ambiguous class, at the lower right
+        >>> weights = torch.tensor([0.0, 1.0])
+        >>> choose_crop(label, weights, (4, 4), 20, torch.Generator().manual_seed(0))
+        (4, 4)
     """
     height, width = crop_size
     spare = (label.shape[0] - height, label.shape[1] - width)
@@ -130,6 +152,20 @@ class AmbiguityCrop:
         top_k: the number of classes that count.
         standardize: see :func:`standardized_ambiguity`.
         scale: to which images are resized before they are labeled; 1: as they are.
+
+    Examples:
+        >>> prototypes = GaussianPrototypes(num_classes=2, dim=1)
+        >>> prototypes.num_updates += 1  # as if both classes had been seen
+        >>> prototypes.log_var[1] = 0.02  # class 1 is the more ambiguous one
+        >>> crop = AmbiguityCrop(size=(4, 4), num_candidates=20)
+        >>> crop.class_weights(prototypes)
+        tensor([0.1192, 0.8808])
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> image[..., 4:, 4:] = 255  # bright pixels, labeled 1
+        >>> label = lambda batch, scale: (batch.image[:, 0] > 0).long()
+        >>> cut = crop(PixelBatch(image), prototypes, label, torch.Generator().manual_seed(0))
+        >>> cut.image.shape, cut.image.mean()
+        (torch.Size([1, 3, 4, 4]), tensor(255.))
     """
 
     def __init__(

@@ -22,6 +22,10 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
 
     Raises:
         InputError: a class has no pixel, or the spread makes a weight 0 or less.
+
+    Examples:
+        >>> log_frequency_class_weights(torch.tensor([0.6, 0.3, 0.1]), spread=0.05)
+        tensor([0.9542, 0.9925, 1.0533])
     """
     if not (frequencies > 0).all():
         absent = torch.nonzero(~(frequencies > 0)).flatten().tolist()
@@ -39,7 +43,17 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
 
 
 def build_class_weights(cfg: CfgNode, spread: float) -> Tensor | None:
-    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0."""
+    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0.
+
+    Examples:
+        >>> from detectron2.config import get_cfg
+        >>> from pppc import add_pppc_config
+        >>> cfg = get_cfg()
+        >>> add_pppc_config(cfg)
+        >>> cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = [0.6, 0.3, 0.1]
+        >>> build_class_weights(cfg, spread=0.05)
+        tensor([0.9542, 0.9925, 1.0533])
+    """
     if spread == 0:
         return None
     frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)

@@ -24,6 +24,11 @@ def contrast_schedule(iteration: int, max_iter: int, start_iter: int, multiplier
 
     ``exp(multiplier * ((iteration + 1) / max_iter)^2)`` from ``start_iter`` on, 0 before it and at
     the last iteration. A multiplier of 0 means no ramp: 1 from ``start_iter`` to the end.
+
+    Examples:
+        >>> weights = [contrast_schedule(i, max_iter=6, start_iter=2, multiplier=-1.0) for i in range(6)]
+        >>> [round(weight, 3) for weight in weights]
+        [0.0, 0.0, 0.779, 0.641, 0.499, 0.0]
     """
     if iteration < start_iter:
         return 0.0
@@ -47,6 +52,17 @@ class PrototypeContrast(nn.Module):
 
     Raises:
         ValueError: the score is unknown.
+
+    Examples:
+        >>> prototypes = torch.eye(3), torch.full((3, 3), -3.0)  # means and log-variances
+        >>> mean = torch.eye(3).view(1, 3, 1, 3)  # an image of three pixels
+        >>> log_var = torch.full_like(mean, -3.0)
+        >>> contrast = PrototypeContrast(temperature=1.0)
+        >>> right, wrong = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[1, 2, 0]]])
+        >>> contrast(mean, log_var, right, *prototypes)["loss_contrast"]
+        tensor(0.0680)
+        >>> contrast(mean, log_var, wrong, *prototypes)["loss_contrast"]
+        tensor(3.4156)
     """
 
     def __init__(

@@ -47,6 +47,13 @@ def mutual_likelihood_score(
 
     Returns:
         ``(N, C)`` float32.
+
+    Examples:
+        >>> mean, log_var = torch.eye(2), torch.zeros(2, 2)  # two classes
+        >>> mutual_likelihood_score(mean[:1], log_var[:1], mean, log_var)
+        tensor([[-0.3466, -0.5966]])
+        >>> mutual_likelihood_score(mean[:1], log_var[:1] + 2, mean, log_var)  # a less sure pixel
+        tensor([[-1.0635, -1.1231]])
     """
     return _Scores.apply(
         F.normalize(mean_a.float(), dim=-1),
@@ -140,6 +147,13 @@ def bhattacharyya_score(
     """Minus the Bhattacharyya distance, up to a constant (log 2 / 2 a dimension) as published.
 
     ``-mean_d [(a_d - b_d)^2 / (4 (va + vb)) - 1/2 log(sqrt(va vb) / (va + vb))]``.
+
+    Examples:
+        >>> mean, log_var = torch.eye(2), torch.zeros(2, 2)  # two classes
+        >>> bhattacharyya_score(mean[:1], log_var[:1], mean, log_var)
+        tensor([[-0.3466, -0.4716]])
+        >>> bhattacharyya_score(mean[:1], log_var[:1] + 2, mean, log_var)
+        tensor([[-0.5635, -0.5933]])
     """
 
     def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
@@ -156,6 +170,13 @@ def wasserstein_score(
     """Minus the squared 2-Wasserstein distance: ``-mean_d [(a - b)^2 + (sqrt va - sqrt vb)^2]``.
 
     The published code forgets the second square and one of the roots; it never calls it.
+
+    Examples:
+        >>> mean, log_var = torch.eye(2), torch.zeros(2, 2)  # two classes
+        >>> wasserstein_score(mean[:1], log_var[:1], mean, log_var)
+        tensor([[-0., -1.]])
+        >>> wasserstein_score(mean[:1], log_var[:1] + 2, mean, log_var)
+        tensor([[-2.9525, -3.9525]])
     """
 
     def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
@@ -170,6 +191,13 @@ def kullback_leibler_score(
     """Minus KL(a || b), up to a constant (1/2 a dimension) as published.
 
     ``-1/2 mean_d [log(vb / va) + va / vb + (a - b)^2 / vb]``.
+
+    Examples:
+        >>> mean, log_var = torch.eye(2), torch.zeros(2, 2)  # two classes
+        >>> kullback_leibler_score(mean[:1], log_var[:1], mean, log_var)
+        tensor([[-0.5000, -1.0000]])
+        >>> kullback_leibler_score(mean[:1], log_var[:1] + 2, mean, log_var)
+        tensor([[-2.6945, -3.1945]])
     """
 
     def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
@@ -185,6 +213,13 @@ def jensen_shannon_score(
 
     The published name; it is half of Jeffreys' divergence, since that of Jensen and Shannon has no
     closed form for Gaussians.
+
+    Examples:
+        >>> mean, log_var = torch.eye(2), torch.zeros(2, 2)  # two classes
+        >>> jensen_shannon_score(mean[:1], log_var[:1], mean, log_var)
+        tensor([[-0.5000, -1.0000]])
+        >>> jensen_shannon_score(mean[:1], log_var[:1] + 2, mean, log_var)
+        tensor([[-1.8811, -2.1649]])
     """
 
     def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
@@ -194,7 +229,13 @@ def jensen_shannon_score(
 
 
 def cosine_score(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
-    """Cosine of the means, whatever the variances: the score of embeddings that are points."""
+    """Cosine of the means, whatever the variances: the score of embeddings that are points.
+
+    Examples:
+        >>> mean, any_variance = torch.eye(2), torch.zeros(2, 2)
+        >>> cosine_score(mean[:1], any_variance[:1], mean, any_variance)
+        tensor([[1., 0.]])
+    """
     return F.normalize(mean_a.float(), dim=-1) @ F.normalize(mean_b.float(), dim=-1).T
 
 
@@ -219,6 +260,12 @@ def product_of_gaussians(mean: Tensor, log_var: Tensor, dim: int = 0) -> tuple[T
     Returns:
         mean and log-variance (minus the log of the summed precisions), both without ``dim``,
         float32.
+
+    Examples:
+        >>> mean, variance = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [0.5]])
+        >>> mean, log_var = product_of_gaussians(mean, variance.log())
+        >>> mean, log_var.exp()  # nearer to the surer one, and surer than both
+        (tensor([2.]), tensor([0.3333]))
     """
     log_precision = -log_var.float()
     weight = torch.softmax(log_precision, dim=dim)

@@ -16,7 +16,13 @@ __all__ = ["LabeledPixels", "at_most_per_class", "labeled_pixels", "resize_label
 
 
 class LabeledPixels(NamedTuple):
-    """The Gaussians of labeled positions, and their classes."""
+    """The Gaussians of labeled positions, and their classes.
+
+    Examples:
+        >>> pixels = LabeledPixels(torch.eye(2), torch.zeros(2, 2), torch.tensor([3, 3]))
+        >>> pixels.mean[pixels.label == 3].mean(0)
+        tensor([0.5000, 0.5000])
+    """
 
     mean: Tensor  # (N, D) float32
     log_var: Tensor  # (N, D) float32
@@ -24,7 +30,13 @@ class LabeledPixels(NamedTuple):
 
 
 def resize_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels ``(B, H, W)`` at the nearest pixel of a grid of ``size`` (h, w): ``(B, h, w)``."""
+    """Labels ``(B, H, W)`` at the nearest pixel of a grid of ``size`` (h, w): ``(B, h, w)``.
+
+    Examples:
+        >>> resize_labels(torch.arange(16).view(1, 4, 4), (2, 2))
+        tensor([[[ 0,  2],
+                 [ 8, 10]]])
+    """
     # Interpolation needs a floating type; float32 holds the integers of a label exactly.
     return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
@@ -39,6 +51,14 @@ def labeled_pixels(
         label: ``(B, H, W)`` train IDs, resized to (h, w) by taking the nearest.
         classes: ``(C,)`` bool, the classes that take part. Labels outside [0, C) do not.
         ignore_label: label of pixels that do not take part.
+
+    Examples:
+        >>> mean = torch.arange(3.0).view(1, 1, 1, 3)  # three pixels
+        >>> label = torch.tensor([[[1, 255, 0]]])
+        >>> both = torch.tensor([True, True])
+        >>> pixels = labeled_pixels(mean, torch.zeros_like(mean), label, both, ignore_label=255)
+        >>> pixels.mean[:, 0], pixels.label
+        (tensor([0., 2.]), tensor([1, 0]))
     """
     label = resize_labels(label, mean.shape[-2:])
     labeled = (label != ignore_label) & (label >= 0) & (label < len(classes))
@@ -54,6 +74,12 @@ def at_most_per_class(pixels: LabeledPixels, maximum: int) -> LabeledPixels:
     """Of each class ``maximum`` pixels drawn at random, or all where it has no more.
 
     The draw is from PyTorch's global generator, which the training step seeds.
+
+    Examples:
+        >>> label = torch.tensor([0, 0, 0, 0, 1])
+        >>> pixels = LabeledPixels(torch.zeros(5, 2), torch.zeros(5, 2), label)
+        >>> at_most_per_class(pixels, 2).label
+        tensor([0, 0, 1])
     """
     shuffled = torch.randperm(len(pixels.label), device=pixels.label.device)
     label = pixels.label[shuffled]

@@ -31,6 +31,11 @@ def class_mix_mask(label: Tensor, generator: torch.Generator) -> Tensor:
 
     Returns:
         ``(N, H, W)`` bool.
+
+    Examples:
+        >>> label = torch.tensor([[[0, 1], [2, 3]]])
+        >>> class_mix_mask(label, torch.Generator().manual_seed(0)).sum()  # two of four classes
+        tensor(2)
     """
     counts = torch.bincount(label.flatten(), minlength=256)
     if comm.get_world_size() > 1:
@@ -55,6 +60,12 @@ def class_mix(image_a: Tensor, image_b: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         a tensor of the shape of ``image_a``.
+
+    Examples:
+        >>> mask = torch.tensor([[[True, False], [False, True]]])
+        >>> class_mix(torch.ones(1, 2, 2), torch.zeros(1, 2, 2), mask)
+        tensor([[[1., 0.],
+                 [0., 1.]]])
     """
     channels = [1] * (image_a.dim() - 3)
     mask = mask.bool().reshape(-1, *channels, *mask.shape[-2:])
@@ -62,7 +73,12 @@ def class_mix(image_a: Tensor, image_b: Tensor, mask: Tensor) -> Tensor:
 
 
 class Gates(NamedTuple):
-    """Whether this iteration's strong augmentation changes colors, and whether it blurs."""
+    """Whether this iteration's strong augmentation changes colors, and whether it blurs.
+
+    Examples:
+        >>> Gates(jitter=True, blur=False)
+        Gates(jitter=True, blur=False)
+    """
 
     jitter: bool
     blur: bool
@@ -76,6 +92,14 @@ class StrongAugmentation:
             the hue by at most this share of the color circle.
         jitter_probability: how often colors change.
         blur_probability: how often images are blurred.
+
+    Examples:
+        >>> augmentation, generator = StrongAugmentation(), torch.Generator().manual_seed(0)
+        >>> gates = augmentation.draw_gates(generator)
+        >>> gates
+        Gates(jitter=True, blur=False)
+        >>> augmentation(torch.full((1, 3, 4, 4), 100.0), gates, generator)[0, :, 0, 0].round()
+        tensor([84., 84., 84.])
     """
 
     def __init__(

@@ -29,6 +29,13 @@ class PixelBatch:
         day_image: ``(N, 3, H, W)`` as ``image``, of the same places by day; None where there are
             none.
         files: of the images, as the data set's records name them; () where they come from none.
+
+    Examples:
+        >>> batch = PixelBatch(torch.zeros(2, 3, 8, 8), label=torch.zeros(2, 8, 8, dtype=torch.long))
+        >>> len(batch), batch.weight
+        (2, None)
+        >>> batch.crop([(0, 0), (4, 4)], (4, 4)).label.shape
+        torch.Size([2, 4, 4])
     """
 
     image: Tensor
@@ -81,7 +88,7 @@ class PixelBatch:
             corners: (top, left) of each image's box.
             size: (height, width) of the boxes.
 
-        Example:
+        Examples:
             >>> batch = PixelBatch(torch.arange(12.0).view(1, 1, 3, 4))
             >>> batch.crop([(1, 2)], (2, 2)).image.tolist()
             [[[[6.0, 7.0], [10.0, 11.0]]]]

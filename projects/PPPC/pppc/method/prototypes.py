@@ -47,6 +47,15 @@ class GaussianPrototypes(nn.Module):
 
     Raises:
         ValueError: the rule or the variance is unknown.
+
+    Examples:
+        >>> prototypes = GaussianPrototypes(num_classes=3, dim=1)
+        >>> mean = torch.tensor([1.0, 3.0, 5.0]).view(1, 1, 1, 3)  # three pixels of variance 1
+        >>> prototypes.update(mean, torch.zeros_like(mean), torch.tensor([[[0, 0, 1]]]))
+        >>> prototypes.mean[:, 0], prototypes.log_var.exp()[:, 0]  # two pixels: half of the variance
+        (tensor([2., 5., 0.]), tensor([0.5000, 1.0000, 1.0000]))
+        >>> prototypes.seen
+        tensor([ True,  True, False])
     """
 
     def __init__(

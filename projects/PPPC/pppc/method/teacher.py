@@ -37,6 +37,10 @@ def teacher_momentum(iteration: int, momentum: float) -> float:
     """The teacher's share in its update: the plain average of all students, then ``momentum``.
 
     It is 0 at iteration 0, which makes the teacher a copy of the student.
+
+    Examples:
+        >>> [teacher_momentum(iteration, 0.999) for iteration in (0, 1, 9, 5000)]
+        [0.0, 0.5, 0.9, 0.999]
     """
     return min(1 - 1 / (iteration + 1), momentum)
 
@@ -48,6 +52,13 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     That is for the parameters; buffers are copied. The published code never updates the teacher's
     BatchNorm running statistics: its teacher normalizes by the batch and does not need them, but
     in evaluation mode it would normalize by statistics of other weights.
+
+    Examples:
+        >>> teacher, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(teacher.weight), nn.init.ones_(student.weight)
+        >>> update_teacher(teacher, student, momentum=0.9)
+        >>> teacher.weight.data
+        tensor([[0.1000]])
     """
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
     for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
@@ -55,7 +66,14 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 
 class PseudoLabel(NamedTuple):
-    """What the teacher says of target images."""
+    """What the teacher says of target images.
+
+    Examples:
+        >>> probabilities = torch.tensor([0.1, 0.9]).view(1, 2, 1, 1)
+        >>> pseudo = pseudo_label(probabilities, threshold=0.8)
+        >>> pseudo.label, pseudo.confidence, pseudo.weight
+        (tensor([[[1]]]), tensor([[[0.9000]]]), tensor(1.))
+    """
 
     label: Tensor  # (N, H, W) int64, the most probable class
     confidence: Tensor  # (N, H, W) float32, its probability
@@ -63,7 +81,13 @@ class PseudoLabel(NamedTuple):
 
 
 def upsampled_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Class scores ``(N, C, h, w)`` to probabilities ``(N, C, H, W)`` at ``size`` (H, W)."""
+    """Class scores ``(N, C, h, w)`` to probabilities ``(N, C, H, W)`` at ``size`` (H, W).
+
+    Examples:
+        >>> logits = torch.tensor([[0.0, 0.0], [0.0, 2.0]]).view(1, 2, 1, 2)
+        >>> upsampled_probabilities(logits, (1, 4))[0, 1]
+        tensor([[0.5000, 0.6225, 0.8176, 0.8808]])
+    """
     logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
     return logits.softmax(dim=1)
 
@@ -74,6 +98,12 @@ def pseudo_label(probabilities: Tensor, threshold: float) -> PseudoLabel:
     Args:
         probabilities: ``(N, C, H, W)``.
         threshold: the probability from which on a pixel counts as confident.
+
+    Examples:
+        >>> probabilities = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 2, 1, 2)  # of two pixels
+        >>> pseudo = pseudo_label(probabilities, threshold=0.8)
+        >>> pseudo.label, pseudo.weight
+        (tensor([[[0, 1]]]), tensor(0.5000))
     """
     confidence, label = probabilities.max(dim=1)
     confident = confidence >= threshold
@@ -84,7 +114,14 @@ def pseudo_label(probabilities: Tensor, threshold: float) -> PseudoLabel:
 
 
 def pixel_weights(pseudo: PseudoLabel, ignore_top: int, ignore_bottom: int) -> Tensor:
-    """The batch's weight at every pixel, 0 on the first and last rows: ``(N, H, W)`` float32."""
+    """The batch's weight at every pixel, 0 on the first and last rows: ``(N, H, W)`` float32.
+
+    Examples:
+        >>> label = torch.zeros(1, 4, 1, dtype=torch.long)
+        >>> pseudo = PseudoLabel(label, confidence=torch.ones(1, 4, 1), weight=torch.tensor(0.5))
+        >>> pixel_weights(pseudo, ignore_top=1, ignore_bottom=2).flatten()
+        tensor([0.0000, 0.5000, 0.0000, 0.0000])
+    """
     weight = pseudo.weight.repeat(pseudo.label.shape)
     height = weight.shape[1]
     weight[:, :ignore_top] = 0
@@ -109,6 +146,12 @@ def fuse_day_night(
         ``(N, C, H, W)``: for a static class 0.8 day + 0.2 night where the day's probability is
         above 0.4, else 0.2 day + 0.8 night; for the others the night's. Times the class weights,
         not normalized again.
+
+    Examples:
+        >>> day = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1)
+        >>> night = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1)
+        >>> fuse_day_night(day, night, static_classes=[0]).flatten()  # 0.8 day + 0.2 night, and night
+        tensor([0.7600, 0.8000])
     """
     static = list(static_classes)
     day_share = torch.zeros_like(night)
@@ -128,6 +171,13 @@ class PseudoLabeler:
         ignore_label: the label of pixels without one.
         static_classes: train IDs of the classes that day images help with.
         class_weights: ``(C,)`` factors of probabilities that a day image helped with; None: 1.
+
+    Examples:
+        >>> teacher = lambda image: torch.stack([image[:, 0], 255 - image[:, 0]], 1)  # bright: 0
+        >>> target = PixelBatch(torch.tensor([0.0, 255.0]).view(1, 1, 2, 1).expand(1, 3, 2, 1))
+        >>> labeled = PseudoLabeler(ignore_bottom=1)(teacher, target)
+        >>> labeled.label.flatten(), labeled.weight.flatten()
+        (tensor([  1, 255]), tensor([1., 0.]))
     """
 
     def __init__(
