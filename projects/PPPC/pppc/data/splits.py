@@ -17,8 +17,8 @@ class Split:
     Attributes:
         label_space: a key of :data:`LABEL_SPACES`.
         image_folder: the folder below which the images are.
-        image_patterns: patterns of the images' paths below ``image_folder``, with "*", "?" and
-            "[...]" within a name, and "**/" at the front for folders of any depth.
+        image_patterns: patterns of the images' paths below ``image_folder``, with ``*``, ``?``
+            and ``[...]`` within a name, and ``**/`` at the front for folders of any depth.
         image_suffix: end of an image's name that ``label_suffix`` replaces in its label's. In
             patterns and suffixes ".png" stands for every usual ending, in any case, except where
             images and labels share a folder.

@@ -104,8 +104,8 @@ class MeanIoUEvaluator(DatasetEvaluator):
         """The results over all processes, in percent, on the main process; None on the others.
 
         Returns:
-            ``{"sem_seg": {"mIoU", "mIoU-predicted", "mACC", "pACC", "IoU-<class>",
-            "ACC-<class>"}}`` and the further means of which a class is labeled.
+            of "sem_seg" the figures "mIoU", "mIoU-predicted", "mACC", "pACC", "IoU-<class>" and
+            "ACC-<class>", and the further means of which a class is labeled.
 
         Raises:
             InputError: no pixel of the test set is labeled.
