@@ -6,6 +6,7 @@ opencv-python-headless. ``import pppc`` says how to get them.
 
 from setuptools import find_packages, setup
 
+DOCS = ["furo>=2025.12", "latex2mathml>=3.78", "myst-parser>=5", "sphinx>=9"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"]
 
 setup(
@@ -33,8 +34,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "docs": DOCS,
         "export": EXPORT,
         "test": [
+            *DOCS,
             *EXPORT,
             "mypy>=2.4",
             "packaging",

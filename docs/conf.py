@@ -30,7 +30,12 @@ myst_heading_anchors = 3
 napoleon_use_ivar = True  # fields of tuples and data classes are described once
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "no-value": True}
+# A reference to a function of this project that is not there stops the build. Other projects' pages
+# are not at hand, and types in signatures are theirs for the most part.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*"), ("py:.*", r"detectron2\..*")]
+suppress_warnings = ["ref.python"]  # names of attributes that two classes have
 html_math_renderer = "mathml"
 
 

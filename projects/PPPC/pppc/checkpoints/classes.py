@@ -33,7 +33,7 @@ def class_names_of(content: Mapping[str, object], path: str) -> list[str]:
     """The names of a checkpoint's classes, in the classifier's order; empty where nothing says.
 
     Args:
-        content: from :func:`pppc.checkpoints.read_weights`. This project's checkpoints hold
+        content: from :func:`pppc.checkpoints.reading.read_weights`. This project's checkpoints hold
             "class_names", mmsegmentation's have them in "meta".
         path: of the file. Hugging Face's files have config.json beside them.
     """

@@ -323,6 +323,7 @@ def _unwrap_hrda(state: State) -> State:
     return {k.replace("decode_head.head.", "decode_head.", 1): state[k] for k in state}
 
 
+#: The names that other projects give to a network's weights, by the name of the layout.
 LAYOUTS: dict[str, Layout] = {
     "mit": Layout(
         "SegFormer's ImageNet encoder",

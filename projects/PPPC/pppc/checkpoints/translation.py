@@ -187,7 +187,7 @@ def to_other_layout(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]
 
     Args:
         state: tensors by our names, without "student.".
-        name: a key of :data:`LAYOUTS`.
+        name: a key of :data:`pppc.checkpoints.layouts.LAYOUTS`.
     """
     result = {}
     layout = LAYOUTS[name]

@@ -1,8 +1,8 @@
 """Registration of the data sets in Detectron2's catalogs.
 
 The root of all of them is the environment variable DETECTRON2_DATASETS, "datasets" by default, as
-in Detectron2; converted labels may be in another tree (:func:`converted_root`). Nothing is opened
-before a data set is used.
+in Detectron2; converted labels may be in another tree (:func:`pppc.data.listing.converted_root`).
+Nothing is opened before a data set is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def load_split(name: str, split: Split) -> list[dict]:
     """The records of a split (:class:`Listing`); what was not taken is logged.
 
     Raises:
-        InputError: from :func:`list_split`.
+        InputError: from :func:`pppc.data.listing.list_split`.
     """
     listing = list_split(name, split)
     labels = f", labels below {listing.label_folder}" if listing.label_folder else ""

@@ -23,7 +23,7 @@ class LabelReader:
     What a file's values or colors mean is at :meth:`read`.
 
     Args:
-        label_space: a key of :data:`LABEL_SPACES`.
+        label_space: a key of :data:`pppc.data.train_ids.LABEL_SPACES`.
         train_ids: the files hold train IDs already, not the data set's own IDs.
         class_names: of the train IDs to return; None: the label space's. Classes are matched by
             name, and those of the label space that are not among them are ignored.
@@ -68,7 +68,7 @@ class LabelReader:
 
     @property
     def means(self) -> dict[str, list[str]]:
-        """Class names of the means of :attr:`LabelSpace.means`, those left that are returned."""
+        """Class names of the label space's further means, those left that are returned."""
         names = self.space.class_names
         return {
             mean: [names[train_id] for train_id in ids if names[train_id] in self.class_names]

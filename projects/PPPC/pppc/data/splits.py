@@ -15,7 +15,7 @@ class Split:
     """Where the images and labels of a split are, relative to the root.
 
     Attributes:
-        label_space: a key of :data:`LABEL_SPACES`.
+        label_space: a key of :data:`pppc.data.train_ids.LABEL_SPACES`.
         image_folder: the folder below which the images are.
         image_patterns: patterns of the images' paths below ``image_folder``, with ``*``, ``?``
             and ``[...]`` within a name, and ``**/`` at the front for folders of any depth.

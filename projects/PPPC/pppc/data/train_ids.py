@@ -146,6 +146,7 @@ def _cityscapes_classes(
     )
 
 
+#: What the values of label images mean, by the name that a :class:`pppc.data.splits.Split` gives.
 LABEL_SPACES: Mapping[str, LabelSpace] = {
     "gta": _cityscapes_classes(
         _CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS

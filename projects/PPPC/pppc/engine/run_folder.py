@@ -30,8 +30,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# What may differ when a run is continued: keys, or the start of keys, that change how long it
-# trains, on what machine, what is evaluated, kept or shown; not what a step computes.
+#: What may differ when a run is continued: keys, or the start of keys, that change how long it
+#: trains, on what machine, what is evaluated, kept or shown; not what a step computes.
 MAY_CHANGE = (
     "SOLVER.MAX_ITER",
     "SOLVER.CHECKPOINT_PERIOD",

@@ -1,6 +1,7 @@
 """What keeps a run safe: learning rate, checkpoints, evaluation, metrics, stopping.
 
-As hooks they act in the order in which the trainer registers them; see :meth:`Trainer.build_hooks`.
+As hooks they act in the order in which the trainer registers them; see
+:meth:`pppc.engine.trainer.Trainer.build_hooks`.
 """
 
 from __future__ import annotations

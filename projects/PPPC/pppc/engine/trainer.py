@@ -105,7 +105,7 @@ class Trainer(DefaultTrainer):
     """Detectron2's trainer with the loop, the data, the optimizer and the hooks of PPPC.
 
     Raises:
-        InputError: from :func:`pppc.config.checks.check_config` or :func:`pppc.data.check_data`,
+        InputError: from :func:`pppc.config.checks.check_config` or :func:`pppc.data.checks.check_data`,
             before the model is built; or the configuration does not fit the model or the processes.
     """
 
@@ -167,7 +167,7 @@ class Trainer(DefaultTrainer):
         self.data_loader.start_at(self.start_iter)
 
     def state_dict(self) -> dict:
-        """Detectron2's, and the settings by which :func:`starting_point` knows the run."""
+        """Detectron2's, and the settings by which the run is known when it is continued."""
         settings = {"config": self.cfg.dump(), "processes": comm.get_world_size()}
         return super().state_dict() | settings
 
