@@ -105,11 +105,11 @@ def choose_crop(
 ) -> tuple[int, int]:
     """The (top, left) corner of the most ambiguous of some random boxes, the first of equals.
 
-    With weights of 0, or one candidate, that is a uniformly random crop.
+    Without weights, or with one candidate, that is a uniformly random crop.
 
     Args:
         label: ``(H, W)`` pseudo-label.
-        weights: ``(C,)`` of the classes; not needed for one candidate.
+        weights: ``(C,)`` of the classes; None: all boxes are alike.
         crop_size: (height, width), pixels.
         num_candidates: how many boxes to draw.
         generator: of the boxes, on the CPU.
@@ -131,11 +131,12 @@ def choose_crop(
             f"a crop of {height}x{width} (INPUT.CROP.SIZE) does not fit in a target image of "
             f"{label.shape[0]}x{label.shape[1]}: make it smaller, or INPUT.TARGET.MIN_SIZE larger"
         )
-    corners = [
-        tuple(int(torch.randint(offset + 1, (), generator=generator)) for offset in spare)
-        for _ in range(num_candidates)
-    ]
-    if num_candidates == 1:
+
+    def drawn(offset: int) -> int:
+        return int(torch.randint(offset + 1, (), generator=generator))
+
+    corners = [(drawn(spare[0]), drawn(spare[1])) for _ in range(num_candidates)]
+    if weights is None:
         return corners[0]
     boxes = [label[top : top + height, left : left + width] for top, left in corners]
     scores = torch.stack([crop_score(box, weights) for box in boxes]).tolist()

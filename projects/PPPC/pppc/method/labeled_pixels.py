@@ -6,6 +6,7 @@ labeled positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ class LabeledPixels(NamedTuple):
     label: Tensor  # (N,) int64, in [0, C)
 
 
-def resize_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_labels(label: Tensor, size: Sequence[int]) -> Tensor:
     """Labels ``(B, H, W)`` at the nearest pixel of a grid of ``size`` (h, w): ``(B, h, w)``.
 
     Examples:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from detectron2.structures import ImageList
@@ -78,8 +79,10 @@ class PixelBatch:
 
     def _of_each(self, function: Callable[[Tensor], Tensor]) -> PixelBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+        changed: dict[str, Any] = {
+            name: function(value) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
     def crop(self, corners: Sequence[tuple[int, int]], size: tuple[int, int]) -> PixelBatch:
         """The batch of boxes cut from each image, and from all that is known of its pixels.
@@ -104,6 +107,12 @@ class PixelBatch:
         return self._of_each(cut)
 
     def confident(self, threshold: float, ignore_label: int) -> PixelBatch:
-        """The same batch, the labels that are less probable than ``threshold`` ignored."""
+        """The same batch, the labels that are less probable than ``threshold`` ignored.
+
+        Raises:
+            ValueError: the batch has no labels, or not how probable they are.
+        """
+        if self.label is None or self.confidence is None:
+            raise ValueError("only a pseudo-labeled batch has labels and their confidence")
         unsure = self.confidence < threshold
         return replace(self, label=self.label.masked_fill(unsure, ignore_label))

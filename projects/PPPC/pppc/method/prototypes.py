@@ -58,6 +58,11 @@ class GaussianPrototypes(nn.Module):
         tensor([ True,  True, False])
     """
 
+    mean: Tensor
+    log_var: Tensor
+    num_updates: Tensor
+    sums: Tensor
+
     def __init__(
         self,
         num_classes: int,

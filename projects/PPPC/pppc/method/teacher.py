@@ -80,7 +80,7 @@ class PseudoLabel(NamedTuple):
     weight: Tensor  # () float32, the share of confident pixels in the batches of all processes
 
 
-def upsampled_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_probabilities(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Class scores ``(N, C, h, w)`` to probabilities ``(N, C, H, W)`` at ``size`` (H, W).
 
     Examples:
