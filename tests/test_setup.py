@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ARGUMENTS = (
     "install_requires", "extras_require", "packages", "package_dir", "python_requires",
@@ -62,10 +63,18 @@ def test_setup_names_every_package_but_neither_detectron2_nor_opencv(setup_argum
 
 def test_every_pinned_version_is_one_that_setup_allows(setup_arguments):
     lines = (REPOSITORY / "requirements.lock.txt").read_text().splitlines()[1:]
-    pins = dict(line.split("==") for line in lines)
+    pins = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
     allowed = setup_arguments["install_requires"] + setup_arguments["extras_require"]["test"]
     for requirement in map(Requirement, allowed):
-        assert requirement.specifier.contains(pins[requirement.name]), requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), (
+            requirement
+        )
+
+
+def test_pre_commit_looks_with_the_pinned_ruff():
+    lock = (REPOSITORY / "requirements.lock.txt").read_text()
+    (pin,) = re.findall(r"^ruff==(.*)$", lock, re.MULTILINE)
+    assert f"rev: v{pin}\n" in (REPOSITORY / ".pre-commit-config.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,7 @@ def test_old_detectron2_is_named_as_such(tmp_path):
 def test_make_alone_explains_its_targets():
     explained = make()
     assert explained.returncode == 0
-    for target in ("demo", "test", "setup", "clean"):
+    for target in ("demo", "test", "check", "docs", "setup", "clean"):
         assert f"make {target} " in explained.stdout
 
 
