@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["build_class_weights", "log_frequency_class_weights"]
+__all__ = ["log_frequency_class_weights"]
 
 
 def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
@@ -40,21 +39,3 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
             f"{weights.min():.2g}: lower TRAIN_SPREAD or TEST_SPREAD, so that all are above 0"
         )
     return weights
-
-
-def build_class_weights(cfg: CfgNode, spread: float) -> Tensor | None:
-    """The weights of PPPC.CLASS_WEIGHTS.FREQUENCIES, ``(C,)``; None where the spread is 0.
-
-    Examples:
-        >>> from detectron2.config import get_cfg
-        >>> from pppc import add_pppc_config
-        >>> cfg = get_cfg()
-        >>> add_pppc_config(cfg)
-        >>> cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = [0.6, 0.3, 0.1]
-        >>> build_class_weights(cfg, spread=0.05)
-        tensor([0.9542, 0.9925, 1.0533])
-    """
-    if spread == 0:
-        return None
-    frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)
-    return log_frequency_class_weights(frequencies, spread)

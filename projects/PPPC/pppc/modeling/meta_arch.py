@@ -15,7 +15,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from torch import Tensor, nn
 
 from ..config.checks import check_values
-from ..method.class_weights import build_class_weights
+from ..method.class_weights import log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
 from ..method.pixel_batch import PixelBatch
 from ..method.prototypes import GaussianPrototypes
@@ -148,6 +148,11 @@ class PPPCSegmentor(nn.Module):
             1 if isinstance(decoder, SemanticHead) else max(s.stride for s in shape.values()),
         )
         recompute_blocks(student, cfg.MODEL.RECOMPUTE)
+
+        def class_weights(spread: float) -> Tensor | None:
+            frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)
+            return log_frequency_class_weights(frequencies, spread) if spread else None
+
         return {
             "student": student,
             "self_training": cfg.PPPC.SELF_TRAINING.ENABLED,
@@ -155,8 +160,8 @@ class PPPCSegmentor(nn.Module):
             "prototypes": prototypes,
             "contrast": contrast,
             "ignore_label": ignore_label,
-            "class_weights": build_class_weights(cfg, cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
-            "test_class_weights": build_class_weights(cfg, cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
+            "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
+            "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
             "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
