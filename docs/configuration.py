@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from detectron2.config import get_cfg
 from pppc.config import add_pppc_config
-from pppc.config.checks import PARTS, flat, rules
+from pppc.config.checks import flat, rules
 
 DEFAULTS = Path(__file__).parents[1] / "projects/PPPC/pppc/config/defaults.py"
 HERE = "<!-- the tables -->"
@@ -49,10 +49,7 @@ def tables() -> str:
     cfg = get_cfg()
     add_pppc_config(cfg)
     values, texts = dict(flat(cfg)), written()
-    allowed = {key: rule.words for key, rule in rules().items()}
-    allowed |= dict.fromkeys(
-        PARTS, "a part of this project, your own, or one of Detectron2's that fits"
-    )
+    allowed = rules()
     place = list(texts)
     sections = [name.rpartition(".")[0] for name in place]
     keys = [name for name in place if name in allowed and name in values]
@@ -65,7 +62,7 @@ def tables() -> str:
         page += ["| key | default | meaning | values |", "|---|---|---|---|"]
         for name in names:
             default = texts[name].default or repr(values[name])
-            meaning, words = _plain(texts[name].meaning), _plain(allowed[name])
+            meaning, words = _plain(texts[name].meaning), _plain(allowed[name].words)
             page.append(f"| `{name}` | `{default}` | {meaning} | {words} |")
         page.append("")
     return "\n".join(page)

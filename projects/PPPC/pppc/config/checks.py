@@ -10,12 +10,13 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from fvcore.common.registry import Registry
 
 from ..errors import InputError
 from ..method.gaussian import SCORES
@@ -170,12 +171,25 @@ RULES = (
     _one_of(("linear", "constant"), "SOLVER.WARMUP_METHOD"),
 )  # fmt: skip
 
-# Keys that name a part of this project's or of the user's own, and Detectron2's that fit, too: their
-# other parts have another interface.
-PARTS = {
-    "MODEL.BACKBONE.NAME": (BACKBONE_REGISTRY, ()),
-    "MODEL.META_ARCHITECTURE": (META_ARCH_REGISTRY, ()),
-    "MODEL.SEM_SEG_HEAD.NAME": (SEM_SEG_HEADS_REGISTRY, ("SemSegFPNHead", "DeepLabV3PlusHead")),
+
+def _parts(registry: Registry, *fitting: str) -> list[str]:
+    """This project's parts and the user's own, and ``fitting``: Detectron2's others have another
+    interface."""
+    return [
+        name
+        for name, part in registry
+        if name in fitting or not part.__module__.startswith("detectron2.")
+    ]
+
+
+# Keys that take a name of which users can add more, so that each is asked for when it is needed.
+NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "MODEL.BACKBONE.NAME": lambda: _parts(BACKBONE_REGISTRY),
+    "MODEL.META_ARCHITECTURE": lambda: _parts(META_ARCH_REGISTRY),
+    "MODEL.SEM_SEG_HEAD.NAME": lambda: _parts(
+        SEM_SEG_HEADS_REGISTRY, "SemSegFPNHead", "DeepLabV3PlusHead"
+    ),
+    "PPPC.CONTRAST.SCORE": lambda: SCORES,
 }
 # Keys that have an effect on these heads of Detectron2 alone.
 DETECTRON2_HEADS = {
@@ -288,17 +302,9 @@ def _listed(value: object) -> object:
 
 
 def rules() -> dict[str, Rule]:
-    """The rule of every key that has an effect, with the parts and scores that are there now."""
-    by_key = {key: rule for rule in RULES for key in rule.keys.split()}
-    for key, (registry, fitting) in PARTS.items():
-        parts = [
-            name
-            for name, part in registry
-            if name in fitting or not part.__module__.startswith("detectron2.")
-        ]
-        by_key[key] = _one_of(parts, key)
-    by_key["PPPC.CONTRAST.SCORE"] = _one_of(tuple(SCORES), "PPPC.CONTRAST.SCORE")
-    return by_key
+    """The rule of every key that has an effect, by key; of ``NAMES``, as they are now."""
+    fixed = {key: rule for rule in RULES for key in rule.keys.split()}
+    return fixed | {key: _one_of(tuple(names()), key) for key, names in NAMES.items()}
 
 
 def wrong_values(cfg: CfgNode) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from .probabilistic_head import StageProbabilisticHead
@@ -17,8 +18,8 @@ from .probabilistic_head import StageProbabilisticHead
 __all__ = ["MIXED_PRECISION_TYPES", "NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
 
 # Of RGB images in [0, 255].
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
+IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
+IMAGENET_STD = tuple(255 * value for value in IMAGENET_DEFAULT_STD)
 # By the names that SOLVER.AMP.TYPE takes.
 MIXED_PRECISION_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
