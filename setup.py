@@ -39,6 +39,7 @@ setup(
         "test": [
             *DOCS,
             *EXPORT,
+            "efficientnet-lite-pytorch>=0.1",
             "mypy>=2.4",
             "packaging",
             "pytest>=8",

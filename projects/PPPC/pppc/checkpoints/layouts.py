@@ -294,6 +294,55 @@ def _mmseg_segformer(key: str) -> Names | None:
     )
 
 
+# Of a block without expansion (timm's depthwise separable convolution), and of one with.
+_LITE_SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv",
+                   "bn2": "_bn2"}  # fmt: skip
+_LITE_INVERTED = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv",
+                  "bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
+
+
+def _efficientnet_lite(key: str) -> str | None:
+    key = key.removeprefix("backbone.model.")
+    if match := re.fullmatch(r"blocks\.(\d+\.\d+)\.(\w+)\.(.+)", key):
+        # The first stage alone has blocks without expansion.
+        names = _LITE_SEPARABLE if match[1].startswith("0.") else _LITE_INVERTED
+        return f"_blocks.{match[1]}.{names[match[2]]}.{match[3]}" if match[2] in names else None
+    return _substitute(key, [(r"conv_stem\.", "_conv_stem."), (r"bn1\.", "_bn0.")])
+
+
+def _in_stages(state: State) -> State:
+    """Blocks numbered within stages. A stage is what gives as many channels as the block before."""
+    channels = {
+        int(key.split(".")[1]): len(tensor)
+        for key, tensor in state.items()
+        if re.fullmatch(r"_blocks\.\d+\._project_conv\.weight", key)
+    }
+    places: dict[int, str] = {}
+    stage, block = -1, 0
+    for number in sorted(channels):
+        if channels[number] == channels.get(number - 1):
+            block += 1
+        else:
+            stage, block = stage + 1, 0
+        places[number] = f"{stage}.{block}"
+    return {
+        re.sub(r"\A_blocks\.(\d+)", lambda m: f"_blocks.{places.get(int(m[1]), m[1])}", key): tensor
+        for key, tensor in state.items()
+    }
+
+
+def _in_one_row(state: State) -> State:
+    """The way back: blocks numbered from the first stage to the last."""
+    places = sorted({tuple(map(int, m.groups())) for m in map(_LITE_BLOCK.match, state) if m})
+    return {
+        _LITE_BLOCK.sub(lambda m: f"_blocks.{places.index((int(m[1]), int(m[2])))}", key): tensor
+        for key, tensor in state.items()
+    }
+
+
+_LITE_BLOCK = re.compile(r"\A_blocks\.(\d+)\.(\d+)")
+
+
 def _detectron2_deeplab(key: str) -> str | None:
     """Detectron2's DeepLab ResNets, with a stem of three convolutions."""
     key = key.removeprefix("backbone.model.")
@@ -345,6 +394,15 @@ LAYOUTS: dict[str, Layout] = {
         _detectron2_deeplab,
         {r"(stem\.)?fc\.": "the ImageNet classifier"},
         NOT_IN_AN_ENCODER,
+    ),
+    "efficientnet_lite": Layout(
+        "efficientnet-lite-pytorch's ImageNet encoder",
+        r"_conv_stem\.",
+        _efficientnet_lite,
+        {r"_(conv_head|bn1|fc)\.": "layers after the last feature map"},
+        NOT_IN_AN_ENCODER,
+        read=_in_stages,
+        write=_in_one_row,
     ),
     "hugging_face": Layout(
         "Hugging Face's SegFormer",
