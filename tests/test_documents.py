@@ -4,7 +4,6 @@ import math
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY, build_model
 from PIL import Image
-from pppc.config.checks import flat, rules
+from pppc.config.defaults import KEYS, by_key
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.method.gaussian import SCORES
 from pppc.method.pixel_batch import PixelBatch
@@ -115,11 +114,5 @@ def test_the_site_builds_and_has_every_page_and_key(tmp_path):
     outcome = subprocess.run(command, text=True, capture_output=True)
     assert outcome.returncode == 0, outcome.stderr
     page = (tmp_path / "configuration.html").read_text()
-    keys = rules().keys() & dict(flat(tiny_config(Path("nowhere")))).keys()
+    keys = KEYS.keys() & dict(by_key(tiny_config(Path("nowhere")))).keys()
     assert not [key for key in keys if f">{key}</span>" not in page]
-
-
-def test_every_key_that_has_an_effect_is_explained(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "docs")
-    texts = import_module("configuration").written()
-    assert not [key for key in rules() if not texts[key].meaning]

@@ -14,9 +14,10 @@ import yaml
 from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.config import get_cfg
 from pppc import add_pppc_config, load_config
-from pppc.config.checks import DOUBTS, NAMES, RULES, check_config, flat, rules, wrong_values
+from pppc.config.checks import DOUBTS, check_config, wrong_values
+from pppc.config.defaults import KEYS, by_key, section_of
 from pppc.config.device import with_inference_device
-from pppc.config.files import place
+from pppc.config.rules import Key, whole
 from pppc.errors import InputError
 from tiny_run import demo_config
 
@@ -93,7 +94,7 @@ def refusal(*opts: str, config=None) -> str:
         ("MODEL.SEM_SEG_HEAD.NAME PanopticDeepLabSemSegHead", "give one of"),
         ("MODEL.SEM_SEG_HEAD.NAME PointRendSemSegHead", "'SemSegFPNHead'"),
         ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE 8", "leave it at"),
-        ("MODEL.BACKBONE.NAME build_resnet_backbone", "give one of 'build_timm_backbone'"),
+        ("MODEL.BACKBONE.NAME build_resnet", "'build_resnet_backbone'"),
         ("MODEL.META_ARCHITECTURE SemanticSegmentor", "give one of 'PPPCSegmentor'"),
         # Together
         ("INPUT.CROP.SIZE [640,4000]", "lower INPUT.CROP.SIZE, or raise the other"),
@@ -142,28 +143,34 @@ def test_all_wrong_values_are_named_at_once():
     assert all(f"{key} is " in message for key in ("SOLVER.MAX_ITER", "TEST.AUG.FLIP", "SEED"))
 
 
-def test_every_key_has_a_rule_and_its_default_follows_it():
-    """A key of the project's that is in no rule would be refused when a user sets it."""
-    ours, theirs = get_cfg(), dict(flat(get_cfg()))
-    add_pppc_config(ours)
-    own = {key for key, _ in flat(ours) if key not in theirs}
-    # Of Detectron2's DeepLab, whose keys come all together.
-    unused = {f"MODEL.RESNETS.{key}" for key in ("RES4_DILATION", "RES5_MULTI_GRID", "STEM_TYPE")}
-    unused |= {
-        f"MODEL.SEM_SEG_HEAD.{key}"
-        for key in ("ASPP_CHANNELS", "ASPP_DROPOUT", "LOSS_TYPE", "PROJECT_FEATURES",
-                    "USE_DEPTHWISE_SEPARABLE_CONV")
-    }  # fmt: skip
-    assert own - unused <= rules().keys()
-    named_once = [key for rule in RULES for key in rule.keys.split()]
-    assert len(named_once) == len(rules()) - len(NAMES)
+def test_every_default_follows_its_rule_and_every_key_is_explained():
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    assert not wrong_values(cfg)
+    assert not [key.name for key in KEYS.values() if not key.meaning.endswith(".")]
+
+
+def test_a_part_that_is_not_ours_brings_its_own_keys(caplog):
+    opts = "MODEL.RESNETS.DEPTH 18 MODEL.BACKBONE.FREEZE_AT 0 TEST.AUG.ENABLED True".split()
+    load_config(demo_config("pppc"), [*opts, "MODEL.BACKBONE.NAME", "build_resnet_backbone"])
+    (record,) = caplog.records
+    assert record.getMessage() == "TEST.AUG.ENABLED is True, but it has no effect in this project"
+    with pytest.raises(InputError, match="MODEL.RESNETS.DEPTH is 18.*leave it at 50"):
+        load_config(demo_config("pppc"), opts)
+
+
+def test_a_key_of_one_s_own_is_declared_like_ours(monkeypatch):
+    monkeypatch.setitem(KEYS, "MODEL.MINE.WIDTH", Key("MODEL.MINE.WIDTH", 64, whole(1), "Mine."))
+    assert load_config(demo_config("pppc")).MODEL.MINE.WIDTH == 64
+    assert load_config(demo_config("pppc"), ["MODEL.MINE.WIDTH", "32"]).MODEL.MINE.WIDTH == 32
+    assert "MODEL.MINE.WIDTH is 0: give a whole number" in refusal("MODEL.MINE.WIDTH", "0")
 
 
 def test_a_value_of_another_type_is_refused_for_every_key():
     cfg = load_config(demo_config("pppc"))
-    keys = rules().keys() & dict(flat(cfg)).keys()
+    keys = KEYS.keys() & dict(by_key(cfg)).keys()
     for key in keys:
-        node, name = place(cfg, key)
+        node, name = section_of(cfg, key)
         node[name] = b"neither text nor number nor list"
     assert {line.split(" ")[0] for line in wrong_values(cfg)} == keys
 

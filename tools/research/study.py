@@ -38,7 +38,7 @@ import pppc
 import torch
 from detectron2.config import get_cfg
 from pppc.arguments import ToolParser, whole_number
-from pppc.config.checks import flat
+from pppc.config.defaults import by_key
 from pppc.config.files import read_yaml
 from pppc.errors import InputError, run_tool
 from pppc.files import user_path, write_atomically
@@ -72,10 +72,10 @@ class Run:
         """What the run computes: every setting in use that differs from PPPC's defaults, by key."""
         cfg, defaults = pppc.load_config(self.config, self.opts), get_cfg()
         pppc.add_pppc_config(defaults)
-        default_values = dict(flat(defaults))
+        default_values = dict(by_key(defaults))
         changed = {
             key: str(value)
-            for key, value in flat(cfg)
+            for key, value in by_key(cfg)
             if value != default_values[key] and key not in CIRCUMSTANCES
         }
         if not cfg.PPPC.CONTRAST.ENABLED:

@@ -13,10 +13,10 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from ..files import user_path
-from .checks import check_values, flat
-from .defaults import add_pppc_config
+from .checks import check_config
+from .defaults import add_pppc_config, by_key, section_of
 
-__all__ = ["load_config", "place", "read_yaml"]
+__all__ = ["load_config", "read_yaml"]
 
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
@@ -29,7 +29,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
 
     Raises:
         InputError: a file can't be read or is no YAML; there is no such key; a value is not one
-            that its key can have (:func:`pppc.config.checks.check_values`).
+            that its key can have (:func:`pppc.config.checks.check_config`).
     """
     cfg = get_cfg()
     add_pppc_config(cfg)
@@ -38,21 +38,13 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
     if problems:
         raise InputError(f"{source}: {'; '.join(problems)}")
     try:
-        check_values(cfg)
+        check_config(cfg, training=False)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     for key in PATHS:
-        node, name = place(cfg, key)
+        node, name = section_of(cfg, key)
         node[name] = user_path(node[name], key)
     return cfg
-
-
-def place(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
-    """The section that holds a key such as "SOLVER.MAX_ITER", and its name there."""
-    *sections, name = key.split(".")
-    for section in sections:
-        cfg = cfg[section]
-    return cfg, name
 
 
 class _Loader(yaml.SafeLoader):
@@ -143,15 +135,15 @@ def _pairs(opts: Sequence[object]) -> dict[str, object]:
 
 def _merge(cfg: CfgNode, settings: Mapping[str, object]) -> Iterator[str]:
     """Set keys in place, of whatever value; yields what is wrong with the keys."""
-    known = dict(flat(cfg))
+    known = dict(by_key(cfg))
     for key, value in settings.items():
         if key in known:
-            node, name = place(cfg, key)
+            node, name = section_of(cfg, key)
             node[name] = _converted(value, known[key])
         elif within := [name for name in known if name.startswith(f"{key}.")]:
             if value:  # without one, an empty section
                 yield f"{key} is a section: give its keys, such as {within[0]}"
-        elif not cfg.key_is_deprecated(key):
+        else:
             near = [name for name in known if name.endswith(f".{key}")]
             near = near or difflib.get_close_matches(key.upper(), known, 3)
             yield f"there is no key {key}" + (

@@ -15,8 +15,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..checkpoints.reading import checkpoint_damage
-from ..config.checks import flat
-from ..config.defaults import add_pppc_config
+from ..config.defaults import add_pppc_config, by_key
 from ..errors import InputError
 from ..files import unfinished_files, write_atomically
 
@@ -75,7 +74,7 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
     add_pppc_config(defaults)
     # Dumped and read again, so that tuples and lists compare alike.
     old, before, new = (
-        dict(flat(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
+        dict(by_key(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
     )
     old |= before
     return [

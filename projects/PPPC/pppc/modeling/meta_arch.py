@@ -14,7 +14,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from ..config.checks import check_values
 from ..method.class_weights import log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
 from ..method.pixel_batch import PixelBatch
@@ -110,7 +109,6 @@ class PPPCSegmentor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        check_values(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE

@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from .probabilistic_head import StageProbabilisticHead
 
-__all__ = ["MIXED_PRECISION_TYPES", "NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
+__all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
 
 # Of RGB images in [0, 255].
 IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
 IMAGENET_STD = tuple(255 * value for value in IMAGENET_DEFAULT_STD)
-# By the names that SOLVER.AMP.TYPE takes.
-MIXED_PRECISION_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class NetworkOutput(NamedTuple):
@@ -104,4 +102,4 @@ class SegmentationNetwork(nn.Module):
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
     """What SOLVER.AMP asks for; None: float32."""
-    return MIXED_PRECISION_TYPES[cfg.SOLVER.AMP.TYPE] if cfg.SOLVER.AMP.ENABLED else None
+    return getattr(torch, cfg.SOLVER.AMP.TYPE) if cfg.SOLVER.AMP.ENABLED else None

@@ -16,10 +16,7 @@ from torch.utils.checkpoint import (
 
 from .decode_heads import SeparableConv
 
-__all__ = ["RECOMPUTE", "recompute_blocks", "recomputed"]
-
-# What MODEL.RECOMPUTE takes.
-RECOMPUTE = ("none", "cheap", "all")
+__all__ = ["recompute_blocks", "recomputed"]
 
 # "cheap" keeps what took more multiplications per number than this. The last convolutions of the
 # blocks of ResNet-101's first three stages take no more: they make the largest results of all.

@@ -1,0 +1,100 @@
+"""The keys of the method itself, all of them below PPPC."""
+
+from ..method.gaussian import SCORES
+from ..method.prototypes import UPDATE_RULES, VARIANCES
+from .rules import (
+    ABOVE_0,
+    BELOW_1,
+    FREQUENCIES,
+    NAMES,
+    NOT_ABOVE_0,
+    NOT_BELOW_0,
+    PART,
+    SHARE,
+    SWITCH,
+    Key,
+    OneOf,
+    number,
+    whole,
+)
+
+__all__ = ["METHOD_KEYS", "METHOD_SECTIONS"]
+
+METHOD_KEYS = (
+    Key("PPPC.SELF_TRAINING.ENABLED", True, SWITCH,
+        "Self-training on the target: teacher, pseudo-labels, ClassMix. Off: source only."),
+    Key("PPPC.SELF_TRAINING.THRESHOLD", 0.968, SHARE,
+        "The share of pixels whose pseudo-label is at least this probable weighs the target's part of the "
+        "mixed image (DACS, arXiv 2007.08702)."),
+    Key("PPPC.SELF_TRAINING.IGNORE_TOP", 0, whole(0),
+        "First rows of the target crop that count nothing, pixels."),
+    Key("PPPC.SELF_TRAINING.IGNORE_BOTTOM", 0, whole(0),
+        "Last rows of the target crop that count nothing, such as those of the car's bonnet, pixels."),
+    Key("PPPC.SELF_TRAINING.STATIC_CLASSES", [], NAMES,
+        "Where each target image comes with one of the same place by day (as in the data set "
+        "dark_zurich_train_night_day_unlabeled), that one helps to label these classes."),
+    Key("PPPC.TEACHER.MOMENTUM", 0.999, BELOW_1,
+        "Exponential moving average of the student: teacher <- m teacher + (1 - m) student."),
+    Key("PPPC.TEACHER.BATCH_STATISTICS", True, SWITCH,
+        "The teacher's BatchNorm uses the batch's statistics (as published), not running ones."),
+    Key("PPPC.CLASS_WEIGHTS.FREQUENCIES", [], FREQUENCIES,
+        "Share of the source's pixels that each class has, by train ID."),
+    Key("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD", 0.0, NOT_BELOW_0,
+        "Of the weights in the cross-entropy and in the pseudo-labels of pairs of day and night; 0: no "
+        "weights."),
+    Key("PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.0, NOT_BELOW_0,
+        "Of the weights of the predicted probabilities; 0: no weights."),
+    Key("PPPC.STRONG_AUGMENTATION.JITTER_STRENGTH", 0.2, number(0, 0.5),
+        "Brightness, contrast, saturation and hue change by at most this much of their range."),
+    Key("PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY", 0.8, SHARE,
+        "Share of the iterations in which colors change."),
+    Key("PPPC.STRONG_AUGMENTATION.BLUR_PROBABILITY", 0.5, SHARE,
+        "Share of the iterations in which images are blurred."),
+    Key("PPPC.AMBIGUITY_CROP.NUM_CANDIDATES", 10, whole(1),
+        "Random boxes of which the most ambiguous is kept. 1: a random crop."),
+    Key("PPPC.AMBIGUITY_CROP.SCALE", 1.0, PART,
+        "Side of the image that the teacher labels for this choice, as a multiple of the target's "
+        "(published: 1). The crop is cut from the whole image and labeled anew."),
+    Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, whole(1), "Classes that count: the most ambiguous ones."),
+    Key("PPPC.AMBIGUITY_CROP.TEMPERATURE", 0.01, ABOVE_0,
+        "Temperature of the softmax over the classes' mean log-variance."),
+    Key("PPPC.AMBIGUITY_CROP.STANDARDIZE", False, SWITCH,
+        "Standardize the log-variances over the classes seen before the softmax, so that the choice does "
+        "not depend on their scale (published: off)."),
+    Key("PPPC.PROTOTYPES.UPDATE_RULE", "ema", OneOf(UPDATE_RULES),
+        '"ema": moving average of the batches\' products of Gaussians; "posterior": product over all '
+        'batches; "batch": this batch\'s product alone.'),
+    Key("PPPC.PROTOTYPES.VARIANCE", "product", OneOf(VARIANCES),
+        '"product": the precision is the sum over pixels; "count_normalized": their mean.'),
+    Key("PPPC.PROTOTYPES.MOMENTUM", 0.999, BELOW_1,
+        '"ema": the share of a prototype that an update keeps, after the first ones.'),
+    Key("PPPC.PROTOTYPES.FORGETTING", 1.0, SHARE,
+        '"posterior": the share of the accumulated precision that an update keeps.'),
+    Key("PPPC.PROTOTYPES.INCLUDE_TARGET", False, SWITCH,
+        "Use the target's pseudo-labeled pixels too, those of CONTRAST.TARGET_THRESHOLD."),
+    Key("PPPC.CONTRAST.ENABLED", True, SWITCH,
+        "Use the contrast. Off: DACS, which has no embedding and no prototypes."),
+    Key("PPPC.CONTRAST.SCORE", "mutual_likelihood", OneOf(SCORES),
+        'Between a pixel and a prototype: "mutual_likelihood", "bhattacharyya", "wasserstein", '
+        '"kullback_leibler", "jensen_shannon" or, of the means alone, "cosine".'),
+    Key("PPPC.CONTRAST.TEMPERATURE", 100.0, ABOVE_0,
+        "Divides the score between a pixel and a prototype."),
+    Key("PPPC.CONTRAST.KL_WEIGHT", 1e-6, NOT_BELOW_0,
+        "Weight of the divergence of a pixel's Gaussian from the standard one, summed over pixels."),
+    Key("PPPC.CONTRAST.TARGET_THRESHOLD", 0.0, SHARE,
+        "Target pixels whose pseudo-label is less probable take no part (published: all do)."),
+    Key("PPPC.CONTRAST.MAX_PIXELS_PER_CLASS", 0, whole(0),
+        "Of each class and pass that many pixels at most, drawn at random; 0: all (published)."),
+    Key("PPPC.CONTRAST.LOSS_WEIGHT", 1.0, NOT_BELOW_0, "Weight of the contrast beside cross-entropy."),
+    Key("PPPC.CONTRAST.START_ITER", 3000, whole(0), "Iterations before the contrast begins."),
+    Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
+        "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
+)  # fmt: skip
+
+METHOD_SECTIONS = {
+    "PPPC.CLASS_WEIGHTS": "Weights of the classes: 1 minus the spread times the standardized "
+    "logarithm of the frequency.",
+    "PPPC.AMBIGUITY_CROP": "Ambiguity-guided crop of the target image (arXiv 2409.18543).",
+    "PPPC.PROTOTYPES": "Class prototypes as Gaussians (arXiv 2409.18543).",
+    "PPPC.CONTRAST": "Contrast of pixels and prototypes (arXiv 2409.18543).",
+}
