@@ -26,6 +26,7 @@ setup(
         "pillow>=10.1",
         "pycocotools>=2.0.7",
         "safetensors>=0.4",
+        "simplejpeg>=1.8",
         "tabulate>=0.9",
         "tensorboard>=2.15",
         "timm>=1.0.20",

@@ -1,6 +1,8 @@
 """Images as the mappers read them."""
 
+import io
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -210,6 +212,115 @@ def test_an_orientation_that_makes_no_sense_turns_nothing(value, kind, tmp_path,
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path, kind, exif=exif)
     monkeypatch.setattr(Image.Exif, "get", lambda self, tag, default=None: value)
     assert image_size(str(path)) == read_image(str(path), "RGB").shape[:2] == (4, 6)
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    """A JPEG with the detail of a photograph."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(256, size=(60, 80, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 20}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_have_pillow_s_pixels(mode, options, tmp_path):
+    path = str(tmp_path / "image.jpg")
+    noise = np.random.default_rng(0).integers(256, size=(9, 13, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((131, 97)).convert(mode).save(path, "JPEG", **options)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert (read_image(path, "RGB") == expected).all()
+    assert (read_image(path, "BGR") == expected[:, :, ::-1]).all()
+
+
+def test_what_libjpeg_warns_of_is_named_and_what_follows_the_end_is_not(photograph, tmp_path):
+    path = tmp_path / "image.jpg"
+    half = len(photograph) // 2
+    for damaged in (
+        photograph[:half],
+        photograph[:half] + bytes(half),
+        photograph[:half] + b"\xff\xd9",
+        photograph[:half] + bytes(2000) + photograph[half + 2000 :],
+        photograph[:half] + b"\xff\xda" + photograph[half:],
+        photograph[:-2],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="image.jpg: not a whole image.*libjpeg: "):
+            read_image(str(path), "RGB")
+    path.write_bytes(photograph)
+    expected = read_image(str(path), "RGB")
+    rng = np.random.default_rng(0)
+    for tail in (b"\xff\xda", photograph[:half], *(rng.bytes(30_000) for _ in range(10))):
+        path.write_bytes(photograph + tail)
+        assert (read_image(str(path), "RGB") == expected).all()
+
+
+def test_a_png_with_a_large_color_profile_is_read(tmp_path):
+    path = tmp_path / "image.png"
+    profile = np.random.default_rng(0).bytes(3_000_000)
+    Image.new("RGB", (4, 6), (7, 8, 9)).save(path, icc_profile=profile)
+    assert image_size(str(path)) == (6, 4)
+    assert (read_image(str(path), "RGB") == (7, 8, 9)).all()
+
+
+def tiff(samples, photometric, extra=()):
+    """A TIFF by its specification, uncompressed: ``(H, W, bands)`` of 8 or 16 bits."""
+    height, width, bands = samples.shape
+    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    tags = {256: [width], 257: [height], 258: [8 * samples.itemsize] * bands, 259: [1],
+            262: [photometric], 273: [0], 277: [bands], 278: [height], 279: [len(data)],
+            338: [*extra]}  # fmt: skip
+    tags = {key: values for key, values in tags.items() if values}
+    start = 8 + 2 + 12 * len(tags) + 4
+    offset = start + sum(2 * len(values) for values in tags.values() if len(values) > 2)
+    tags[273] = [offset]
+    entries, values_beside = b"", b""
+    for key, values in tags.items():
+        raw = struct.pack(f"<{len(values)}{'I' if key in (273, 279) else 'H'}", *values)
+        if len(raw) > 4:
+            values_beside += raw
+            raw = struct.pack("<I", start + len(values_beside) - len(raw))
+        kind = 4 if key in (273, 279) else 3
+        entries += struct.pack("<HHI", key, kind, len(values)) + raw.ljust(4, b"\0")
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + values_beside + data
+    )
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("bands", "photometric", "extra"),
+    [(1, 1, ()), (3, 2, ()), (4, 2, (2,)), (4, 2, (0,)), (5, 2, (0, 0)), (6, 2, (0, 0, 0))],
+)
+def test_one_rule_for_the_number_of_bands(bands, photometric, extra, kind, tmp_path):
+    """One is gray, three are colors, one more is left out, and more are refused."""
+    samples = np.random.default_rng(0).integers(256, size=(6, 5, bands)).astype(kind)
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(samples * (257 if kind is np.uint16 else 1), photometric, extra))
+    if bands > 4:
+        with pytest.raises(InputError, match=f"image.tif: (has {bands} bands|.*several bands)"):
+            read_image(str(path), "RGB")
+    else:
+        expected = np.broadcast_to(samples[:, :, :3], (6, 5, 3))
+        assert (read_image(str(path), "RGB", (0, 65535)) == expected).all()
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(b"P5", 1), (b"P6", 3)])
+@pytest.mark.parametrize("maximum", [255, 1000, 65535])
+def test_a_pnm_is_stretched_from_its_own_maximum(kind, bands, maximum, tmp_path):
+    samples = np.random.default_rng(0).integers(maximum + 1, size=(6, 5, bands))
+    path = tmp_path / "image.pnm"
+    path.write_bytes(
+        b"%s # made here\n5 6 %d\n" % (kind, maximum)
+        + samples.astype(">u2" if maximum > 255 else np.uint8).tobytes()
+    )
+    read = read_image(str(path), "RGB", (0, 65535)).astype(int)
+    assert np.abs(read - 255 * samples / maximum).max() <= 0.51
 
 
 def test_files_that_only_begin_as_images_are_named(tmp_path):

@@ -1,11 +1,14 @@
 """Reading photographs: what a file's content says, whatever its name says.
 
-- The content must be whole: of a PNG every part's checksum is looked at, other files must decode to
-  their end.
+- The content must be whole: of a PNG every part's checksum is looked at, of a JPEG every warning of
+  libjpeg is an error, other files must decode to their end. What comes behind a JPEG's or PNG's end
+  (the film of a phone's photograph) is not looked at.
 - An image is turned as its camera says (EXIF orientation; of a PNG its eXIf part alone).
-- Gray and palette images become colors, CMYK and YCbCr are converted as Pillow does. Transparency
-  is left out. Of a phone's multi-picture JPEG the first picture counts; animations and files of
-  several pages are refused.
+- One band is gray, three are red, green and blue, four of CMYK are converted as Pillow does, as
+  palettes and YCbCr are. One band more (transparency, or what a file gives no name) is left out; an
+  image of more bands is refused.
+- Of a phone's multi-picture JPEG the first picture counts; animations and files of several pages
+  are refused.
 - Of more than 8 bits a channel, a range of values is stretched to 0 to 255: see
   :func:`intensity_range`.
 - Other kinds (floating point, LAB, ...) are refused by name.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import zlib
 from collections.abc import Sequence
@@ -22,7 +26,8 @@ from typing import IO, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+import simplejpeg
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import InputError
@@ -33,6 +38,7 @@ __all__ = [
     "intensity_range",
     "number_of_pictures",
     "open_whole",
+    "pnm_maximum",
     "png_is_complete",
     "read_image",
     "turned",
@@ -41,6 +47,8 @@ __all__ = [
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's modes of 8 bits that it converts to RGB.
 COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# Color profiles of printers take megabytes; Pillow opens no PNG with one of more than 1 MB.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 64 * 2**20)
 # Shares of a data set's values that are above and below the range, in percent.
 PERCENTILES = (0.1, 99.9)
 SAMPLE_FILES, SAMPLE_PIXELS = 16, 100_000  # for a range of values: files, pixels of each
@@ -76,12 +84,7 @@ def open_whole(path: str) -> tuple[bytes, ImageFile.ImageFile, int]:
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
     image = _open(path, io.BytesIO(content))
-    cut = image.format == "PNG" and not _is_whole_png(content)
-    # libjpeg takes zeros, as a full disk or a broken download leaves them, for an end.
-    cut |= image.format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(
-        b"\xff\xda"
-    )
-    if cut:
+    if image.format == "PNG" and not _is_whole_png(content):
         raise InputError(f"{path}: not a whole image, a part was cut off or changed: get it again")
     return content, image, _orientation(image)
 
@@ -110,6 +113,11 @@ def _open(path: str, file: BinaryIO) -> ImageFile.ImageFile:
             what = "is a film, or an image such as HEIC that is not read: convert it to PNG or JPEG"
         elif start.lstrip().startswith(b"<"):
             what = "is a text, such as the page of a failed download: get it again"
+        elif start.startswith((b"II*\0", b"MM\0*")):
+            what = (
+                "is a TIFF that can't be read, damaged or of a kind such as several bands of 16 bits: "
+                "get it again, or convert it to RGB or gray of 8 or 16 bits"
+            )
         elif start.startswith(b"version https://git-lfs"):
             what = "is a pointer of Git LFS, not the image: run git lfs pull"
         raise InputError(f"{path}: {what}") from error
@@ -230,21 +238,46 @@ def read_image(
         raise InputError(f"{path}: holds {pictures} pictures: store each in a file of its own")
     if image.format == "TIFF":
         orientation = 1  # Pillow and OpenCV turn it
+    _check_bands(path, image)
+    order = image_format  # of the channels, as decoded
     if bits_of(content, image) > 8:
-        pixels = _stretched(_high_depth(path, content, image), intensities)
+        order, pixels = "BGR", _stretched(_high_depth(path, content, image), intensities)
     elif image.format == "PNG":
         # OpenCV decodes a PNG in two thirds of Pillow's time.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-        if decoded is None:
+        color = cv2.IMREAD_COLOR_RGB if image_format == "RGB" else cv2.IMREAD_COLOR_BGR
+        pixels = cv2.imdecode(
+            np.frombuffer(content, np.uint8), color | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+        if pixels is None:
             raise InputError(f"{path}: not a whole image: get it again")
-        pixels = decoded
+    elif image.format in ("JPEG", "MPO") and image.mode != "CMYK":
+        pixels = _jpeg(path, content, image_format)
     else:
-        pixels = _decoded(path, image)[:, :, ::-1]
-    pixels = turned(pixels, orientation)
-    if image_format == "BGR":
-        return np.ascontiguousarray(pixels)
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+        order, pixels = "RGB", _decoded(path, image)
+        if image.mode == "CMYK" and image.format == "JPEG":
+            _jpeg(path, content, "CMYK")
+    pixels = np.ascontiguousarray(turned(pixels, orientation))
+    return pixels if order == image_format else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+
+
+def _check_bands(path: str, image: ImageFile.ImageFile) -> None:
+    """Raises InputError for more bands than the rule at the top allows; Pillow would drop some."""
+    bands = image.tag_v2.get(277, 1) if isinstance(image, TiffImageFile) else 1
+    if bands > 4:
+        raise InputError(
+            f"{path}: has {bands} bands, images have one (gray) or three (red, green, blue), and one "
+            "of transparency: store the three to be used"
+        )
+
+
+def _jpeg(path: str, content: bytes, order: str) -> np.ndarray:
+    """``(H, W, 3)`` uint8, ``(H, W, 4)`` of "CMYK"; what libjpeg warns of is damage."""
+    try:
+        return simplejpeg.decode_jpeg(content, order)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not a whole image, a part was cut off or changed (libjpeg: {error}): get it again"
+        ) from error
 
 
 def _decoded(path: str, image: Image.Image) -> np.ndarray:
@@ -268,7 +301,15 @@ def bits_of(content: bytes, image: Image.Image) -> int:
         return content[24]
     if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))
+    if image.format == "PPM":
+        return 16 if pnm_maximum(content) > 255 else 8
     return 16 if image.mode.startswith(("I", "F")) else 8
+
+
+def pnm_maximum(content: bytes) -> int:
+    """The value that a PNM shows as white, from its header; 255 for kinds that name none."""
+    header = re.sub(rb"#[^\r\n]*", b"", content[:4096]).split(maxsplit=4)
+    return int(header[3]) if header[0] in (b"P2", b"P3", b"P5", b"P6") and header[3:] else 255
 
 
 def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
@@ -287,6 +328,8 @@ def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
         raise InputError(f"{path}: not a whole image, or of a kind that is not read: get it again")
     if tiff.get(262) == 0:  # white is 0
         pixels = 65535 - pixels
+    if image.format == "PPM":
+        pixels = (pixels * np.float32(65535 / pnm_maximum(content))).round().astype(np.uint16)
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2)
     return pixels[:, :, :3]
@@ -333,7 +376,7 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
 def _has_more_than_8_bits(path: str) -> bool:
     try:
         with _regular_file(path) as file:
-            start = file.read(32)
+            start = file.read(4096)
             if start.startswith(PNG_SIGNATURE):
                 return start[24:25] == b"\x10"
             if start.startswith(b"\xff\xd8"):  # JPEG: the most frequent kind need not be opened

@@ -12,7 +12,6 @@ colors for gray) changes no label, or the file is refused.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import cv2
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .images import bits_of, number_of_pictures, open_whole, png_is_complete, turned
+from .images import bits_of, number_of_pictures, open_whole, png_is_complete, pnm_maximum, turned
 
 __all__ = ["LabelImage", "read_label_image"]
 
@@ -63,8 +62,11 @@ def read_label_image(path: str) -> LabelImage:
         )
     if (pictures := number_of_pictures(path, image)) > 1:
         raise InputError(f"{path}: holds {pictures} pictures. {ADVICE}")
-    if image.format == "PPM":
-        _check_maximum(path, content)
+    # Pillow stretches the values of a PNM of another maximum.
+    if image.format == "PPM" and (maximum := pnm_maximum(content)) not in (255, 65535):
+        raise InputError(
+            f"{path}: its values end at {maximum}, which is neither 255 nor 65535. {ADVICE}"
+        )
     # Pillow would fill what is missing with 0.
     if image.format == "PNG" and not png_is_complete(content):
         raise InputError(f"{path}: not a whole image, rows are missing: get it again")
@@ -89,16 +91,6 @@ def read_label_image(path: str) -> LabelImage:
         step = 255 // (2**bits - 1) if bits < 8 else 1
         return LabelImage(turned(pixels, orientation), step=step)
     return _of_pixels(path, turned(pixels, orientation))
-
-
-def _check_maximum(path: str, content: bytes) -> None:
-    """See that the values of a PNM are as stored: Pillow stretches those of another maximum."""
-    header = re.sub(rb"#[^\n]*", b"", content[:1024]).split(maxsplit=4)
-    if header[0] not in (b"P1", b"P4") and header[3] not in (b"255", b"65535"):
-        raise InputError(
-            f"{path}: its values end at {header[3].decode(errors='replace')}, which is neither 255 nor "
-            f"65535. {ADVICE}"
-        )
 
 
 def _decoded(path: str, image: Image.Image) -> np.ndarray:
