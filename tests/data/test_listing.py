@@ -5,11 +5,11 @@ import os
 
 import pytest
 from pppc.data.catalog import load_split
-from pppc.data.listing import list_split
+from pppc.data.listing import IMAGE_ENDINGS, list_split
 from pppc.data.splits import Split
 from pppc.errors import InputError
 
-SPLIT = Split("camvid", "own/images", ("*.png",), label_folder="own/labels", hint="Look at own.")
+SPLIT = Split("camvid", "own/images", ("*",), label_folder="own/labels", hint="Look at own.")
 
 
 @pytest.fixture
@@ -37,12 +37,24 @@ def pairs(listing):
 
 def test_every_usual_ending_in_any_case_and_any_name(make):
     odd = os.fsdecode(b"\xe4 [0-9]*? %d\n.v1")
-    names = ["a.png", "b.PNG", "c.jpg", "d.JPEG", "e.Tiff", "f.bmp", "g.webp", f"{odd}.tif"]
+    names = [
+        "a.png",
+        "b.PNG",
+        "c.jpg",
+        "d.JPEG",
+        "e.Tiff",
+        "f.bmp",
+        "g.webp",
+        f"{odd}.tif",
+        "h.GIF",
+        "i.ppm",
+    ]
     root = make(*(f"own/images/{name}" for name in names))
     make(*(f"own/labels/{os.path.splitext(name)[0]}.{end}" for name, end in
-           zip(names, ["png", "PNG", "tif", "bmp", "png", "Png", "png", "png"])))  # fmt: skip
+           zip(names, ["png", "PNG", "tif", "bmp", "png", "Png", "png", "png", "gif",
+                "pgm"])))  # fmt: skip
     listing = list_split("own", SPLIT)
-    assert list(pairs(listing)) == ["a", "b", "c", "d", "e", "f", "g", odd]
+    assert list(pairs(listing)) == [*"abcdefghi", odd]
     assert pairs(listing)["b"] == ["b.PNG", "b.PNG"] and pairs(listing)["c"] == ["c.jpg", "c.tif"]
     assert all(os.path.isfile(record["sem_seg_file_name"]) for record in listing.records)
     assert listing.records[0]["file_name"] == str(root / "own/images/a.png")
@@ -60,9 +72,8 @@ def test_what_is_not_taken_is_counted_with_the_reason(make, caplog):
     assert list(pairs(listing)) == ["a", "b"]
     assert {reason: sorted(paths) for reason, paths in listing.left_out.items()} == {
         "hidden": [".DS_Store", "._a.png", ".cache/c.png"],
-        "without an ending of images (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp)":
-            ["Thumbs.db", "notes.txt"],
-        "not named as *.png": ["sub/d.png"],
+        f"without an ending of images ({', '.join(IMAGE_ENDINGS)})": ["Thumbs.db", "notes.txt"],
+        "not named as *": ["sub/d.png"],
         "labels without an image": ["y.png", "z.png"],
     }  # fmt: skip
     with caplog.at_level(logging.INFO):
@@ -85,7 +96,7 @@ def test_what_is_not_taken_is_counted_with_the_reason(make, caplog):
         (["images/a.png", "images/a.JPG", "images/b.png", "labels/a.png", "labels/b.png"],
          r"own: 1 images have more than one image file \(a\.\w+ and a\.\w+\): keep one"),
         (["images/a.png", "labels/a.png", "labels/a.tif"], "more than one label file"),
-        (["images/._a.png", "labels/a.png"], r"no image \*\.png in .*, but 1 hidden \(\._a\.png\)"),
+        (["images/._a.png", "labels/a.png"], r"no image \* in .*, but 1 hidden \(\._a\.png\)"),
         (["images/a.png"], "no folder .*own/labels. Look at own.*DETECTRON2_DATASETS"),
     ],
 )  # fmt: skip
@@ -110,6 +121,49 @@ def test_images_and_labels_in_one_folder_are_told_apart_by_their_endings(make):
     assert pairs(list_split("own", split)) == {"a": ["a.jpg", "a.png"], "b": ["b.JPG", "b.png"]}
 
 
+FUNDUS = ("Image_01L.jpg", "Image_01L_1stHO.png", "Image_02R.JPEG", "Image_02R_1stHO.png")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"image_patterns": ("*.jpg",)},
+        {"image_suffix": ".jpg"},
+        {"image_patterns": ("*.[jJ][pP]*",)},
+    ],
+)
+def test_a_written_ending_is_kept_so_that_masks_become_no_images(names, make):
+    make(*(f"own/{name}" for name in FUNDUS))
+    target = list_split("own", Split("camvid", "own", **names))
+    assert list(pairs(target)) == ["Image_01L", "Image_02R"]
+    assert sum(map(len, target.left_out.values())) == 2
+    labeled = Split("camvid", "own", **names, label_folder="own", label_suffix="_1stHO.png")
+    assert pairs(list_split("own", labeled)) == {
+        "Image_01L": ["Image_01L.jpg", "Image_01L_1stHO.png"],
+        "Image_02R": ["Image_02R.JPEG", "Image_02R_1stHO.png"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "files"),
+    [
+        ("", "_mask", ["a.png", "a_mask.png"]),
+        ("_rgb", "", ["a_rgb.png", "a.png"]),
+        ("", ".gif", ["a.tif", "a.gif"]),
+        ("_training.tif", "_manual1.gif", ["a_training.tif", "a_manual1.gif"]),
+    ],
+)
+def test_of_one_folder_the_longer_suffix_tells_what_a_file_is(image, label, files, make):
+    make(*(f"own/{name}" for name in files))
+    split = Split("camvid", "own", image_suffix=image, label_folder="own", label_suffix=label)
+    assert pairs(list_split("own", split)) == {"a": files}
+
+
+def test_images_and_labels_of_the_same_names_are_refused():
+    with pytest.raises(InputError, match="in own would be the same files: give image_suffix"):
+        Split("camvid", "own", label_folder="own")
+
+
 def test_converted_labels_are_taken_from_their_own_tree(make, tmp_path, monkeypatch):
     root = make("own/images/a.png", "own/labels/a.png")
     converted = tmp_path / "converted"
@@ -129,7 +183,7 @@ def test_converted_labels_are_taken_from_their_own_tree(make, tmp_path, monkeypa
 
 def test_day_images_of_any_ending_by_csv_files_of_any_system(make):
     night_and_day = Split(
-        "camvid", "own/night", ("*/*.png",), hint="H", correspondences="own/csv",
+        "camvid", "own/night", ("*/*",), hint="H", correspondences="own/csv",
         day_folder="own/day",
     )  # fmt: skip
     root = make("own/night/s/0.png", "own/night/s/1.JPG", "own/day/t/8.jpg", "own/day/t/9.png")
@@ -142,7 +196,7 @@ def test_day_images_of_any_ending_by_csv_files_of_any_system(make):
     }  # fmt: skip
     for text, message in (
         ("night/s/0,day/t/9", r"no CSV file in .* for 1 of 2 images \(.*1\.JPG\)\. H"),
-        ("night/s/0,day/t/7", r"row 1 names .*t/7\.png, which is not there"),
+        ("night/s/0,day/t/7", r"row 1 names .*t/7, which is not there"),
         ("night/s/0", "row 1 is not .*SEQUENCE"),
     ):
         (root / "own/csv/a.CSV").write_text(text)

@@ -240,6 +240,7 @@ def read_image(
         orientation = 1  # Pillow and OpenCV turn it
     _check_bands(path, image)
     order = image_format  # of the channels, as decoded
+    pixels: np.ndarray | None
     if bits_of(content, image) > 8:
         order, pixels = "BGR", _stretched(_high_depth(path, content, image), intensities)
     elif image.format == "PNG":
@@ -287,10 +288,15 @@ def _decoded(path: str, image: Image.Image) -> np.ndarray:
             f"{path}: a {image.format} image of Pillow's mode {image.mode} is not read: convert it "
             "to RGB or gray of 8 or 16 bits"
         )
+    return _as_array(path, image, ("RGBA", "RGB") if "transparency" in image.info else ("RGB",))
+
+
+def _as_array(path: str, image: Image.Image, modes: Sequence[str] = ()) -> np.ndarray:
+    """The pixels of an image after conversion to some of Pillow's modes."""
     try:
-        if "transparency" in image.info:
-            image = image.convert("RGBA")
-        return np.asarray(image.convert("RGB"))
+        for mode in modes:
+            image = image.convert(mode)
+        return np.asarray(image)
     except Exception as error:  # decoders raise errors of many types
         raise InputError(f"{path}: not a whole image ({error}): get it again") from error
 
@@ -315,7 +321,11 @@ def pnm_maximum(content: bytes) -> int:
 def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
     """``(H, W, 3)`` uint16, BGR, as stored; TIFFs are turned."""
     tiff = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels: np.ndarray | None
+    if image.format == "JPEG2000":  # OpenCV's values are others
+        pixels = _as_array(path, image).astype(np.uint16)
+    else:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     kind = "" if pixels is None or pixels.dtype == np.uint16 else f"of {pixels.dtype} values "
     if tiff.get(284) == 2:
         kind = "with a plane for each channel "

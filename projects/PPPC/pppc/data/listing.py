@@ -26,7 +26,13 @@ __all__ = [
     "list_split",
 ]
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")  # in any case
+# In any case; by the ending that a pattern may have for each.
+_ENDINGS = {
+    ".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tif",
+    ".tiff": ".tif", ".bmp": ".bmp", ".dib": ".bmp", ".gif": ".gif", ".webp": ".webp",
+    ".pbm": ".pbm", ".pgm": ".pgm", ".ppm": ".ppm", ".pnm": ".pnm", ".tga": ".tga",
+}  # fmt: skip
+IMAGE_ENDINGS = tuple(_ENDINGS)
 SPARE_LABELS = "labels without an image"  # a reason to leave files out
 
 
@@ -121,11 +127,14 @@ def _add_labels(listing: Listing, folder: Path, name: str, split: Split) -> None
     labels = _by_id(folder, split, split.label_suffix)
     images = {record["image_id"] for record in listing.records}
     for image_id, found in labels.items():
-        if image_id not in images and image_id not in split.unusable:
+        image = image_id + _parts(split.image_suffix)[0]
+        belongs = any(_fits(image, _parts(pattern)[0]) for pattern in split.image_patterns)
+        if belongs and image_id not in images and image_id not in split.unusable:
             listing.left_out.setdefault(SPARE_LABELS, []).extend(found)
     missing = [record for record in listing.records if record["image_id"] not in labels]
     if missing:
-        expected = [record["image_id"] + split.label_suffix for record in missing]
+        ending = "" if _parts(split.label_suffix)[1] else ".png"
+        expected = [record["image_id"] + split.label_suffix + ending for record in missing]
         spare = listing.left_out.get(SPARE_LABELS, [])
         raise InputError(
             f"{name}: {len(missing)} of {len(images)} images have no label in "
@@ -186,33 +195,50 @@ def _by_id(
 
     Args:
         folder: of images or of labels.
-        split: whose patterns the images' names match.
-        suffix: that follows the ID in the files' names; its ending stands for every usual one.
-        listing: takes what is left out.
+        split: whose names they have.
+        suffix: that follows the ID in the files' names.
+        listing: of the images, takes what is left out; None: the files are labels or day images,
+            which have no patterns.
     """
     found: dict[str, list[str]] = {}
-    end, image_end = _stem(suffix), _stem(split.image_suffix)
-    patterns = [_stem(pattern) for pattern in split.image_patterns]
-    # Where images and labels share a folder, the split's own endings alone tell them apart.
     together = split.label_folder == split.image_folder
-    endings = (suffix[len(end) :].lower(),) if together else IMAGE_ENDINGS
+    other_suffix = split.image_suffix if listing is None else split.label_suffix
     for path in _files_below(folder):
-        stem, ending = os.path.splitext(path)
-        image_id = stem.removesuffix(end)
+        stem, ending = _parts(path)
+        image_id = _image_id(path, suffix)
         if _is_hidden(path):
             reason = "hidden"
-        elif ending.lower() not in endings:
-            reason = f"without an ending of images ({', '.join(endings)})"
-        elif not stem.endswith(end) or not any(
-            _matches(image_id + image_end, pattern) for pattern in patterns
+        elif not ending:
+            reason = f"without an ending of images ({', '.join(IMAGE_ENDINGS)})"
+        elif image_id is None or (
+            listing is not None
+            and not any(_matches(path, pattern) for pattern in split.image_patterns)
         ):
             reason = f"not named as {' or '.join(split.image_patterns)}"
+        elif together and _belongs_to_other(path, suffix, other_suffix):
+            reason = f"named as {'images' if listing is None else 'labels'}"
         else:
             found.setdefault(image_id, []).append(path)
             continue
         if listing is not None:
             listing.left_out.setdefault(reason, []).append(path)
     return found
+
+
+def _image_id(path: str, suffix: str) -> str | None:
+    """A path without the suffix and the ending; None: it has not the suffix."""
+    (stem, ending), (end, suffix_ending) = _parts(path), _parts(suffix)
+    if not stem.endswith(end) or suffix_ending not in ("", ending):
+        return None
+    return stem.removesuffix(end)
+
+
+def _belongs_to_other(path: str, suffix: str, other: str) -> bool:
+    """Whether the other suffix says more of a path that may have both."""
+    if _image_id(path, other) is None:
+        return False
+    (end, ending), (other_end, other_ending) = _parts(suffix), _parts(other)
+    return (len(other_end), bool(other_ending)) > (len(end), bool(ending))
 
 
 def _refuse_several(name: str, kind: str, found: dict[str, list[str]]) -> None:
@@ -247,14 +273,30 @@ def _is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
-def _stem(name: str) -> str:
-    """A name or pattern without the ending of an image."""
+def _parts(name: str) -> tuple[str, str]:
+    """A name or pattern without the ending of an image, and the kind of the ending, "" for none.
+
+    Examples:
+        >>> _parts("street.JPEG"), _parts("*_rgb")
+        (('street', '.jpg'), ('*_rgb', ''))
+    """
     stem, _, ending = name.rpartition(".")
-    return stem if f".{ending}".lower() in IMAGE_ENDINGS else name
+    kind = _ENDINGS.get(f".{ending}".lower(), "")
+    return (stem if kind else name), kind
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Whether a path fits a pattern, folder by folder; "**/" before it stands for any folders."""
+    """Whether a path fits a pattern, folder by folder; "**/" before it stands for any folders.
+
+    A pattern without the ending of an image may also leave the path's out.
+    """
+    (stem, ending), (pattern_stem, pattern_ending) = _parts(path), _parts(pattern)
+    if pattern_ending:
+        return ending == pattern_ending and _fits(stem, pattern_stem)
+    return _fits(stem, pattern) or _fits(path, pattern)
+
+
+def _fits(path: str, pattern: str) -> bool:
     names, patterns = path.split("/"), pattern.split("/")
     if patterns[0] == "**":
         patterns = patterns[1:]
