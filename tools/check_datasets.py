@@ -74,7 +74,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
             remarks.append(f"no label shows {', '.join(missing)}")
     state = "in order"
     if problems:
-        state = f"{len(problems)} problems"
+        state = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
     elif whole and len(records) != whole:
         state = "in order, another number than the whole data set's"
     return [name, len(records), whole, len(labels), state], problems, remarks

@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
 from pppc.data import build_train_loader, check_data, file_checks
@@ -205,7 +206,7 @@ def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
     with pytest.raises(InputError, match="own_test: "):  # evaluation skips nothing
         check_data(config(*skip[:2]))
     cut(own / "images/c.png")
-    with pytest.raises(InputError, match="and 1 more problems"):
+    with pytest.raises(InputError, match=r"and 1 more problem\."):
         check_data(config(*skip))
     with pytest.raises(InputError, match="UNREADABLE is 'Skip': use"):
         check_data(config("DATALOADER.UNREADABLE", "Skip"))
@@ -222,7 +223,15 @@ def test_labels_are_counted_once_and_unreadable_ones_left_out(own, decoded):
     assert decoded == ["own/labels/b.png"]
     batches = iter(loader)
     files = {os.path.basename(file) for _ in range(20) for file in next(batches)[0].files}
-    assert files == {"a.png", "c.png"} and loader.unreadable == [{}]  # b is never drawn
+    assert files == {"a.png", "c.png"}  # b is never drawn
+    (unreadable,) = loader.unreadable
+    assert list(map(os.path.basename, unreadable)) == ["b.png"]  # and counted all the same
+    with EventStorage() as storage:
+        next(iter(loader))
+        assert storage.latest()["data/unreadable"][0] == 1
+    cut(own / "labels/c.png")
+    with pytest.raises(InputError, match=r"own_source: .*and 1 more problem\."):
+        build_train_loader(cfg, seed=0)
 
 
 def test_a_fixed_even_sample_is_decoded_and_all_headers_are_read(own, decoded):

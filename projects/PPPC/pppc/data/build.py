@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError
 from .catalog import dataset_metadata, dataset_records, label_files, label_reader
-from .checks import check_source_classes
+from .checks import check_source_classes, refuse_problems
 from .file_checks import check_files
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .processes import from_main_process
@@ -51,15 +51,17 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     reader = label_reader(cfg, source)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     draw: RareClassDraw | ShuffledDraw
+    unreadable: dict[str, str] = {}  # known before an image is drawn
     if sampling.ENABLED:
-        counts = from_main_process(lambda: _count_classes(cfg, source, records))
+        counts, unreadable = from_main_process(lambda: _count_classes(cfg, source, records))
         pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
         check_source_classes(source, pixels, f"{len(records)} labels", reader.class_names)
         draw = RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
     else:
         draw = ShuffledDraw(len(records), source_draw)
     skip = cfg.DATALOADER.UNREADABLE == "skip"
-    streams = [SampleStream(records, draw, SourceMapper(cfg, reader), source_mapper, skip)]
+    mapper = SourceMapper(cfg, reader)
+    streams = [SampleStream(records, draw, mapper, source_mapper, skip, unreadable)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
         records = dataset_records(cfg, _only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
@@ -89,27 +91,33 @@ def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
     )
 
 
-def _count_classes(cfg: CfgNode, name: str, records: list[dict]) -> np.ndarray:
+def _count_classes(
+    cfg: CfgNode, name: str, records: list[dict]
+) -> tuple[np.ndarray, dict[str, str]]:
     """Pixels of each of the model's classes in each label.
 
     Returns:
         ``(images, classes + 1)`` int64; last: ignored pixels. 0 for a label that can't be read and
-        will be left out.
+        will be left out; and what is wrong with such labels, by their images.
 
     Raises:
-        InputError: a label can't be read.
+        InputError: a label can't be read, or more of them than may be left out.
     """
     reader, labels = label_reader(cfg, name), label_files(name, records)
     skip = cfg.DATALOADER.UNREADABLE == "skip"
     found = check_files(records, dataset_metadata(name).label_reader, (), None)
-    if found.problems and not skip:
-        raise InputError(f"{name}: {found.problems[0]}")
+    refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
     counts = np.zeros((len(records), reader.num_classes + 1), np.int64)
     column = {class_name: index for index, class_name in enumerate(reader.class_names)}
     for row, label in enumerate(labels):
         for class_name, pixels in found.labels.get(label, {}).items():
             counts[row, column.get(class_name, -1)] += pixels
-    return counts
+    unreadable = {
+        record["file_name"]: found.unreadable[label]
+        for record, label in zip(records, labels)
+        if label in found.unreadable
+    }
+    return counts, unreadable
 
 
 class TestLoader:

@@ -16,7 +16,7 @@ from .file_checks import FilesChecked, check_files
 from .mapper import TargetMapper
 from .processes import from_main_process
 
-__all__ = ["check_data", "check_source_classes"]
+__all__ = ["check_data", "check_source_classes", "refuse_problems"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         logger.info("%s: looking at %d images", name, len(records))
         found = check_files(records, reader, sample, None if is_test else sample)
         skip = unreadable == "skip" and not is_test
-        _refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
+        refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
         sizes = []  # shortest and longest side, as images are resized
         if name in source:
             sizes.append((min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN, "TRAIN"))
@@ -126,7 +126,7 @@ def _refuse_lines(found: FilesChecked, shortest: int, longest: int, keys: str) -
             )
 
 
-def _refuse_problems(name: str, found: FilesChecked, size: int, allowed: float | None) -> None:
+def refuse_problems(name: str, found: FilesChecked, size: int, allowed: float | None) -> None:
     """Raises InputError for problems of files; some are allowed where unreadable ones are skipped.
 
     Args:
@@ -134,9 +134,10 @@ def _refuse_problems(name: str, found: FilesChecked, size: int, allowed: float |
     """
     if not found.problems:
         return
-    more = len(found.problems) - 1
+    number = len(found.problems) - 1
+    more = f", and {number} more problem{'s' * (number > 1)}" if number else ""
     text = (
-        f"{name}: {found.problems[0]}{f', and {more} more problems' if more else ''}. "
+        f"{name}: {found.problems[0]}{more}. "
         f"tools/check_datasets.py {name} --read names all of {size} images"
     )
     if allowed is None or len(found.problems) > max(1, allowed * size):

@@ -47,12 +47,14 @@ class FilesChecked:
 
     Attributes:
         problems: what is wrong, one line each.
+        unreadable: which of that is wrong with one file alone, by it.
         images: (height, width) of each readable image, pixels, by its file.
         labels: pixels of each class that occurs, by its name (ignored ones by ""), of each label
             that was decoded, by its file.
     """
 
     problems: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
     images: dict[str, tuple[int, int]] = field(default_factory=dict)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -97,7 +99,8 @@ def check_files(
             add(record["sem_seg_file_name"], label_kind, decode_label, chosen)
     with _Cache({os.path.dirname(path) for path in jobs}) as known:
         found = dict(zip(jobs, _in_threads(known.look, jobs, progress)))
-    checked = FilesChecked([report["problem"] for report in found.values() if "problem" in report])
+    unreadable = {file: report["problem"] for file, report in found.items() if "problem" in report}
+    checked = FilesChecked(list(unreadable.values()), unreadable)
     keys = ("file_name", "day_file_name", "sem_seg_file_name")
     for record in records:
         files = [record[key] for key in keys if key in record]

@@ -10,6 +10,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -126,6 +127,7 @@ class SampleStream(Dataset):
         seed: of the augmentation; another one than the draw's, so that they are independent.
         skip_unreadable: draw again where an image can't be read. The draws of a position are a
             function of it, too, so a resumed run takes the same ones.
+        unreadable: what is wrong with images that are never drawn, by their files.
     """
 
     def __init__(
@@ -135,12 +137,14 @@ class SampleStream(Dataset):
         mapper: Callable[[dict, int | None, int], object],
         seed: int,
         skip_unreadable: bool = False,
+        unreadable: Mapping[str, str] = MappingProxyType({}),
     ):
         self.records = records
         self.draw = draw
         self.mapper = mapper
         self.seed = seed
         self.skip_unreadable = skip_unreadable
+        self.unreadable = dict(unreadable)
 
     def __getitem__(self, position: int) -> Drawn:
         seed = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]
@@ -204,8 +208,8 @@ class PairedLoader:
     Where Detectron2 records metrics, "data/unreadable" is the number of skipped images.
 
     Attributes:
-        unreadable: of each stream, what is wrong with the images that this process skipped, by
-            their files.
+        unreadable: of each stream, what is wrong with the images that this process skipped or the
+            draw leaves out, by their files.
 
     Raises:
         InputError: a batch cannot be shared equally by the processes. From the iterator: an image
@@ -224,7 +228,7 @@ class PairedLoader:
     ):
         self._streams = streams
         self._max_unreadable = max_unreadable
-        self.unreadable: list[dict[str, str]] = [{} for _ in streams]
+        self.unreadable = [dict(stream.unreadable) for stream in streams]
         self._positions = [_Positions(size, rank, world_size) for size in batch_sizes]
         self._loaders = [
             DataLoader(
