@@ -31,8 +31,9 @@ from pppc.config.checks import check_config
 from pppc.config.device import with_inference_device
 from pppc.data import check_data
 from pppc.engine import Trainer
-from pppc.engine.run_folder import RunFolder, starting_point
+from pppc.engine.resume import from_main_process, last_checkpoint, starting_point
 from pppc.errors import InputError, Stopped, run_tool
+from pppc.files import free_path, user_path
 from torch.multiprocessing import ProcessExitedException
 
 
@@ -40,6 +41,7 @@ class LogFile:
     """A log that is kept in memory until its file may be written: a refused command leaves none."""
 
     def __init__(self) -> None:
+        setup_logger(distributed_rank=comm.get_rank(), name="pppc")
         self.memory = MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize)
         for name in ("detectron2", "fvcore", "pppc"):
             logging.getLogger(name).addHandler(self.memory)
@@ -57,29 +59,16 @@ class LogFile:
         self.memory.flushLevel = logging.NOTSET  # each record at once
 
 
-def prepare_process(cfg: CfgNode, args: argparse.Namespace) -> LogFile:
+def prepare_process(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Detectron2's default set-up, which logs to the screen and seeds; no file is written."""
-    log = LogFile()
     silent = cfg.clone()
     silent.defrost()
     silent.OUTPUT_DIR = None
     default_setup(silent, args)
-    setup_logger(distributed_rank=comm.get_rank(), name="pppc")
     logging.getLogger("pppc").info("The whole configuration:\n%s", cfg.dump())
-    return log
 
 
-def free_path(path: str) -> str:
-    """``path``, or where such a file exists, the first of NAME_2, NAME_3, ... that doesn't."""
-    name, suffix = os.path.splitext(path)
-    number = 1
-    while os.path.exists(path):
-        number += 1
-        path = f"{name}_{number}{suffix}"
-    return path
-
-
-def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
+def evaluate(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     """Evaluate a checkpoint; log and results.json go to OUTPUT_DIR/inference.
 
     Earlier results stay: the second evaluation's are in results_2.json.
@@ -87,8 +76,11 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     Raises:
         InputError: there is nothing to evaluate, or not on these data sets.
     """
-    weights = cfg.MODEL.WEIGHTS
-    if args.resume and (checkpoint := RunFolder(cfg.OUTPUT_DIR).last_checkpoint()):
+    weights, checkpoint = cfg.MODEL.WEIGHTS, None
+    if args.resume:
+        instead = f"evaluating MODEL.WEIGHTS {weights!r}"
+        checkpoint = from_main_process(lambda: last_checkpoint(cfg, args.config_file, instead))
+    if checkpoint is not None:
         weights = str(checkpoint.path)
     if not weights:
         raise InputError(
@@ -97,11 +89,12 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
         )
     if not cfg.DATASETS.TEST:
         raise InputError("nothing to evaluate on: name labeled data sets by DATASETS.TEST")
-    log = prepare_process(cfg, args)
+    prepare_process(cfg, args)
     cfg = with_inference_device(cfg)
     check_data(cfg, training=False)
     model = Trainer.build_model(cfg)
-    StrictCheckpointer(model, cfg=cfg, trained=True).load(weights)
+    checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
+    checkpointer.load(weights, checked=checkpoint is not None)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
     log.open(folder)
     results = Trainer.test(cfg, model)
@@ -110,7 +103,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
             json.dump({"options": args.opts, "weights": weights, **results}, file, indent=1)
 
 
-def train(cfg: CfgNode, args: argparse.Namespace) -> None:
+def train(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     """Train, from the beginning or, with --resume, from the last checkpoint.
 
     Raises:
@@ -118,10 +111,11 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> None:
             :class:`Trainer`, before anything is written.
     """
     check_config(cfg)
-    checkpoint = starting_point(cfg, args.resume, args.allow_changes, comm.get_world_size())
+    arguments = (cfg, args.resume, args.allow_changes, comm.get_world_size(), args.config_file)
+    checkpoint = from_main_process(lambda: starting_point(*arguments))
     if cfg.SEED < 0 and checkpoint is not None:
         cfg.SEED = CfgNode.load_cfg(checkpoint.config).SEED
-    log = prepare_process(cfg, args)
+    prepare_process(cfg, args)
     trainer = Trainer(cfg)
     trainer.start_from(checkpoint)
     open_log = CallbackHook(before_train=lambda trainer: log.open(cfg.OUTPUT_DIR))
@@ -131,9 +125,11 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """One process's work."""
+    args.config_file = user_path(args.config_file, "--config-file")
     cfg = pppc.load_config(args.config_file, args.opts)
+    log = LogFile()
     try:
-        (evaluate if args.eval_only else train)(cfg, args)
+        (evaluate if args.eval_only else train)(cfg, args, log)
     except InputError:
         raise
     except Exception:

@@ -338,10 +338,7 @@ def test_a_run_that_met_an_unreadable_image_goes_on_without_it(
     def train(*more, resume=False):
         trainer = Trainer(tiny_config(tmp_path / "run", *opts, *more))
         trainer.resume_or_load(resume)
-        try:
-            trainer.train()
-        finally:
-            os.close(trainer.folder._descriptor)  # another trainer of this process may come
+        trainer.train()
 
     cfg = tiny_config(tmp_path / "run", *opts)
     stream = build_train_loader(cfg, seed=cfg.SEED)._streams[1]

@@ -1,4 +1,4 @@
-"""Runs that go on where they stopped, and commands that are refused."""
+"""Runs that go on where they stopped."""
 
 import fcntl
 import json
@@ -14,8 +14,10 @@ import pytest
 import torch
 from conftest import REPOSITORY, run_tool
 from detectron2.engine import HookBase
+from pppc.checkpoints.reading import checkpoint_damage
 from pppc.engine import Trainer, run_hooks
-from pppc.engine.run_folder import RunFolder, checkpoint_damage, starting_point
+from pppc.engine.resume import starting_point
+from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError
 from tiny_run import OPTIONS, demo_config, tiny_config
 
@@ -39,7 +41,6 @@ def train(output: Path, *opts: object, resume: bool = False) -> list[list[float]
     rates = Rates()
     trainer.register_hooks([rates])
     trainer.train()
-    os.close(trainer.folder._descriptor)  # another trainer of this process may come
     return rates.rates
 
 
@@ -84,46 +85,6 @@ def test_a_longer_run_has_the_rates_of_its_own_schedule(run_of_four, tmp_path, p
     )
 
 
-def test_a_shorter_run_than_the_checkpoint_is_refused(run_of_four):
-    cfg = tiny_config(run_of_four, *SHORT, "SOLVER.MAX_ITER", 3)
-    with pytest.raises(
-        InputError, match="has had 4 iterations already: set SOLVER.MAX_ITER, now 3"
-    ):
-        starting_point(cfg, resume=True)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "shown"),
-    [
-        ("SOLVER.BASE_LR", 0.5, "SOLVER.BASE_LR was 0.003 and is 0.5"),
-        ("PPPC.TEACHER.MOMENTUM", 0.5, "is 0.5"),
-        ("PPPC.PROTOTYPES.UPDATE_RULE", "batch", "was 'ema' and is 'batch'"),
-        ("INPUT.CROP.SIZE", [48, 48], "was [48, 64] and is [48, 48]"),
-        ("SEED", 7, "SEED was 43 and is 7"),
-    ],
-)
-def test_other_settings_are_refused_with_their_differences(run_of_four, key, value, shown):
-    cfg = tiny_config(run_of_four, *SHORT, key, value)
-    before = snapshot(run_of_four)
-    with pytest.raises(InputError) as error:
-        Trainer(cfg).resume_or_load(resume=True)
-    assert key in str(error.value) and shown in str(error.value)
-    assert "--allow-changes" in str(error.value) and "\n" not in str(error.value)
-    assert snapshot(run_of_four) == before
-    assert starting_point(cfg, resume=True, allow_changes=True).iteration == 3
-
-
-def test_allowed_settings_may_change(run_of_four):
-    cfg = tiny_config(
-        run_of_four, *SHORT, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_TO_KEEP", 3,
-        "TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('cityscapes_val',)", "VIS_PERIOD", 1,
-        "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_ITER", 9, "MODEL.WEIGHTS", "x.pth", "SEED", -1,
-    )  # fmt: skip
-    assert starting_point(cfg, resume=True).iteration == 3
-    with pytest.raises(InputError, match="processes were 1 and are 2"):
-        starting_point(cfg, resume=True, processes=2)
-
-
 def test_what_a_checkpoint_restores_does_not_beat_the_configuration(run_of_four):
     cfg = tiny_config(
         run_of_four, *SHORT, "SOLVER.MAX_ITER", 8, "SOLVER.BASE_LR", 0.5,
@@ -141,66 +102,6 @@ def test_what_a_checkpoint_restores_does_not_beat_the_configuration(run_of_four)
     assert 0.25 in {group["weight_decay"] for group in fresh.param_groups}
     assert trainer._trainer.segmentor.prototypes.momentum == 0.125
     assert "BASE_LR: 0.5" in (run_of_four / "config.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["config.yaml", "metrics.json", "log.txt", "model_final.pth", "mine.pth", "last_checkpoint",
-     "events.out.tfevents.1.host.1.0", "log.txt.rank1", "pictures"],
-)  # fmt: skip
-def test_a_new_run_overwrites_nothing(tmp_path, name):
-    (tmp_path / name).write_text("of another run")
-    with pytest.raises(InputError, match=f"holds a run already .*{name}.*--resume"):
-        starting_point(tiny_config(tmp_path), resume=False)
-
-
-def test_an_empty_folder_and_files_of_others_are_no_run(tmp_path):
-    for name in ("notes.txt", "inference"):
-        (tmp_path / name).mkdir()
-    assert starting_point(tiny_config(tmp_path), resume=False) is None
-    assert starting_point(tiny_config(tmp_path), resume=True) is None
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file is a file: choose another OUTPUT_DIR"):
-        starting_point(tiny_config(tmp_path / "file"), resume=False)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def change_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("damage", [cut, change_a_byte, lambda path: path.write_bytes(b"")])
-def test_a_damaged_checkpoint_is_passed_over(run_of_four, damage, caplog):
-    for name in ("model_final.pth", "model_0000003.pth"):
-        damage(run_of_four / name)
-    checkpoint = starting_point(tiny_config(run_of_four, *SHORT), resume=True)
-    assert checkpoint.path.name == "model_0000002.pth" and checkpoint.iteration == 2
-    assert "from model_0000002.pth instead of" in caplog.text
-    assert "model_final.pth, which is damaged" in caplog.text
-    for name in ("model_0000000.pth", "model_0000001.pth", "model_0000002.pth"):
-        damage(run_of_four / name)
-    before = snapshot(run_of_four)
-    with pytest.raises(InputError, match="go on from none of them .*model_0000001.pth"):
-        starting_point(tiny_config(run_of_four, *SHORT), resume=True)
-    assert snapshot(run_of_four) == before
-
-
-def test_the_newest_checkpoint_is_taken_where_none_is_named(run_of_four):
-    (run_of_four / "last_checkpoint").unlink()
-    assert starting_point(tiny_config(run_of_four, *SHORT), resume=True).iteration == 3
-    (run_of_four / "last_checkpoint").write_text("model_0000001.pth")  # the user goes back
-    assert starting_point(tiny_config(run_of_four, *SHORT), resume=True).iteration == 1
-
-
-def test_weights_alone_are_no_run_to_go_on_with(tmp_path):
-    torch.save({"model": {}}, tmp_path / "model_final.pth")
-    with pytest.raises(InputError, match="it holds no state of a training"):
-        starting_point(tiny_config(tmp_path), resume=True)
 
 
 def test_a_run_goes_on_bit_for_bit_with_each_iteration_once(run_of_four, tmp_path, four_iterations):
@@ -224,6 +125,35 @@ def test_a_run_goes_on_bit_for_bit_with_each_iteration_once(run_of_four, tmp_pat
     )
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_what_resume_warns_of_is_in_the_log(demo_datasets, tmp_path):
+    """In a folder whose name means something to addresses and patterns, by a file below ~."""
+    folder = tmp_path / "a?b=c #d;e%20[f]*:é"
+    (tmp_path / "mine.yaml").write_text(tiny_config(folder, *SHORT).dump())
+    command = (
+        "train_net.py", "--config-file=~/mine.yaml", "--resume", "--allow-changes", "OUTPUT_DIR",
+        folder, "SOLVER.CHECKPOINT_PERIOD", 1,
+    )  # fmt: skip
+    environment = {"DETECTRON2_DATASETS": str(demo_datasets), "HOME": str(tmp_path)}
+    for options in ([], ["SOLVER.MAX_ITER", 5, "SOLVER.BASE_LR", 0.5]):
+        run = run_tool(*command, *options, **environment)
+        assert run.returncode == 0, run.stderr
+        (folder / "model_final.pth").write_bytes(b"cut")
+        (folder / "log.txt").rename(folder / f"log_{len(options)}.txt")
+    for log, told in (
+        ("log_0.txt", ["--resume found no checkpoint in"]),
+        ("log_4.txt", ["Going on from model_0000003.pth instead of model_final.pth, which is damaged",
+                       "Going on with another setting: SOLVER.BASE_LR was"]),
+    ):  # fmt: skip
+        lines = (folder / log).read_text().splitlines()
+        warnings = [line for line in lines if "pppc.engine.resume WARNING" in line]
+        assert len(warnings) == len(told) and all(map(str.__contains__, warnings, told)), warnings
+    assert run.stdout.count("Going on") == 2 and str(folder) in run.stdout
+    weights = folder / "model_0000004.pth"
+    evaluated = run_tool(*command[:2], "--eval-only", *command[4:], "MODEL.WEIGHTS", weights,
+                         "DATASETS.TEST", "('cityscapes_val',)", **environment)  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
 
 
 def test_a_seed_that_was_drawn_is_kept(tmp_path, datasets_root):
@@ -311,12 +241,9 @@ def test_the_best_model_is_kept_over_a_resume(tmp_path, datasets_root, monkeypat
         trainers.append(trainer)
         trainer.resume_or_load(resume=max_iter == 6)
         trainer.train()
-        os.close(trainer.folder._descriptor)
         best = torch.load(tmp_path / "model_best.pth", weights_only=True)
         saved.append((best["iteration"], best["best"]))
     assert saved == [(1, {"sem_seg/mIoU": 40.0}), (5, {"sem_seg/mIoU": 41.0})]
-    change_a_byte(tmp_path / "model_best.pth")
-    assert checkpoint_damage(tmp_path / "model_best.pth")
 
 
 def test_the_last_teacher_has_the_last_student_and_its_statistics(four_iterations):

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pppc.engine import Trainer
+from detectron2.engine import hooks
+from pppc.data import build_train_loader
+from pppc.engine import AdaptationLoop, Trainer
 from pppc.engine.hooks import StepGenerator
 from pppc.engine.trainer import freeze_unused
 from pppc.errors import InputError
@@ -54,3 +56,22 @@ def test_each_step_of_each_process_has_random_numbers_of_its_own(monkeypatch):
     assert len(draws) == 2 * 4 * 3 * 3
     state = generator_of(monkeypatch, 43, 7, 0).get_state()
     assert torch.equal(state, generator_of(monkeypatch, 43, 7, 0).get_state())
+
+
+def test_a_bare_loop_with_its_hooks_equals_the_trainer(datasets_root, tmp_path):
+    """Of the trainer's hooks the loop needs none beside its own and the learning rate."""
+    cfg = tiny_config(tmp_path, "SOLVER.MAX_ITER", 3, "DATASETS.TEST", "()", "VIS_PERIOD", 0)
+    torch.manual_seed(0)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg)
+    optimizer = Trainer.build_optimizer(cfg, model)
+    loader = build_train_loader(cfg, cfg.SEED)
+    loop = AdaptationLoop.from_config(cfg, model, loader, optimizer)
+    scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
+    loop.register_hooks([*loop.hooks(), hooks.LRScheduler(optimizer, scheduler)])
+    loop.train(0, 3)
+    ours, theirs = model.state_dict(), trainer._trainer.segmentor.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["new_file", "unfinished_files", "user_path", "whole_file", "write_atomically"]
+__all__ = [
+    "free_path",
+    "new_file",
+    "unfinished_files",
+    "user_path",
+    "whole_file",
+    "write_atomically",
+]
 
 _UNFINISHED = "partial_"  # starts the name of a file that is being written
 
@@ -62,6 +69,16 @@ def new_file(path: str | os.PathLike, name: str, endings: tuple[str, ...] = ()) 
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is read-only: choose another {name}")
     return path
+
+
+def free_path(path: str | os.PathLike) -> Path:
+    """``path``, or where such a file exists, the first of NAME_2, NAME_3, ... that doesn't."""
+    free = path = Path(path)
+    number = 1
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}_{number}")
+    return free
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from fvcore.common.checkpoint import _IncompatibleKeys
+from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys
 from torch import Tensor, nn
 
 from ..config.device import with_inference_device
@@ -111,8 +111,14 @@ class StrictCheckpointer(DetectionCheckpointer):
         for path in periodic[: -self.max_to_keep] if self.max_to_keep else []:
             path.unlink()
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, checked: bool = False
+    ) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.checkpoints` knows.
+
+        Args:
+            path, checkpointables: as Detectron2's, but a "?" is a part of the file's name.
+            checked: the file is known to be whole, so that its checksum is not computed again.
 
         Raises:
             InputError: there is no such file, it cannot be fetched, or the checkpoint is damaged,
@@ -122,10 +128,12 @@ class StrictCheckpointer(DetectionCheckpointer):
         # Continuing a run, its trainer is loaded too: then nothing may be missing.
         self._whole = checkpointables is None and bool(self.checkpointables)
         self._missing: dict[str, str] = {}
-        return super().load(local_path(path) if path else path, checkpointables)
+        self._checked = checked
+        # Not Detectron2's own, which takes what follows a "?" for options.
+        return Checkpointer.load(self, local_path(path) if path else path, checkpointables)
 
     def _load_file(self, filename: str) -> dict:
-        content = read_weights(filename)
+        content = read_weights(filename, checked=self._checked)
         model = getattr(self.model, "module", self.model)
         student = [
             key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")

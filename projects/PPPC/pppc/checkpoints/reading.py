@@ -41,7 +41,7 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_weights(path: str, trust: bool = False) -> dict:
+def read_weights(path: str, trust: bool = False, checked: bool = False) -> dict:
     """The content of a checkpoint: its state dictionary is under "model".
 
     What the file is, is seen by its content, not by its name. The state dictionary may lie deeper
@@ -51,6 +51,7 @@ def read_weights(path: str, trust: bool = False) -> dict:
         path: of a safetensors file, a Detectron2 .pkl file, or a file of ``torch.save``.
         trust: take a file that holds more than tensors, numbers, strings and plain containers. What
             it holds more is left out, without running it.
+        checked: the file is known to be whole.
 
     Returns:
         what the file holds beside the weights, such as an optimizer's state, and "model": tensors
@@ -59,7 +60,7 @@ def read_weights(path: str, trust: bool = False) -> dict:
     Raises:
         InputError: the file is damaged, holds more than tensors, or no tensors.
     """
-    content = _load(path, trust)
+    content = _load(path, trust, checked)
     state = _network(content, path)
     if not state:
         raise InputError(f"{path} holds no state dictionary: it is no checkpoint of a network")
@@ -83,7 +84,7 @@ def _no_checkpoint(path: str, reason: str, advice: str = "get it again") -> Inpu
     return InputError(f"{path} is no whole checkpoint ({reason}): {advice}")
 
 
-def _load(path: str, trust: bool) -> object:
+def _load(path: str, trust: bool, checked: bool) -> object:
     with open(path, "rb") as file:
         start = file.read(200)
     if not start.strip(b"\0"):
@@ -98,7 +99,7 @@ def _load(path: str, trust: bool) -> object:
         except safetensors.SafetensorError as error:
             raise _no_checkpoint(path, str(error)) from error
     if start.startswith(b"PK"):
-        _check_archive(path)
+        _check_archive(path, checked)
         return _load_pickled(path, trust, is_torch=True)
     text = start.decode(errors="replace").lstrip("\ufeff \t\r\n")[:40]
     if text[:1] in tuple("<{[#") or text.isascii() and text.isprintable():
@@ -106,8 +107,8 @@ def _load(path: str, trust: bool) -> object:
     return _load_pickled(path, trust, is_torch=start.startswith(_LEGACY))
 
 
-def _check_archive(path: str) -> None:
-    if reason := checkpoint_damage(path):
+def _check_archive(path: str, checked: bool) -> None:
+    if not checked and (reason := checkpoint_damage(path)):
         raise _no_checkpoint(path, reason)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

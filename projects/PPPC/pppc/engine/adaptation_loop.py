@@ -23,7 +23,13 @@ from ..method.mixing import StrongAugmentation
 from ..method.pixel_batch import PixelBatch
 from ..method.teacher import PseudoLabeler
 from ..modeling.meta_arch import PPPCSegmentor
-from .hooks import DACSMixing, PrototypeUpdate, StepGenerator
+from .hooks import (
+    BatchStatisticsAverage,
+    DACSMixing,
+    PrototypeUpdate,
+    StepGenerator,
+    TeacherUpdate,
+)
 
 __all__ = ["AdaptationLoop", "StepRecord"]
 
@@ -54,6 +60,7 @@ class AdaptationLoop(SimpleTrainer):
         contrast_threshold: the probability from which on a pseudo-label takes part in the contrast
             and the prototypes (published: all do).
         prototypes_include_target: see :class:`pppc.engine.hooks.PrototypeUpdate`.
+        teacher_momentum: see :class:`pppc.engine.hooks.TeacherUpdate`.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class AdaptationLoop(SimpleTrainer):
         contrast_weight: Callable[[int], float] = lambda iteration: 1.0,
         contrast_threshold: float = 0.0,
         prototypes_include_target: bool = False,
+        teacher_momentum: float = 0.999,
     ):
         super().__init__(model, data_loader, optimizer)
         self.segmentor: PPPCSegmentor = (
@@ -81,6 +89,7 @@ class AdaptationLoop(SimpleTrainer):
         self.random = StepGenerator(seed)
         self.dacs_mixing = DACSMixing(augmentation, self.random)
         self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
+        self.teacher_momentum = teacher_momentum
         # In float16 small gradients would be lost if the losses were not scaled.
         scaled = self.segmentor.student.mixed_precision == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
@@ -135,12 +144,19 @@ class AdaptationLoop(SimpleTrainer):
             contrast_weight=contrast_weight,
             contrast_threshold=contrast.TARGET_THRESHOLD,
             prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
+            teacher_momentum=cfg.PPPC.TEACHER.MOMENTUM,
         )
 
     def hooks(self) -> list[HookBase]:
-        """The hooks that the step needs, in their order."""
-        update = [] if self.segmentor.prototypes is None else [self.prototype_update]
-        return [self.random, self.dacs_mixing, *update]
+        """All hooks that the step needs, in their order."""
+        hooks: list[HookBase] = [self.random, self.dacs_mixing]
+        if self.segmentor.prototypes is not None:
+            hooks.append(self.prototype_update)
+        if comm.get_world_size() > 1:
+            hooks.append(BatchStatisticsAverage(self.segmentor))
+        if self.segmentor.teacher is not None:
+            hooks.append(TeacherUpdate(self.segmentor, self.teacher_momentum))
+        return hooks
 
     def run_step(self) -> None:
         """One iteration of PPPC; without pseudo-labels, of source-only training.

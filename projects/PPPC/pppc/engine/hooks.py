@@ -13,6 +13,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..method.mixing import StrongAugmentation, class_mix, class_mix_mask
@@ -83,7 +84,7 @@ class BatchStatisticsAverage(HookBase):
     """After each step: BatchNorm's running statistics are their mean over the processes.
 
     Each process sees its own images. Without this it would evaluate with its own statistics, and
-    the checkpoint hold the main process's.
+    the checkpoint hold the main process's. SyncBatchNorm's are equal in all of them already.
 
     Args:
         segmentor: holds student and teacher.
@@ -93,7 +94,9 @@ class BatchStatisticsAverage(HookBase):
         self.statistics = [
             statistic
             for module in segmentor.modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
+            if isinstance(module, _BatchNorm)
+            and not isinstance(module, nn.SyncBatchNorm)
+            and module.track_running_stats
             for statistic in (module.running_mean, module.running_var)
         ]
 

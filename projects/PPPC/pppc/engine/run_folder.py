@@ -1,4 +1,4 @@
-"""The files of one run in OUTPUT_DIR: whether a run is there, where it goes on, and with what settings."""
+"""The files of one run in OUTPUT_DIR: whether a run is there, its lock and its metrics."""
 
 from __future__ import annotations
 
@@ -6,99 +6,23 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
-from ..checkpoints.reading import checkpoint_damage
-from ..config.defaults import add_pppc_config, by_key
 from ..errors import InputError
-from ..files import unfinished_files, write_atomically
+from ..files import free_path, unfinished_files, write_atomically
 
-__all__ = [
-    "MAY_CHANGE",
-    "Checkpoint",
-    "RunFolder",
-    "setting_differences",
-    "starting_point",
-]
+__all__ = ["RunFolder"]
 
 logger = logging.getLogger(__name__)
 
-#: What may differ when a run is continued: keys, or the start of keys, that change how long it
-#: trains, on what machine, what is evaluated, kept or shown; not what a step computes.
-MAY_CHANGE = (
-    "SOLVER.MAX_ITER",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.MAX_TO_KEEP",
-    "TEST.",
-    "DATASETS.TEST",
-    "INPUT.MIN_SIZE_TEST",
-    "INPUT.MAX_SIZE_TEST",
-    "PPPC.CLASS_WEIGHTS.TEST_SPREAD",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CHECK_SAMPLE",
-    # What happens to images that no step has computed anything from.
-    "DATALOADER.UNREADABLE",
-    "DATALOADER.MAX_UNREADABLE",
-    "MODEL.DEVICE",
-    "MODEL.RECOMPUTE",
-    "CUDNN_BENCHMARK",
-    "VIS_PERIOD",
-    "OUTPUT_DIR",
-    # Where a run began; continued, it has weights of its own.
-    "MODEL.WEIGHTS",
-    "MODEL.TIMM.PRETRAINED",
-)
-
 _RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures")
-_RUN_FILE_STARTS = ("log.txt", "events.out.tfevents.")
-
-
-def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
-    """What differs between a run's recorded settings and ``cfg``, but for :data:`MAY_CHANGE`.
-
-    Args:
-        recorded: the run's configuration as YAML. A key that it lacks is newer than the run, and
-            has its default there.
-        cfg: the configuration that the run would go on with.
-
-    Returns:
-        "KEY was OLD and is NEW" each.
-    """
-    defaults = get_cfg()
-    add_pppc_config(defaults)
-    # Dumped and read again, so that tuples and lists compare alike.
-    old, before, new = (
-        dict(by_key(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
-    )
-    old |= before
-    return [
-        f"{key} was {old.get(key)!r} and is {value!r}"
-        for key, value in new.items()
-        if old.get(key) != value and not key.startswith(MAY_CHANGE)
-    ]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that a run can go on from.
-
-    Attributes:
-        path: of the file.
-        iteration: the last one that it includes, from 0.
-        config: the run's configuration as YAML.
-        processes: that the run was trained with.
-    """
-
-    path: Path
-    iteration: int
-    config: str
-    processes: int
+_LOG = "log.txt"  # starts the name of each process's
+_EVENTS = "events.out.tfevents."
 
 
 class RunFolder:
@@ -110,6 +34,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        self._descriptor: int | None = None
 
     def run_files(self) -> list[str]:
         """Names of the files that a new run would overwrite, or mix with its own."""
@@ -119,84 +44,58 @@ class RunFolder:
         return [
             name
             for name in names
-            if name in _RUN_FILES or name.startswith(_RUN_FILE_STARTS) or name.endswith(".pth")
+            if name in _RUN_FILES or name.startswith((_LOG, _EVENTS)) or name.endswith(".pth")
         ]
 
-    def check_new(self) -> None:
+    def check_new(self, cfg: CfgNode) -> None:
         """See that a new run would overwrite nothing.
+
+        What Detectron2's ``default_setup`` has just written is no run: logs and this configuration.
 
         Raises:
             InputError: it would, or the folder cannot be one.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"OUTPUT_DIR {self.path} is a file: choose another OUTPUT_DIR")
-        if files := self.run_files():
+        files = self.run_files()
+        just_set_up = all(name.startswith(("config.yaml", _LOG)) for name in files)
+        if files and not (just_set_up and self._has_config(cfg)):
             raise InputError(
                 f"{self.path} holds a run already ({', '.join(files[:4])}"
                 + (", ..." if len(files) > 4 else "")
                 + "): continue it with --resume, or choose another OUTPUT_DIR"
             )
 
-    def _candidates(self) -> list[Path]:
-        """Checkpoints, the one to go on from first: that of last_checkpoint, then the newest."""
-        whole = set(self.path.glob("*.pth")) - set(unfinished_files(self.path))
-        paths = sorted(whole, key=lambda path: -path.stat().st_mtime_ns)
-        tag = self.path / "last_checkpoint"
-        if tag.is_file():
-            tagged = self.path / tag.read_text().strip()
-            paths.sort(key=lambda path: path != tagged)
-        return paths
+    def _has_config(self, cfg: CfgNode) -> bool:
+        """Whether config.yaml is ``cfg``, but for a seed that was drawn since."""
+        try:
+            recorded = yaml.safe_load(self.recorded_config() or "")
+        except InputError:
+            return False
+        config = yaml.safe_load(cfg.dump())
+        return bool(recorded) and recorded | {"SEED": max(recorded["SEED"], cfg.SEED)} == config
 
-    def last_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to go on from; None where the folder has no checkpoint at all.
-
-        A damaged one is passed over for the newest that is whole, and a warning names both.
+    def recorded_config(self) -> str | None:
+        """The configuration of the run that is here, as YAML; None where it has left none.
 
         Raises:
-            InputError: there are checkpoints, but a run can go on from none of them.
+            InputError: config.yaml is no configuration.
         """
-        found: list[Checkpoint] = []
-        unusable: dict[str, str] = {}
-        paths = self._candidates()
-        for path in paths:
-            checkpoint = self._read(path, unusable)
-            if checkpoint is not None:
-                found.append(checkpoint)
-                if path == paths[0] and (self.path / "last_checkpoint").is_file():
-                    break  # the one that is named there
-        if not paths:
+        path = self.path / "config.yaml"
+        if not path.exists():
             return None
-        if not found:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in unusable.items())
-            raise InputError(
-                f"{self.path} holds checkpoints, but a run can go on from none of them ({reasons}). "
-                "Choose another OUTPUT_DIR, with MODEL.WEIGHTS FILE.pth to start from one's weights"
-            )
-        best = max(found, key=lambda checkpoint: checkpoint.iteration)
-        if unusable:
-            logger.warning(
-                "Going on from %s instead of %s",
-                best.path.name,
-                "; ".join(f"{name}, which is damaged ({why})" for name, why in unusable.items()),
-            )
-        return best
-
-    @staticmethod
-    def _read(path: Path, unusable: dict[str, str]) -> Checkpoint | None:
-        if reason := checkpoint_damage(path):
-            unusable[path.name] = reason
-            return None
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        trainer = content.get("trainer", {}) if isinstance(content, dict) else {}
-        if "config" not in trainer:
-            unusable[path.name] = "it holds no state of a training"
-            return None
-        return Checkpoint(path, content["iteration"], trainer["config"], trainer["processes"])
+        try:
+            text = path.read_text()
+            if isinstance(yaml.safe_load(text), dict):
+                return text
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            pass
+        raise InputError(f"{path} is no configuration of a run: choose another OUTPUT_DIR")
 
     def begin(self, cfg: CfgNode, start_iter: int) -> None:
         """Make the folder this run's: nothing before has written to it.
 
-        Takes a lock for the life of the process, deletes the unfinished files of a killed one,
+        Takes a lock, which :meth:`end` releases, deletes the unfinished files of a killed process,
         forgets the metrics from ``start_iter`` on, which are about to be written again, and writes
         config.yaml.
 
@@ -205,6 +104,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDONLY)
             self._lock()
             for path in unfinished_files(self.path):
                 path.unlink()
@@ -216,8 +116,13 @@ class RunFolder:
                 f"OUTPUT_DIR {self.path} cannot be written to ({error}): choose another one"
             ) from error
 
+    def end(self) -> None:
+        """Release the lock, if this run has it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def _lock(self) -> None:
-        self._descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -231,19 +136,20 @@ class RunFolder:
             )
 
     def metrics(self) -> list[dict]:
-        """The lines of metrics.json; a line that a kill cut off is left out."""
+        """The lines of metrics.json; a line that a kill cut off, or that is none, is left out."""
+        return [line for line in map(_metrics, self._metrics_lines()) if line is not None]
+
+    def _metrics_lines(self) -> list[str]:
         path = self.path / "metrics.json"
-        lines = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                continue
-        return lines
+        return path.read_text(errors="replace").splitlines() if path.is_file() else []
 
     def _forget_metrics(self, start_iter: int) -> None:
-        kept = [line for line in self.metrics() if line["iteration"] < start_iter]
-        self._write_metrics(kept)
+        lines = self._metrics_lines()
+        if any(_metrics(line) is None for line in lines[:-1]) or (lines and start_iter == 0):
+            former = free_path(self.path / "metrics.json")
+            shutil.copyfile(self.path / "metrics.json", former)
+            logger.warning("%s is what metrics.json held before", former)
+        self._write_metrics([line for line in self.metrics() if line["iteration"] < start_iter])
 
     def add_metrics(self, iteration: int, results: Mapping[str, float]) -> None:
         """Add results to the line of an iteration, or a line where it has none."""
@@ -261,46 +167,11 @@ class RunFolder:
             write_atomically(path, text.encode())
 
 
-def starting_point(
-    cfg: CfgNode, resume: bool, allow_changes: bool = False, processes: int = 1
-) -> Checkpoint | None:
-    """Where training starts: the checkpoint in OUTPUT_DIR to go on from; None: from the beginning.
-
-    Nothing is written.
-
-    Args:
-        cfg: the configuration to train with.
-        resume: go on from the last checkpoint, if there is one.
-        allow_changes: go on although settings changed that decide what is computed.
-        processes: that are going to train.
-
-    Raises:
-        InputError: a new run would overwrite another one, a run would go on with other settings
-            than it was started with, or it has no whole checkpoint or is longer than MAX_ITER.
-    """
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    if not resume:
-        folder.check_new()
+def _metrics(line: str) -> dict | None:
+    """A line of metrics.json; None where it is another text."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    checkpoint = folder.last_checkpoint()
-    if checkpoint is None:
-        return None
-    if checkpoint.iteration >= cfg.SOLVER.MAX_ITER:
-        raise InputError(
-            f"{checkpoint.path} has had {checkpoint.iteration + 1} iterations already: set "
-            f"SOLVER.MAX_ITER, now {cfg.SOLVER.MAX_ITER}, to that or more"
-        )
-    recorded = checkpoint.config
-    if cfg.SEED < 0:  # whichever was drawn then
-        recorded = yaml.safe_dump(yaml.safe_load(recorded) | {"SEED": cfg.SEED})
-    differences = setting_differences(recorded, cfg)
-    if checkpoint.processes != processes:
-        differences.append(f"processes were {checkpoint.processes} and are {processes}")
-    if differences and not allow_changes:
-        raise InputError(
-            f"{checkpoint.path} was trained with other settings: {'; '.join(differences)}. Go on "
-            "with the former ones, choose another OUTPUT_DIR, or add --allow-changes"
-        )
-    for difference in differences:
-        logger.warning("Going on with another setting: %s", difference)
-    return checkpoint
+    is_metrics = isinstance(content, dict) and isinstance(content.get("iteration"), int)
+    return content if is_metrics else None

@@ -23,8 +23,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from ..checkpoints.checkpointer import StrictCheckpointer
+from ..checkpoints.reading import checkpoint_damage
 from ..errors import InputError, Stopped
-from .run_folder import RunFolder, checkpoint_damage
+from .run_folder import RunFolder
 
 __all__ = [
     "BestModel",

@@ -20,6 +20,7 @@ from detectron2.utils.events import (
     JSONWriter,
     TensorboardXWriter,
 )
+from detectron2.utils.logger import setup_logger
 from timm.layers import convert_sync_batchnorm
 
 from ..checkpoints.checkpointer import StrictCheckpointer
@@ -30,9 +31,9 @@ from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..modeling.meta_arch import PPPCSegmentor
 from .adaptation_loop import AdaptationLoop
-from .hooks import BatchStatisticsAverage, TeacherUpdate
 from .pictures import TrainingPictures
-from .run_folder import Checkpoint, RunFolder, starting_point
+from .resume import Checkpoint, from_main_process, starting_point
+from .run_folder import RunFolder
 from .run_hooks import (
     BestModel,
     Checkpoints,
@@ -47,6 +48,17 @@ from .solver import build_optimizer
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
+
+
+def _log_with_detectron2() -> None:
+    """Have this project's messages where Detectron2's are, unless a logger is set up for them."""
+    ours, theirs = logging.getLogger("pppc"), logging.getLogger("detectron2")
+    if not theirs.isEnabledFor(logging.INFO):
+        setup_logger()  # as its DefaultTrainer does
+    if not ours.handlers:
+        ours.setLevel(theirs.level)
+        for handler in theirs.handlers:
+            ours.addHandler(handler)
 
 
 def _is_no_input_error(record: logging.LogRecord) -> bool:
@@ -111,6 +123,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
+        _log_with_detectron2()
         check_config(cfg)
         if cfg.SEED < 0:  # drawn here, so that it is in config.yaml and in the checkpoints
             cfg = cfg.clone()
@@ -151,9 +164,11 @@ class Trainer(DefaultTrainer):
         """As Detectron2's: :meth:`start_from` the last checkpoint in OUTPUT_DIR, if asked and there.
 
         Raises:
-            InputError: from :func:`pppc.engine.run_folder.starting_point`.
+            InputError: from :func:`pppc.engine.resume.starting_point`.
         """
-        self.start_from(starting_point(self.cfg, resume, processes=comm.get_world_size()))
+        processes = comm.get_world_size()
+        start = from_main_process(lambda: starting_point(self.cfg, resume, processes=processes))
+        self.start_from(start)
 
     def start_from(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a run's checkpoint, its data too; None: begin with MODEL.WEIGHTS."""
@@ -162,7 +177,7 @@ class Trainer(DefaultTrainer):
             if self.cfg.MODEL.WEIGHTS and self._trainer.pseudo_labeler:
                 logger.info("The teacher starts as a copy of the student of MODEL.WEIGHTS")
         else:
-            self.checkpointer.load(str(checkpoint.path))
+            self.checkpointer.load(str(checkpoint.path), checked=True)
             self.start_iter = checkpoint.iteration + 1
         self.data_loader.start_at(self.start_iter)
 
@@ -179,14 +194,15 @@ class Trainer(DefaultTrainer):
                 the disk is full.
             Stopped: a signal ended the run after a checkpoint.
         """
-        if comm.is_main_process():
-            self.folder.begin(self.cfg, self.start_iter)
-        comm.synchronize()
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
         loop_logger.addFilter(_is_no_input_error)
         try:
+            if comm.is_main_process():
+                self.folder.begin(self.cfg, self.start_iter)
+            comm.synchronize()
             return super().train()
         finally:
+            self.folder.end()
             loop_logger.removeFilter(_is_no_input_error)
 
     def build_hooks(self) -> list[HookBase]:
@@ -197,10 +213,6 @@ class Trainer(DefaultTrainer):
         """
         cfg, loop = self.cfg, self._trainer
         method: list[HookBase] = loop.hooks()
-        if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BATCH_NORM:
-            method.append(BatchStatisticsAverage(loop.segmentor))
-        if loop.segmentor.teacher is not None:
-            method.append(TeacherUpdate(loop.segmentor, cfg.PPPC.TEACHER.MOMENTUM))
         main = comm.is_main_process()
         stop = StopOnSignal(self.checkpointer)
         method += [hooks.IterationTimer(), LearningRate()]
