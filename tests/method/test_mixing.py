@@ -5,7 +5,14 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from conftest import REPOSITORY
-from pppc.method.mixing import BLUR_SIGMA, Gates, StrongAugmentation, class_mix, class_mix_mask
+from pppc.method.mixing import (
+    BLUR_SIGMA,
+    Gates,
+    StrongAugmentation,
+    _jitter,
+    class_mix,
+    class_mix_mask,
+)
 
 GOLDEN = REPOSITORY / "tests/golden"
 
@@ -102,6 +109,28 @@ def test_jitter_is_drawn_for_each_image_and_grows_with_strength():
     assert (weak - image).abs().mean() < 0.5 * (strong - image).abs().mean()
     none = StrongAugmentation(jitter_strength=0.0)(image, jitter, seeded())
     torch.testing.assert_close(none, image, rtol=0, atol=0.01)
+
+
+def test_jitter_is_that_of_kornia_0_5_8():
+    """One change at a time on gray, dark, black, white and saturated pixels; then all of them, on
+    two images with amounts of their own."""
+    golden = {
+        name: torch.from_numpy(array)
+        for name, array in np.load(GOLDEN / "color_jitter.npz").items()
+    }
+    image = golden["image"]
+    for index, change in enumerate(("brightness", "contrast", "saturation", "hue")):
+        for factor in (0.8, 0.95, 1.1, 1.2):
+            amounts = [0.0] * 4
+            amounts[index] = factor - 1
+            changed = _jitter(image, amounts, [index])
+            expected = golden[f"{change}_{factor}"]
+            torch.testing.assert_close(changed, expected, rtol=0, atol=1e-5, msg=change)
+    for one, amounts, expected in zip(
+        (image, image.flip(1)), golden["amounts"].tolist(), golden["jittered"]
+    ):
+        jittered = _jitter(one, amounts, golden["order"].tolist())
+        torch.testing.assert_close(jittered, expected, rtol=0, atol=1e-5)
 
 
 def test_blur_equals_one_with_the_published_kernel():

@@ -50,6 +50,9 @@ METHOD_KEYS = (
         "Share of the iterations in which colors change."),
     Key("PPPC.STRONG_AUGMENTATION.BLUR_PROBABILITY", 0.5, SHARE,
         "Share of the iterations in which images are blurred."),
+    Key("PPPC.STRONG_AUGMENTATION.DENORMALIZED_SOURCE", False, SWITCH,
+        "Where colors change, prototypes and mixes see the source image at a quarter of its contrast: a "
+        "fault of the authors' code for the first two experiments, to tell what it is worth."),
     Key("PPPC.AMBIGUITY_CROP.NUM_CANDIDATES", 10, whole(1),
         "Random boxes of which the most ambiguous is kept. 1: a random crop."),
     Key("PPPC.AMBIGUITY_CROP.SCALE", 1.0, PART,

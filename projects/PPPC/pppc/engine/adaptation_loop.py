@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from ..data.catalog import model_metadata
 from ..errors import InputError
 from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
-from ..method.mixing import StrongAugmentation
+from ..method.mixing import StrongAugmentation, denormalized
 from ..method.pixel_batch import PixelBatch
 from ..method.teacher import PseudoLabeler
 from ..modeling.meta_arch import PPPCSegmentor
@@ -61,6 +62,8 @@ class AdaptationLoop(SimpleTrainer):
             and the prototypes (published: all do).
         prototypes_include_target: see :class:`pppc.engine.hooks.PrototypeUpdate`.
         teacher_momentum: see :class:`pppc.engine.hooks.TeacherUpdate`.
+        denormalized_source: where colors change, prototypes and mixes see the source image as
+            :func:`pppc.method.mixing.denormalized` gives it.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class AdaptationLoop(SimpleTrainer):
         contrast_threshold: float = 0.0,
         prototypes_include_target: bool = False,
         teacher_momentum: float = 0.999,
+        denormalized_source: bool = False,
     ):
         super().__init__(model, data_loader, optimizer)
         self.segmentor: PPPCSegmentor = (
@@ -86,6 +90,7 @@ class AdaptationLoop(SimpleTrainer):
         self.ambiguity_crop = ambiguity_crop
         self.contrast_weight = contrast_weight
         self.contrast_threshold = contrast_threshold
+        self.denormalized_source = denormalized_source
         self.random = StepGenerator(seed)
         self.dacs_mixing = DACSMixing(augmentation, self.random)
         self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
@@ -145,6 +150,7 @@ class AdaptationLoop(SimpleTrainer):
             contrast_threshold=contrast.TARGET_THRESHOLD,
             prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
             teacher_momentum=cfg.PPPC.TEACHER.MOMENTUM,
+            denormalized_source=augmentation.DENORMALIZED_SOURCE,
         )
 
     def hooks(self) -> list[HookBase]:
@@ -175,6 +181,8 @@ class AdaptationLoop(SimpleTrainer):
 
         # Within one context the student's weights are cast to half precision once for all passes.
         with torch.autocast(self.segmentor.device.type, enabled=False):
+            strong = self.dacs_mixing.strong
+            passes = [("source", strong(source), contrast, True)]
             if self.pseudo_labeler is not None:
                 target = self.ambiguity_crop(
                     target.to(self.segmentor.device),
@@ -184,15 +192,18 @@ class AdaptationLoop(SimpleTrainer):
                 )
                 target = self.label_target(target)
                 confident = target.confident(self.contrast_threshold, self.segmentor.ignore_label)
+                weak_source = self.weak(source)
                 if self.segmentor.prototypes is not None:
-                    self.prototype_update(source, confident)
-                mixed = self.dacs_mixing(source, target)
-                losses |= self.backward_pass("mixed", mixed)
+                    self.prototype_update(weak_source, confident)
                 if contrast:
-                    strong = self.dacs_mixing.strong(confident)
-                    losses |= self.backward_pass("target", strong, contrast, segmentation=False)
-            strong = self.dacs_mixing.strong(source)
-            losses |= self.backward_pass("source", strong, contrast, last=True)
+                    passes.append(("target", strong(confident), contrast, False))
+                mixed = self.dacs_mixing(weak_source, target)
+                passes.append(("mixed", mixed, None, True))
+            if comm.get_world_size() > 1:
+                # The last pass averages gradients: it has to be the one with all parameters.
+                passes.reverse()
+            for number, one in enumerate(passes, start=1):
+                losses |= self.backward_pass(*one, last=number == len(passes))
 
         self.record = StepRecord(source, target, mixed)
         self._check_finite(losses, files)
@@ -200,6 +211,14 @@ class AdaptationLoop(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def weak(self, source: PixelBatch) -> PixelBatch:
+        """The weakly augmented source as prototypes and mixes see it."""
+        if not (self.denormalized_source and self.dacs_mixing.gates.jitter):
+            return source
+        student = self.segmentor.student
+        image = denormalized(source.image, student.pixel_mean, student.pixel_std)
+        return replace(source, image=image)
 
     @torch.no_grad()
     def teacher_scores(self, image: Tensor) -> Tensor:

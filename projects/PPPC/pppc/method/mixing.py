@@ -6,6 +6,7 @@ Shapes: N images, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ import torchvision.transforms.v2.functional as TF
 from detectron2.utils import comm
 from torch import Tensor
 
-__all__ = ["Gates", "StrongAugmentation", "class_mix", "class_mix_mask"]
+__all__ = ["Gates", "StrongAugmentation", "class_mix", "class_mix_mask", "denormalized"]
 
 BLUR_SIGMA = (0.15, 1.15)  # pixels, as published
 
@@ -85,11 +86,13 @@ class Gates(NamedTuple):
 
 
 class StrongAugmentation:
-    """Color jitter and Gaussian blur, as in DACS (arXiv 2007.08702).
+    """Color jitter and Gaussian blur of DACS (arXiv 2007.08702), as published: with the jitter of
+    kornia 0.5.8, whose brightness adds and whose contrast multiplies.
 
     Args:
-        jitter_strength: brightness, contrast and saturation change by a factor within 1 +- this,
-            the hue by at most this share of the color circle.
+        jitter_strength: j; to values in [0, 1] a number within +- j is added, they and the
+            saturation of HSV are multiplied by one within 1 +- j each, and the hue turns by at most
+            j of the color circle.
         jitter_probability: how often colors change.
         blur_probability: how often images are blurred.
 
@@ -99,7 +102,7 @@ class StrongAugmentation:
         >>> gates
         Gates(jitter=True, blur=False)
         >>> augmentation(torch.full((1, 3, 4, 4), 100.0), gates, generator)[0, :, 0, 0].round()
-        tensor([84., 84., 84.])
+        tensor([49., 49., 49.])
     """
 
     def __init__(
@@ -131,26 +134,60 @@ class StrongAugmentation:
         augmented = []
         for one in image:
             if gates.jitter:
-                one = 255 * self._jitter(one / 255, generator)
+                amounts = self.jitter_strength * (2 * torch.rand(4, generator=generator) - 1)
+                order = torch.randperm(4, generator=generator)
+                one = 255 * _jitter(one / 255, amounts.tolist(), order.tolist())
             if gates.blur:
                 one = _blur(one, generator)
             augmented.append(one)
         return torch.stack(augmented)
 
-    def _jitter(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Change the colors of ``(3, H, W)`` in [0, 1], in a random order."""
-        amounts = self.jitter_strength * (2 * torch.rand(4, generator=generator) - 1)
-        brightness, contrast, saturation, hue = amounts.tolist()
-        changes = [
-            (TF.adjust_brightness, 1 + brightness),
-            (TF.adjust_contrast, 1 + contrast),
-            (TF.adjust_saturation, 1 + saturation),
-            (TF.adjust_hue, hue),
-        ]
-        for index in torch.randperm(len(changes), generator=generator).tolist():
-            adjust, amount = changes[index]
-            image = adjust(image, amount)
-        return image
+
+def _jitter(image: Tensor, amounts: Sequence[float], order: Sequence[int]) -> Tensor:
+    """Change the colors of ``(3, H, W)`` in [0, 1]: brightness, contrast, saturation, hue."""
+    brightness, contrast, saturation, hue = amounts
+    changes: list[Callable[[Tensor], Tensor]] = [
+        lambda image: (image + brightness).clamp(0, 1),
+        lambda image: (image * (1 + contrast)).clamp(0, 1),
+        lambda image: _saturate(image, 1 + saturation),
+        lambda image: TF.adjust_hue(image, hue),
+    ]
+    for index in order:
+        image = changes[index](image)
+    return image
+
+
+def _saturate(image: Tensor, factor: float) -> Tensor:
+    """Multiply the saturation of HSV, (max - min) / max of the channels; hue and maximum stay."""
+    high, low = image.amax(-3, keepdim=True), image.amin(-3, keepdim=True)
+    most = high / (high - low)  # the factor of a saturation of 1; infinite for gray
+    return high - (high - image) * most.clamp(max=factor).nan_to_num(factor)
+
+
+def denormalized(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What the authors' networks see of a weakly augmented source image once it was jittered.
+
+    Their jitter turns normalized values into [0, 1] in place, and they stay so: the networks see
+    an image at about a quarter of its contrast.
+
+    Args:
+        image: ``(N, 3, H, W)`` in [0, 255].
+        mean, std: of the channels, ``(3, 1, 1)``.
+
+    Returns:
+        ``(N, 3, H, W)``, an image which is, normalized, ``image / 255``.
+
+    Examples:
+        >>> channels = torch.full((3, 1, 1), 50.0)
+        >>> seen = denormalized(torch.tensor([0.0, 255.0]).expand(1, 3, 1, 2), channels, channels)
+        >>> (seen - channels) / channels == torch.tensor([0.0, 1.0])
+        tensor([[[[True, True]],
+        <BLANKLINE>
+                 [[True, True]],
+        <BLANKLINE>
+                 [[True, True]]]])
+    """
+    return mean + std * (image / 255)
 
 
 def _blur(image: Tensor, generator: torch.Generator) -> Tensor:

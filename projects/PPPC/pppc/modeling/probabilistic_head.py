@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from .decode_heads import resize, select_stages
@@ -83,11 +84,9 @@ class ProbabilisticHead(nn.Module):
         widths = [in_channels, *[mid_channels] * (num_convs - 1), dim]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:]):
-            layers += [
-                nn.Conv2d(width, next_width, 1, bias=False),
-                nn.BatchNorm2d(next_width),
-                nn.ReLU(),
-            ]
+            conv = nn.Conv2d(width, next_width, 1, bias=False)
+            c2_msra_fill(conv)  # as published: with AdamW the scale sets the effective rate
+            layers += [conv, nn.BatchNorm2d(next_width), nn.ReLU()]
         self.mean = nn.Sequential(*layers)
         self.log_variance = _LogVarianceBranch(in_channels, dim) if learn_variance else None
 
