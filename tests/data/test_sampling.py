@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
@@ -15,7 +16,7 @@ from PIL import Image
 from pppc import add_pppc_config
 from pppc.data import build_test_loader, build_train_loader
 from pppc.data.labels import LabelReader
-from pppc.data.mapper import SourceMapper, TargetMapper, collate
+from pppc.data.mapper import SourceMapper, TargetMapper, TestMapper, collate
 from pppc.data.sampling import (
     PairedLoader,
     RareClassDraw,
@@ -60,6 +61,49 @@ def test_rare_class_draw_takes_images_that_show_the_class(caplog):
     share = Counter(train_id for _, train_id in draws)
     for train_id, probability in zip(draw.classes, draw.probabilities):
         assert share[train_id] / 3000 == pytest.approx(probability, abs=0.03)
+
+
+def test_rare_class_draw_counts_pixels_where_it_is_told_to(caplog):
+    """3,000 pixels are 0.0031 of a label of SYNTHIA, 0.0015 of one of GTA V."""
+    counts = np.array([[900_000, 3001, 0], [2_000_000, 3000, 0]])
+    draw = RareClassDraw(counts, temperature=0.5, min_area=0.5, seed=0, min_pixels=3000)
+    assert draw.images[1].tolist() == [0]
+    RareClassDraw(counts, temperature=0.5, min_area=0.5, seed=0, min_pixels=4000)
+    assert "more than 4000 pixels of class 1" in caplog.text
+
+
+@pytest.mark.parametrize("resizing", ["antialiased", "bilinear"])
+def test_images_are_resized_as_asked_and_labels_stay_in_place(tmp_path, resizing):
+    pixels = np.random.default_rng(0).integers(256, size=(64, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    mapper = TestMapper(image_format="RGB", min_size=40, max_size=100, resizing=resizing)
+    resized = mapper({"file_name": str(tmp_path / "image.png")})["image"]
+    expected = F.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), (40, 56), mode="bilinear",
+        antialias=resizing == "antialiased",
+    )[0]  # fmt: skip
+    assert (resized - expected).abs().max() < 2  # rounded once or twice
+    columns = np.tile(np.arange(90, dtype=np.uint8), (64, 1))
+    label = mapper.resize.get_transform(pixels).apply_segmentation(columns)
+    # Where the centers of the resized image's columns lie; the published labels are up to 0.8 off.
+    centers = (np.arange(56) + 0.5) * 90 / 56 - 0.5
+    assert label.shape == (40, 56) and np.abs(label - centers).max() <= 0.5
+
+
+def test_a_source_image_smaller_than_the_crop_is_padded_with_what_normalizes_to_0(tmp_path):
+    Image.fromarray(np.full((8, 6, 3), 9, np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "label.png")
+    cfg = get_cfg()
+    add_pppc_config(cfg)
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.MIN_SIZE_TRAIN = [10, 8], (0,)
+    mapper = SourceMapper(cfg, LabelReader("camvid", False))
+    record = {name: str(tmp_path / file) for name, file in
+              (("file_name", "image.png"), ("sem_seg_file_name", "label.png"))}  # fmt: skip
+    sample = mapper(record, None, seed=0)
+    assert (sample["image"][:, :8, :6] == 9).all() and sample["image"].shape == (3, 10, 8)
+    assert (sample["label"][8:] == 255).all() and (sample["label"][:, 6:] == 255).all()
+    for part in (sample["image"][:, 8:], sample["image"][:, :, 6:]):
+        assert torch.equal(part, torch.tensor(cfg.MODEL.PIXEL_MEAN)[:, None, None].expand_as(part))
 
 
 def _loader(rank=0, world_size=1, workers=0, bad=(), **options):
@@ -138,13 +182,16 @@ def test_more_than_a_share_of_unreadable_images_ends_the_run(bad):
 
 
 @pytest.mark.parametrize(
-    ("corners", "chosen"),
+    ("min_pixels", "corners", "chosen"),
     [
-        ([0, 5, 6], 5),  # the first that shows 16 pixels
-        ([0, 3, *[0] * 8], 3),  # none does: the one that shows most, not the last
+        (0, [0, 5, 6], 5),  # the first that shows more than 0.5 * 0.2 of 160 pixels
+        (0, [0, 3, *[0] * 9], 3),  # none does: the one that shows most, not the last
+        (19, [0, 3, 5], 3),  # as published: more than 0.5 * 19 pixels, whatever the image's size
     ],
 )
-def test_crop_for_a_rare_class_counts_pixels_of_the_resized_image(tmp_path, corners, chosen):
+def test_crop_for_a_rare_class_counts_pixels_of_the_resized_image(
+    tmp_path, min_pixels, corners, chosen
+):
     label = np.zeros((40, 64), np.uint8)
     label[:, 24:32] = 1  # columns 6 and 7 of the resized image of 16x10
     Image.fromarray(label).save(tmp_path / "label.png")
@@ -152,7 +199,7 @@ def test_crop_for_a_rare_class_counts_pixels_of_the_resized_image(tmp_path, corn
     mapper = SourceMapper(
         label_reader=LabelReader("camvid", False), image_format="RGB", min_size=(10,), max_size=16,
         crop_size=(10, 4), single_category_max_area=1.0, min_area=0.2, min_crop_ratio=0.5,
-        pad_value=0.0, ignore_label=255,
+        pad_value=(0, 0, 0), ignore_label=255, min_pixels=min_pixels,
     )  # fmt: skip
     drawn = []
 
@@ -166,7 +213,7 @@ def test_crop_for_a_rare_class_counts_pixels_of_the_resized_image(tmp_path, corn
               (("file_name", "image.png"), ("sem_seg_file_name", "label.png"))}  # fmt: skip
     sample = mapper(record, 1, seed=0)
     assert (sample["image"] == chosen).all() and sample["file"] == record["file_name"]
-    assert len(drawn) == (10 if chosen == 3 else 2)
+    assert len(drawn) == (2 if drawn[-1] else 11)
 
 
 def test_target_images_of_mixed_sizes_are_cut_alike_at_a_place_of_their_own(tmp_path):

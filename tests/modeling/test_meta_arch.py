@@ -106,13 +106,17 @@ CLASS_WEIGHTS = ("PPPC.CLASS_WEIGHTS.FREQUENCIES", FREQUENCIES)
 
 
 def test_test_weights_multiply_the_predicted_probabilities(model):
+    suffix = ("PPPC.CLASS_WEIGHTS.TEST_SUFFIX", "_night.png")
     spread = ("PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.16)
-    weighted = build_model(configuration(*CLASS_WEIGHTS, *spread))
+    weighted = build_model(configuration(*CLASS_WEIGHTS, *spread, *suffix))
     weighted.load_state_dict(model.state_dict())  # weights are not in it
     inputs = [{"image": torch.randint(256, (3, 64, 96)), "height": 16, "width": 24}]
     before, after = (m.eval()(inputs)[0]["sem_seg"].softmax(0) for m in (model, weighted))
     expected = before * log_frequency_class_weights(torch.tensor(FREQUENCIES), 0.16)[:, None, None]
     torch.testing.assert_close(after, expected / expected.sum(0))
+    for name, probabilities in (("a_night.png", after), ("a_day.png", before)):
+        named = weighted([inputs[0] | {"file_name": name}])[0]["sem_seg"].softmax(0)
+        torch.testing.assert_close(named, probabilities)
 
 
 def test_train_weights_are_in_the_cross_entropy_alone(model):

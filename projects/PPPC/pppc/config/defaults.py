@@ -87,6 +87,9 @@ _DATA = (
     Key("INPUT.MIN_SIZE_TEST", 512, whole(0),
         "Shortest side of a resized test image, pixels; 0: images stay as they are."),
     Key("INPUT.MAX_SIZE_TEST", 2048, whole(1), "Longest side of a resized test image, pixels."),
+    Key("INPUT.RESIZING", "antialiased", OneOf(("antialiased", "bilinear")),
+        'How images are resized, in training and evaluation: "antialiased" (PIL), or "bilinear" of four '
+        'pixels alone (OpenCV), as published (the paper\'s experiments).'),
     Key("INPUT.MIN_SIZE_TRAIN_SAMPLING", THEIRS, OneOf(("choice", "range")),
         '"choice" of the sizes of INPUT.MIN_SIZE_TRAIN, or "range" between two of them.'),
     Key("INPUT.RANDOM_FLIP", THEIRS, OneOf(("none", "horizontal", "vertical")),
@@ -120,6 +123,9 @@ _DATA = (
     Key("DATALOADER.RARE_CLASS_SAMPLING.MIN_AREA", 0.0015, SHARE,
         "An image counts for a class when the class covers more than this share of it. The published "
         "3,000 pixels are 0.0015 of a 1914x1052 label."),
+    Key("DATALOADER.RARE_CLASS_SAMPLING.MIN_PIXELS", 0, whole(0),
+        "The same in pixels, of labels and of crops as they are, as published (the paper's experiments: "
+        "3000); 0: MIN_AREA holds, which fits images of any size."),
     Key("DATALOADER.RARE_CLASS_SAMPLING.MIN_CROP_RATIO", 0.5, SHARE,
         "The crop is redrawn until it holds more than this share of those pixels, ten times at most."),
 )  # fmt: skip

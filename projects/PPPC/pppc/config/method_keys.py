@@ -12,6 +12,7 @@ from .rules import (
     PART,
     SHARE,
     SWITCH,
+    TEXT,
     Key,
     OneOf,
     number,
@@ -44,6 +45,9 @@ METHOD_KEYS = (
         "weights."),
     Key("PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.0, NOT_BELOW_0,
         "Of the weights of the predicted probabilities; 0: no weights."),
+    Key("PPPC.CLASS_WEIGHTS.TEST_SUFFIX", "", TEXT,
+        "End of the names of the image files with weighted predictions; '': all. Images without a file's "
+        "name are weighted, too."),
     Key("PPPC.STRONG_AUGMENTATION.JITTER_STRENGTH", 0.2, number(0, 0.5),
         "Brightness, contrast, saturation and hue change by at most this much of their range."),
     Key("PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY", 0.8, SHARE,

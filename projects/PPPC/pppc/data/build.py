@@ -56,7 +56,9 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         counts, unreadable = from_main_process(lambda: _count_classes(cfg, source, records))
         pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
         check_source_classes(source, pixels, f"{len(records)} labels", reader.class_names)
-        draw = RareClassDraw(counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw)
+        draw = RareClassDraw(
+            counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw, sampling.MIN_PIXELS
+        )
     else:
         draw = ShuffledDraw(len(records), source_draw)
     skip = cfg.DATALOADER.UNREADABLE == "skip"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -18,7 +19,7 @@ from .labels import LabelReader
 
 __all__ = ["SourceMapper", "TargetMapper", "TestMapper", "collate"]
 
-CROP_ATTEMPTS = 10  # as published (DAFormer)
+CROP_ATTEMPTS = 11  # the first and ten more, as published (DAFormer)
 
 
 @contextmanager
@@ -35,6 +36,37 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 def _image_tensor(image: np.ndarray) -> Tensor:
     """``(H, W, 3)`` to a contiguous ``(3, H, W)`` float32 tensor in [0, 255]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
+
+
+def _padded(tensor: Tensor, padding: Tensor) -> Tensor:
+    """``padding`` with ``tensor``, which is not larger, at its top left."""
+    if tensor.shape == padding.shape:
+        return tensor
+    height, width = tensor.shape[-2:]
+    padded = padding.clone()
+    padded[..., :height, :width] = tensor
+    return padded
+
+
+class _BilinearResize(T.ResizeTransform):
+    """Each pixel of an image between its four nearest of before, whatever the scale."""
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        if interp is not None:  # of labels
+            return super().apply_image(img, interp)
+        return cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
+
+
+class _BilinearResizeShortestEdge(T.ResizeShortestEdge):
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform):
+            return _BilinearResize(resize.h, resize.w, resize.new_h, resize.new_w)
+        return resize
+
+
+# By the values of INPUT.RESIZING.
+RESIZING = {"antialiased": T.ResizeShortestEdge, "bilinear": _BilinearResizeShortestEdge}
 
 
 def _random_flip(direction: str) -> T.AugmentationList:
@@ -64,8 +96,10 @@ class SourceMapper:
         single_category_max_area: float,
         min_area: float,
         min_crop_ratio: float,
-        pad_value: float,
+        pad_value: tuple[float, ...],
         ignore_label: int,
+        min_pixels: int = 0,
+        resizing: str = "antialiased",
         min_size_sampling: str = "choice",
         flip: str = "horizontal",
     ):
@@ -78,20 +112,24 @@ class SourceMapper:
             single_category_max_area: redraw a crop that one class fills to more than this share.
             min_area: share of the label that a class covers in the images drawn for it.
             min_crop_ratio: share of those pixels that the crop must hold, after resizing.
-            pad_value: of the image, in [0, 255].
+            pad_value: of the image's channels, in [0, 255].
             ignore_label: of padded pixels.
+            min_pixels: in place of min_area, pixels of the crop as it is; 0: min_area holds.
+            resizing: see INPUT.RESIZING.
             min_size_sampling: min_size is a "choice" of shortest sides, or the "range" of them.
             flip: half of the images "horizontal" or "vertical", or "none".
         """
         self.label_reader = label_reader
         self.image_format = image_format
-        self.min_crop_pixels = min_crop_ratio * min_area
-        self.resize = T.ResizeShortestEdge(min_size, max_size, min_size_sampling)
+        self.min_crop_ratio, self.min_area = min_crop_ratio, min_area
+        self.min_pixels = min_pixels
+        self.resize = RESIZING[resizing](min_size, max_size, min_size_sampling)
         self.crop = T.RandomCrop_CategoryAreaConstraint(
             "absolute", crop_size, single_category_max_area, ignore_label
         )
         self.flip = _random_flip(flip)
-        self.pad = T.FixedSizeCrop(crop_size, True, pad_value, ignore_label)
+        self.padding = torch.tensor(pad_value).view(-1, 1, 1).repeat(1, *crop_size)
+        self.ignored = torch.full(crop_size, ignore_label)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, label_reader: LabelReader) -> dict:
@@ -99,6 +137,7 @@ class SourceMapper:
         return {
             "label_reader": label_reader,
             "image_format": cfg.INPUT.FORMAT,
+            "resizing": cfg.INPUT.RESIZING,
             "min_size": cfg.INPUT.MIN_SIZE_TRAIN,
             "max_size": cfg.INPUT.MAX_SIZE_TRAIN,
             "min_size_sampling": cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
@@ -106,8 +145,9 @@ class SourceMapper:
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
             "single_category_max_area": cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
             "min_area": sampling.MIN_AREA,
+            "min_pixels": sampling.MIN_PIXELS,
             "min_crop_ratio": sampling.MIN_CROP_RATIO,
-            "pad_value": float(np.mean(cfg.MODEL.PIXEL_MEAN)),
+            "pad_value": tuple(cfg.MODEL.PIXEL_MEAN),  # 0 once it is normalized
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
 
@@ -137,16 +177,16 @@ class SourceMapper:
             self.resize(resized)
             sample = self._crop_showing(train_id, resized)
             self.flip(sample)
-            self.pad(sample)
         return {
-            "image": _image_tensor(sample.image),
-            "label": torch.from_numpy(sample.sem_seg.astype(np.int64)),
+            "image": _padded(_image_tensor(sample.image), self.padding),
+            "label": _padded(torch.from_numpy(sample.sem_seg.astype(np.int64)), self.ignored),
             "file": record["file_name"],
         }
 
     def _crop_showing(self, train_id: int | None, resized: T.AugInput) -> T.AugInput:
         """The first of some random crops with enough of a class, or the one with most of it."""
-        enough = self.min_crop_pixels * resized.sem_seg.size
+        pixels = self.min_pixels or self.min_area * resized.sem_seg.size
+        enough = self.min_crop_ratio * pixels
         best, most = None, -1
         for _ in range(CROP_ATTEMPTS):
             sample = T.AugInput(resized.image, sem_seg=resized.sem_seg)
@@ -168,7 +208,7 @@ class TargetMapper:
         image_format: "RGB" or "BGR".
         min_size, max_size: shortest and longest side after resizing, pixels.
         crop_size: (height, width) of the crop that will be cut from it, pixels.
-        flip: as in :class:`SourceMapper`.
+        resizing, flip: as in :class:`SourceMapper`.
     """
 
     @configurable
@@ -179,11 +219,12 @@ class TargetMapper:
         min_size: int,
         max_size: int,
         crop_size: tuple[int, int],
+        resizing: str = "antialiased",
         flip: str = "horizontal",
     ):
         self.image_format = image_format
         self.min_size, self.max_size = min_size, max_size
-        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.resize = RESIZING[resizing](min_size, max_size)
         self.flip = _random_flip(flip)
         self.crop_size = crop_size
 
@@ -193,6 +234,7 @@ class TargetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.TARGET.MIN_SIZE,
             "max_size": cfg.INPUT.TARGET.MAX_SIZE,
+            "resizing": cfg.INPUT.RESIZING,
             "flip": cfg.INPUT.RANDOM_FLIP,
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
         }
@@ -255,14 +297,17 @@ class TestMapper:
     Args:
         image_format: "RGB" or "BGR".
         min_size, max_size: shortest and longest side after resizing, pixels.
+        resizing: as in :class:`SourceMapper`.
     """
 
     __test__ = False  # not a test case, whatever its name says
 
     @configurable
-    def __init__(self, *, image_format: str, min_size: int, max_size: int):
+    def __init__(
+        self, *, image_format: str, min_size: int, max_size: int, resizing: str = "antialiased"
+    ):
         self.image_format = image_format
-        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.resize = RESIZING[resizing](min_size, max_size)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -270,6 +315,7 @@ class TestMapper:
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "resizing": cfg.INPUT.RESIZING,
         }
 
     def __call__(self, record: dict) -> dict:

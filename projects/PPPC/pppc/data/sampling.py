@@ -75,25 +75,34 @@ class RareClassDraw:
         min_area: an image is drawn for a class that covers more than this share of it. A class
             that no image shows so much of is drawn from those that show any of it.
         seed: of the draws.
+        min_pixels: in place of the share, pixels; 0: the share holds.
     """
 
-    def __init__(self, counts: np.ndarray, temperature: float, min_area: float, seed: int):
+    def __init__(
+        self,
+        counts: np.ndarray,
+        temperature: float,
+        min_area: float,
+        seed: int,
+        min_pixels: int = 0,
+    ):
         self.seed = seed
         per_class = counts[:, :-1]
         totals = per_class.sum(0)
         self.classes, self.probabilities = rare_class_probabilities(
             {int(c): int(totals[c]) for c in np.flatnonzero(totals)}, temperature
         )
-        threshold = min_area * counts.sum(1)
+        threshold = min_pixels or min_area * counts.sum(1)
         self.images: dict[int, np.ndarray] = {}
         for train_id in self.classes:
             images = np.flatnonzero(per_class[:, train_id] > threshold)
             if not images.size:
                 images = np.flatnonzero(per_class[:, train_id])
                 logger.warning(
-                    "Rare-class sampling: no image shows more than %.3g of class %d; "
+                    "Rare-class sampling: no image shows more than %g%s of class %d; "
                     "drawing it from the %d images that show any of it.",
-                    min_area,
+                    min_pixels or min_area,
+                    " pixels" if min_pixels else "",
                     train_id,
                     images.size,
                 )

@@ -42,7 +42,7 @@ MAY_CHANGE = (
     "DATASETS.TEST",
     "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
-    "PPPC.CLASS_WEIGHTS.TEST_SPREAD",
+    "PPPC.CLASS_WEIGHTS.TEST_",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CHECK_SAMPLE",
     # What happens to images that no step has computed anything from.

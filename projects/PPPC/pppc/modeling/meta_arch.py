@@ -77,6 +77,7 @@ class PPPCSegmentor(nn.Module):
         ignore_label: int = 255,
         class_weights: Tensor | None = None,
         test_class_weights: Tensor | None = None,
+        test_class_weights_suffix: str = "",
         evaluate_teacher: bool = False,
         output_uncertainty: bool = False,
     ):
@@ -91,6 +92,7 @@ class PPPCSegmentor(nn.Module):
             ignore_label: label of pixels without a class.
             class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
+            test_class_weights_suffix: they are of images whose file name ends so, or is not known.
             evaluate_teacher: predict with the teacher instead of the student.
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
         """
@@ -104,6 +106,7 @@ class PPPCSegmentor(nn.Module):
         # They come from the configuration, so they are in no checkpoint.
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("test_class_weights", test_class_weights, persistent=False)
+        self.test_class_weights_suffix = test_class_weights_suffix
         self.evaluate_teacher = evaluate_teacher
         self.output_uncertainty = output_uncertainty
 
@@ -160,6 +163,7 @@ class PPPCSegmentor(nn.Module):
             "ignore_label": ignore_label,
             "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
             "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
+            "test_class_weights_suffix": cfg.PPPC.CLASS_WEIGHTS.TEST_SUFFIX,
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
             "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
@@ -222,10 +226,11 @@ class PPPCSegmentor(nn.Module):
             losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
         return losses
 
-    def scores(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def scores(self, logits: Tensor, size: tuple[int, int], file_name: str = "") -> Tensor:
         """A network's ``(N, C, h, w)`` to what is predicted, ``(N, C, H, W)`` at ``size`` (H, W)."""
         scores = logits.float()
-        if self.test_class_weights is not None:
+        weighted = not file_name or file_name.endswith(self.test_class_weights_suffix)
+        if weighted and self.test_class_weights is not None:
             # Adding logarithms to the scores multiplies the probabilities.
             scores = scores + self.test_class_weights.log().view(-1, 1, 1)
         return F.interpolate(scores, size, mode="bilinear", align_corners=False)
@@ -273,7 +278,8 @@ class PPPCSegmentor(nn.Module):
             image = inputs["image"].to(self.device).float()[None]
             size = inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1])
             output = network(image, embedding=self.output_uncertainty)
-            result = {"sem_seg": self.scores(output.logits, size)[0]}
+            scores = self.scores(output.logits, size, inputs.get("file_name", ""))
+            result = {"sem_seg": scores[0]}
             if self.output_uncertainty:
                 maps = self.uncertainty(output, size)
                 result |= {name: values[0] for name, values in maps.items()}
