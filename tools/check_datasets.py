@@ -13,17 +13,14 @@ PPPC_CONVERTED first.
 
 import os
 import sys
-from pathlib import Path
 
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pppc.arguments import ToolParser
 from pppc.data.catalog import dataset_metadata
-from pppc.data.conversion import TRAIN_IDS_SUFFIX, is_outdated
 from pppc.data.file_checks import check_files
 from pppc.data.listing import datasets_root, list_split
-from pppc.data.splits import Split
-from pppc.data.train_ids import LABEL_SPACES
+from pppc.data.outdated import outdated_labels
 from pppc.errors import InputError, printable, run_tool
 from tabulate import tabulate
 
@@ -63,8 +60,8 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
     nothing = None if read else ()
     found = check_files(records, reader, nothing, nothing, progress=read)
     problems = found.problems
-    if read and split:
-        problems += outdated(split, labels, listing.label_folder)
+    if split:
+        problems += outdated_labels(split, found.stamps)
     if read and found.labels:
         pixels = found.class_pixels
         missing = [class_name for class_name in reader.class_names if class_name not in pixels]
@@ -78,24 +75,6 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
     elif whole and len(records) != whole:
         state = "in order, another number than the whole data set's"
     return [name, len(records), whole, len(labels), state], problems, remarks
-
-
-def outdated(split: Split, labels: list[str], label_folder: Path | None) -> list[str]:
-    """A sentence for each converted label that was made from another label than is there now."""
-    found = []
-    for label in (label for label in labels if label.endswith(TRAIN_IDS_SUFFIX)):
-        try:
-            below = Path(label).relative_to(label_folder)
-            raw = datasets_root() / split.label_folder / below
-            stem = str(raw).removesuffix(TRAIN_IDS_SUFFIX)
-            sources = [stem + end for end in (".png", "_labelIds.png", "_polygons.json")]
-            if is_outdated(label, sources, LABEL_SPACES[split.label_space]):
-                found.append(
-                    f"{label}: was made from another label than is there now: convert again"
-                )
-        except (InputError, OSError):
-            continue  # the check of the file says so
-    return found
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import sys
+from unittest.mock import ANY
 
 import cv2
 import numpy as np
@@ -12,18 +13,22 @@ import pytest
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog
 from PIL import Image, PngImagePlugin
+from pppc.data import check_data
 from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import (
     convert_labels,
     count_train_ids,
-    is_outdated,
     list_label_images,
     read_synthia_image,
     to_train_ids,
 )
 from pppc.data.labels import LabelReader
+from pppc.data.outdated import outdated_labels
+from pppc.data.splits import SPLITS
+from pppc.data.stamps import stamp_of
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.errors import InputError
+from tiny_run import tiny_config
 
 TOOLS = REPOSITORY / "tools/convert_datasets"
 # road, sidewalk, building, car, bicycle and three void ids, as GTA V and Cityscapes number them
@@ -152,7 +157,7 @@ def test_an_output_of_other_rules_is_made_anew(gta, convert, monkeypatch):
     convert("gta", gta)
     (first, *_) = sorted((gta / "labels").glob("*_labelTrainIds.png"))
     before = first.read_bytes()
-    monkeypatch.setattr("pppc.data.conversion.VERSION", 2)
+    monkeypatch.setattr("pppc.data.stamps.VERSION", 2)
     convert("gta", gta)
     assert first.read_bytes() != before
 
@@ -164,7 +169,7 @@ def test_what_is_no_label_is_left_out_with_a_count(gta, convert):
         (labels / name).write_bytes(b"x")
     status, errors = convert("gta", gta)
     assert status == 0, errors
-    assert "2 hidden files left out" in errors and "1 files that are no PNG left out" in errors
+    assert "2 hidden files left out" in errors and "1 files that are no labels left out" in errors
     assert (labels / "00001_labelTrainIds.png").is_file()
 
 
@@ -223,6 +228,22 @@ def test_synthia_ids_are_the_red_channel_of_16_bits(tmp_path):
     cv2.imwrite(path, red.astype(np.uint8))
     with pytest.raises(InputError, match="16-bit RGB"):
         read_synthia_image(path, space)
+
+
+@pytest.mark.parametrize("ending", [".PNG", ".tif", ".Gif"])
+def test_cityscapes_label_ids_of_any_ending_are_converted(ending, tmp_path, ids, convert):
+    folder = tmp_path / "gtFine/train/aachen"
+    folder.mkdir(parents=True)
+    label = Image.fromarray(ids[0])
+    label.save(folder / f"a_gtFine_labelIds{ending}")
+    label.save(folder / "b_gtFine_labelIds.png")
+    assert convert("cityscapes", tmp_path) == (0, ANY)
+    for name in "ab":
+        with Image.open(folder / f"{name}_gtFine_labelTrainIds.png") as output:
+            np.testing.assert_array_equal(np.asarray(output), map_plainly(ids[0]))
+    label.save(folder / "a_gtFine_labelIds.bmp")
+    status, errors = convert("cityscapes", tmp_path)
+    assert status == 2 and "1 labels have more than one file, such as a_gtFine_labelIds" in errors
 
 
 def test_cityscapes_polygons_before_label_ids_and_statistics_of_train_only(tmp_path, ids, convert):
@@ -297,7 +318,10 @@ def test_polygons_of_any_content_are_one_line(change, tmp_path):
 def test_labels_of_one_name_in_two_spellings_are_refused(gta, convert):
     shutil.copy(gta / "labels/00001.png", gta / "labels/00001.PNG")
     status, errors = convert("gta", gta)
-    assert status == 2 and "1 labels are there with .png in two spellings, such as 00001" in errors
+    assert (
+        status == 2
+        and "1 labels have more than one file, such as 00001.PNG and 00001.png" in errors
+    )
 
 
 def test_a_converted_label_in_another_spelling_is_no_label(gta, convert):
@@ -325,15 +349,54 @@ def test_training_does_not_find_labels_below_another_name(gta, tmp_path, monkeyp
         assert expected in capsys.readouterr().out
 
 
-def test_an_output_of_a_label_that_was_replaced_is_outdated(gta, ids, convert):
+@pytest.mark.parametrize("name", ["00001.png", "00001.PNG", "00001.tif"])
+def test_an_output_of_a_label_that_was_replaced_is_outdated(name, gta, ids, convert, monkeypatch):
+    source, output = gta / "labels" / name, gta / "labels/00001_labelTrainIds.png"
+    with Image.open(gta / "labels/00001.png") as label:
+        label.load()
+        (gta / "labels/00001.png").unlink()
+        label.save(source, "PNG" if name.lower().endswith("png") else "TIFF")
     convert("gta", gta)
-    source, output = gta / "labels/00001.png", gta / "labels/00001_labelTrainIds.png"
-    space = LABEL_SPACES["gta"]
-    assert not is_outdated(str(output), [str(source)], space)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(gta.parent))
+    split = SPLITS["gta_train"]
+
+    def outdated():
+        return outdated_labels(split, {str(output): stamp_of(str(output))[0]})
+
+    assert outdated() == []
     Image.fromarray(ids[1]).save(source)
-    assert is_outdated(str(output), [str(source)], space)
+    (problem,) = outdated()
+    assert problem.startswith(f"{output}: was made from another label") and str(source) in problem
     source.unlink()
-    assert not is_outdated(str(output), [str(source)], space)  # nothing to compare with
+    assert outdated() == []  # nothing to compare with
+
+
+def test_training_sees_labels_that_are_out_of_date(datasets_root, tmp_path, monkeypatch):
+    shutil.copytree(datasets_root, tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    cfg = tiny_config(tmp_path / "run")
+    check_data(cfg)
+    labels = sorted((tmp_path / "data/gta/labels").glob("0000[0-9].png"))
+    shutil.copy2(labels[0], labels[1])  # with the date of the other
+    with pytest.raises(InputError, match=r"gta_train: 1 of 8 labels are out of date.*gta\.py\."):
+        check_data(cfg)
+    (label, *_) = (tmp_path / "data/cityscapes/gtFine/val").glob("*/*_labelIds.png")
+    label.write_bytes(label.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"cityscapes_val: 1 of 3 labels are out of date"):
+        check_data(tiny_config(tmp_path / "run"), training=False)
+
+
+def test_the_flag_reads_numbers_whatever_the_palette_shows(gta, convert):
+    with Image.open(gta / "labels/00001.png") as label:
+        numbers = np.asarray(label)
+    strange = Image.fromarray(numbers, "P")
+    strange.putpalette([value % 256 for value in range(7, 7 * 769, 7)])
+    strange.save(gta / "labels/00001.png")
+    status, errors = convert("gta", gta)
+    assert status == 1 and "00001.png" in errors and "--numbers-are-ids of a converter" in errors
+    assert convert("gta", gta, "--numbers-are-ids") == (0, ANY)
+    with Image.open(gta / "labels/00001_labelTrainIds.png") as output:
+        np.testing.assert_array_equal(np.asarray(output), map_plainly(numbers))
 
 
 def test_large_labels_are_counted_exactly():

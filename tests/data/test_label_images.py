@@ -169,6 +169,60 @@ def test_a_data_set_s_palette_is_read_by_its_ids_others_by_color_or_not_at_all(t
         assert read
 
 
+@pytest.mark.parametrize("off", [1, 3, 5, 12])
+def test_rounded_colors_are_the_data_set_s(off, tmp_path):
+    """Of GTA V's palette, and of color masks, one color or all are a few values off."""
+    palette = [np.array(color) for color in official_palette()]
+    label = np.random.default_rng(2).choice(RAW_PICTURES["car"] + [0, 4], (6, 11)).astype(np.uint8)
+    expected = LABEL_SPACES["gta"].lookup_table()[label]
+    path, reader = tmp_path / "label.png", LabelReader("gta", train_ids=False)
+
+    def rounded(chosen):
+        return [np.clip(c + off * (-1) ** i, 0, 255) if i in chosen else c
+                for i, c in enumerate(palette)]  # fmt: skip
+
+    for chosen in ([7], range(256)):
+        png(path, label, 8, 3, rounded(chosen))
+        if off > 5:
+            with pytest.raises(InputError, match="label.png: .*numbers_are_ids.*--numbers-are-ids"):
+                reader.read(str(path))
+        else:
+            assert (reader.read(str(path)) == expected).all()
+        told = LabelReader("gta", train_ids=False, numbers_are_ids=True)
+        assert (told.read(str(path)) == expected).all()
+    masks = np.array(CITYSCAPES_COLORS)[np.arange(19).reshape(1, 19)]
+    masks[0, 4] += off
+    png(path, masks, 8, 2)
+    train_ids = LabelReader("cityscapes", train_ids=True)
+    if off > 5:
+        with pytest.raises(InputError, match="label.png: the color"):
+            train_ids.read(str(path))
+    else:
+        assert (train_ids.read(str(path)) == np.arange(19)).all()
+
+
+def test_a_color_near_two_of_the_data_set_is_neither(tmp_path):
+    space = LabelSpace({0: 0, 1: 1}, frozenset(), ("a", "b"), ((100, 0, 0), (106, 0, 0)))
+    path = tmp_path / "label.png"
+    reader = LabelReader("cityscapes", train_ids=True)
+    reader.space, reader.class_names = space, space.class_names
+    for red, expected in ((100, 0), (106, 1), (98, 0), (108, 1), (103, None)):
+        png(path, np.full((2, 2, 3), (red, 0, 0)), 8, 2)
+        if expected is None:
+            with pytest.raises(InputError, match="label.png: the color"):
+                reader.read(str(path))
+        else:
+            assert (reader.read(str(path)) == expected).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_numbers_where_the_data_set_says_so(bits, tmp_path):
+    label = np.arange(12).reshape(3, 4) % 2**bits
+    png(tmp_path / "label.png", label, bits)
+    reader = LabelReader("cityscapes", train_ids=True, numbers_are_ids=True)
+    assert (reader.read(str(tmp_path / "label.png")) == label).all()
+
+
 def test_gray_label_ids_are_no_palette_s_numbers(tmp_path):
     """Stored anew as a palette, the only value is number 0, which is void in raw labels."""
     reader = LabelReader("gta", train_ids=False)

@@ -16,4 +16,5 @@ if __name__ == "__main__":
         unusable=SPLITS["gta_train"].unusable,
     )
     reader = LabelReader("gta", train_ids=False)
-    run_tool(partial(main, __doc__, list_labels, reader.read, reader.space))
+    by_number = LabelReader("gta", train_ids=False, numbers_are_ids=True)
+    run_tool(partial(main, __doc__, list_labels, reader.read, reader.space, by_number.read))

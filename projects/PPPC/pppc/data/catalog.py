@@ -68,7 +68,9 @@ def register_split(name: str, split: Split) -> None:
         stuff_colors=[list(color) for color in space.colors],
         ignore_label=space.ignore_label,
         pppc_split=split,
-        label_reader=LabelReader(split.label_space, split.train_ids),
+        label_reader=LabelReader(
+            split.label_space, split.train_ids, numbers_are_ids=split.numbers_are_ids
+        ),
         evaluator_type="sem_seg",
     )
 

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .catalog import dataset_metadata, label_files, model_metadata
 from .file_checks import FilesChecked, check_files
 from .mapper import TargetMapper
+from .outdated import outdated_labels
 from .processes import from_main_process
 
 __all__ = ["check_data", "check_source_classes", "refuse_problems"]
@@ -71,6 +72,12 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         is_test = name in cfg.DATASETS.TEST
         logger.info("%s: looking at %d images", name, len(records))
         found = check_files(records, reader, sample, None if is_test else sample)
+        split = metadata.get("pppc_split")
+        if split and (outdated := outdated_labels(split, found.stamps)):
+            raise InputError(
+                f"{name}: {len(outdated)} of {len(records)} labels are out of date. {outdated[0]}. "
+                f"{split.hint}"
+            )
         skip = unreadable == "skip" and not is_test
         refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
         sizes = []  # shortest and longest side, as images are resized

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-import zlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,20 +20,16 @@ from ..files import user_path, write_atomically
 from .class_statistics import STATISTICS, write_statistics
 from .images import image_size, open_whole, turned
 from .labels import pixel_histogram
+from .listing import IMAGE_ENDINGS, LABEL_ENDINGS
 from .processes import map_in_processes
+from .stamps import TRAIN_IDS_SUFFIX, pixel_hash, source_hash, stamp_of, stamped
 from .train_ids import LabelSpace
-
-TRAIN_IDS_SUFFIX = "_labelTrainIds.png"
-# In the hash of what an output was made from; another one where converting changes.
-VERSION = 1
 
 # Runs of equal bytes are all that there is to compress in a label image.
 _PNG_OPTIONS = (
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
 )  # fmt: skip
-_PNG_HEADER = 33  # bytes of the signature and the first part
-_MADE_FROM = "pppc:made-from"  # key of the text in an output
 
 
 @dataclass(frozen=True)
@@ -103,10 +97,12 @@ def count_train_ids(train_ids: np.ndarray, space: LabelSpace) -> dict[int, int]:
     return {train_id: int(n) for train_id, n in enumerate(pixels[: len(space.class_names)]) if n}
 
 
-def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int, int]:
+def convert_label(
+    label: LabelFile, read: Reader, space: LabelSpace, numbers_are_ids: bool = False
+) -> dict[int, int]:
     """Write one train-id image, unless it is there, made from the same source, and unchanged.
 
-    What it was made from is in the image, as hashes: dates tell nothing of copied and unpacked files.
+    What it was made from is in the image, see :mod:`pppc.data.stamps`.
 
     Returns:
         The pixels of each train id that occurs.
@@ -120,12 +116,11 @@ def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int
     except OSError as error:
         raise InputError(f"{label.source}: can't be read ({error.strerror})") from error
     size = image_size(label.image) if os.path.exists(label.image) else None
-    made_from = _hash(source, repr((VERSION, space)).encode())
+    made_from = source_hash(source, space, numbers_are_ids)
     train_ids = _converted(label.output, made_from)
     if train_ids is None:
         train_ids = read(label.source)
         content = cv2.imencode(".png", train_ids, _PNG_OPTIONS)[1].tobytes()
-        record = f"{made_from} {_hash(train_ids.tobytes())}"
         os.makedirs(os.path.dirname(label.output), exist_ok=True)
     else:
         content = None
@@ -135,15 +130,8 @@ def convert_label(label: LabelFile, read: Reader, space: LabelSpace) -> dict[int
             f"is {size[1]}x{size[0]}: they must be of one size"
         )
     if content is not None:
-        write_atomically(label.output, _with_text(content, _MADE_FROM, record))
+        write_atomically(label.output, stamped(content, made_from, train_ids))
     return count_train_ids(train_ids, space)
-
-
-def _hash(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _converted(path: str, made_from: str) -> np.ndarray | None:
@@ -151,43 +139,16 @@ def _converted(path: str, made_from: str) -> np.ndarray | None:
     if not os.path.exists(path):
         return None
     try:
-        _, image, _ = open_whole(path)
-        source, _, pixels = image.info.get(_MADE_FROM, "").partition(" ")
-        train_ids = np.asarray(image)
+        train_ids = np.asarray(open_whole(path)[1])
     except (InputError, OSError):
         return None
-    return train_ids if (source, pixels) == (made_from, _hash(train_ids.tobytes())) else None
+    return train_ids if stamp_of(path) == (made_from, pixel_hash(train_ids)) else None
 
 
-def is_outdated(output: str, sources: Sequence[str], space: LabelSpace) -> bool:
-    """Whether a converted label was made from something else than what is there now.
-
-    Args:
-        output: the train-id image. Of one that this project has not converted, nothing is known.
-        sources: the files that it may have been made from.
-        space: of their ids.
-    """
-    made_from = open_whole(output)[1].info.get(_MADE_FROM, "").partition(" ")[0]
-    there = [source for source in sources if os.path.exists(source)]
-    rules = repr((VERSION, space)).encode()
-    return bool(
-        made_from
-        and there
-        and all(_hash(Path(source).read_bytes(), rules) != made_from for source in there)
-    )
-
-
-def _with_text(png: bytes, key: str, text: str) -> bytes:
-    """A PNG with a text in it, which OpenCV cannot write."""
-    part = b"tEXt" + key.encode() + b"\0" + text.encode()
-    size, checksum = (len(part) - 4).to_bytes(4, "big"), zlib.crc32(part).to_bytes(4, "big")
-    return png[:_PNG_HEADER] + size + part + checksum + png[_PNG_HEADER:]
-
-
-def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace):
+def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace, numbers_are_ids: bool):
     """The counts, or what is wrong with the label: a bad file is not to stop the others."""
     try:
-        return label, convert_label(label, read, space), None
+        return label, convert_label(label, read, space, numbers_are_ids), None
     except InputError as error:
         return label, None, str(error)
     except OSError as error:
@@ -195,7 +156,11 @@ def _convert_or_explain(label: LabelFile, read: Reader, space: LabelSpace):
 
 
 def convert_labels(
-    labels: Sequence[LabelFile], read: Reader, space: LabelSpace, num_processes: int
+    labels: Sequence[LabelFile],
+    read: Reader,
+    space: LabelSpace,
+    num_processes: int,
+    numbers_are_ids: bool = False,
 ) -> tuple[dict[str, dict[int, int]], list[str]]:
     """Convert labels in parallel, with a progress bar.
 
@@ -203,7 +168,7 @@ def convert_labels(
         The class counts by output path, of those labels that are counted and were converted, and
         one line for each label that could not be.
     """
-    convert = partial(_convert_or_explain, read=read, space=space)
+    convert = partial(_convert_or_explain, read=read, space=space, numbers_are_ids=numbers_are_ids)
     counts, problems = {}, []
     results = map_in_processes(convert, labels, num_processes)
     for label, pixels, problem in tqdm(results, total=len(labels), unit="label"):
@@ -217,7 +182,7 @@ def convert_labels(
 def list_label_images(
     root: str, out: str, label_folder: str, image_folder: str, unusable: Collection[str] = ()
 ) -> list[LabelFile]:
-    """The PNGs of a folder of labels, with images of the same names in another folder.
+    """The labels of a folder, with images of the same names in another folder.
 
     How many other files there are is printed.
 
@@ -225,46 +190,65 @@ def list_label_images(
         root: of the data set.
         out: root of the outputs.
         label_folder, image_folder: below it.
-        unusable: names to leave out, without their ends.
+        unusable: names to leave out, without their endings.
 
     Raises:
-        InputError: there is no such folder, or no label in it.
+        InputError: there is no such folder, or no label in it, or two of one name.
     """
     folder = os.path.join(root, label_folder)
     names, hidden, others = [], [], []
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        stem, ending = os.path.splitext(name)
         if name.startswith("."):
             hidden.append(name)
-        elif not name.lower().endswith(".png"):
+        elif ending.lower() not in LABEL_ENDINGS:
             others.append(name)
-        elif (
-            not name.lower().endswith(TRAIN_IDS_SUFFIX.lower())
-            and name[: -len(".png")] not in unusable
-        ):
+        elif not name.lower().endswith(TRAIN_IDS_SUFFIX.lower()) and stem not in unusable:
             names.append(name)
-    for kind, left_out in (("hidden files", hidden), ("files that are no PNG", others)):
+    for kind, left_out in (("hidden files", hidden), ("files that are no labels", others)):
         if left_out:
             print(
                 f"{folder}: {len(left_out)} {kind} left out, such as {left_out[0]}", file=sys.stderr
             )
     if not names:
         raise InputError(
-            f"no PNG in {folder}: ROOT must hold {label_folder} and {image_folder} as unpacked"
+            f"no label image in {folder}: ROOT must hold {label_folder} and {image_folder} as unpacked"
         )
-    by_stem = Counter(name[: -len(".png")] for name in names)
-    if several := [stem for stem, number in by_stem.items() if number > 1]:
-        raise InputError(
-            f"{folder}: {len(several)} labels are there with .png in two spellings, such as "
-            f"{several[0]}: keep one of each"
-        )
+    images = images_by_stem(os.path.join(root, image_folder))
     return [
         LabelFile(
             source=os.path.join(folder, name),
-            output=os.path.join(out, label_folder, name[: -len(".png")] + TRAIN_IDS_SUFFIX),
-            image=os.path.join(root, image_folder, name),
+            output=os.path.join(out, label_folder, stem + TRAIN_IDS_SUFFIX),
+            image=images.get(stem, ""),
         )
-        for name in names
+        for stem, name in one_of_each(folder, names, lambda name: os.path.splitext(name)[0]).items()
     ]
+
+
+def one_of_each(folder: str, names: Sequence[str], key: Callable[[str], str]) -> dict[str, str]:
+    """The names of labels by what they are known by.
+
+    Raises:
+        InputError: several have the same; which one counts is not for the folder's order to say.
+    """
+    by_key: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_key[key(name)].append(name)
+    if several := [" and ".join(same) for same in by_key.values() if len(same) > 1]:
+        raise InputError(
+            f"{folder}: {len(several)} labels have more than one file, such as {several[0]}: keep one of "
+            "each"
+        )
+    return {stem: name for stem, (name,) in by_key.items()}
+
+
+def images_by_stem(folder: str) -> dict[str, str]:
+    """The images of a folder, which may be missing, by their names without the endings."""
+    return {
+        os.path.splitext(entry.name)[0]: entry.path
+        for entry in (sorted(os.scandir(folder), key=str) if os.path.isdir(folder) else ())
+        if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS and entry.name[0] != "."
+    }
 
 
 def main(
@@ -272,8 +256,16 @@ def main(
     list_labels: Callable[[str, str], list[LabelFile]],
     read: Reader,
     space: LabelSpace,
+    read_numbers: Reader | None = None,
 ) -> int:
     """The command line that the converters share; returns the exit status.
+
+    Args:
+        description: for --help.
+        list_labels: root and output root -> labels.
+        read: a label.
+        space: of its IDs.
+        read_numbers: a label by its numbers, whatever its palette; None: there is no such choice.
 
     Raises:
         InputError: there are no labels, or the outputs cannot be written.
@@ -288,7 +280,16 @@ def main(
         metavar="DIR",
         help="where labels and statistics go, as below ROOT, the default",
     )
+    if read_numbers is not None:
+        parser.add_argument(
+            "--numbers-are-ids",
+            action="store_true",
+            help="the numbers stored in the labels are the IDs, whatever their palettes show",
+        )
     arguments = parser.parse_args()
+    by_number = read_numbers is not None and arguments.numbers_are_ids
+    if read_numbers is not None and by_number:
+        read = read_numbers
     root = user_path(arguments.root, "ROOT")
     out = root if arguments.out_dir is None else user_path(arguments.out_dir, "--out-dir")
     labels = list_labels(root, out)
@@ -296,7 +297,7 @@ def main(
     for name in STATISTICS:
         if os.path.isdir(file := os.path.join(out, name)):
             raise InputError(f"{file} is a folder, in the place of a file of statistics: remove it")
-    counts, problems = convert_labels(labels, read, space, arguments.nproc)
+    counts, problems = convert_labels(labels, read, space, arguments.nproc, by_number)
     if counts:
         write_statistics(counts, out)
     print(f"{len(labels) - len(problems)} of {len(labels)} labels converted")

@@ -32,8 +32,9 @@ from ..errors import InputError
 from ..files import write_atomically
 from .images import image_size, read_image
 from .labels import LabelReader, pixel_histogram
+from .stamps import stamp_of
 
-__all__ = ["FilesChecked", "check_files", "cache_folder"]
+__all__ = ["FilesChecked", "Job", "check_files", "cache_folder", "look_at"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,14 @@ class FilesChecked:
         images: (height, width) of each readable image, pixels, by its file.
         labels: pixels of each class that occurs, by its name (ignored ones by ""), of each label
             that was decoded, by its file.
+        stamps: of converted labels, what they were made from (:mod:`pppc.data.stamps`), by the file.
     """
 
     problems: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     images: dict[str, tuple[int, int]] = field(default_factory=dict)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)
 
     @property
     def class_pixels(self) -> Counter[str]:
@@ -80,25 +83,27 @@ def check_files(
         decode_labels: likewise the labels.
         progress: whether to show a progress bar, on a terminal.
     """
-    jobs: dict[str, _Job] = {}
+    jobs: dict[str, Job] = {}
 
-    def add(path: str, kind: str, decode: Callable[[str], dict], chosen: bool) -> None:
+    def add(path: str, job: Job, chosen: bool) -> None:
         if chosen or path not in jobs:
-            jobs[path] = _Job(kind, decode if chosen else None)
+            jobs[path] = job if chosen else job._replace(decode=None)
 
-    label_kind, decode_label = "label", _read_header
+    image_job, label_job = Job("image", _decode_image), Job("label", None, _read_label_header)
     if reader is not None:
-        label_kind = f"label {_hash(f'{reader.space} {reader.train_ids}')}"
-        decode_label = partial(_decode_label, reader=reader)
+        label_job = Job(
+            f"label {_hash(f'{reader.space} {reader.train_ids} {reader.numbers_are_ids}')}",
+            partial(_decode_label, reader=reader),
+            _read_label_header,
+        )
     for index, record in enumerate(records):
         chosen = decode_images is None or index in decode_images
         for key in {"file_name", "day_file_name"} & record.keys():
-            add(record[key], "image", _decode_image, chosen)
+            add(record[key], image_job, chosen)
         if "sem_seg_file_name" in record:
             chosen = reader is not None and (decode_labels is None or index in decode_labels)
-            add(record["sem_seg_file_name"], label_kind, decode_label, chosen)
-    with _Cache({os.path.dirname(path) for path in jobs}) as known:
-        found = dict(zip(jobs, _in_threads(known.look, jobs, progress)))
+            add(record["sem_seg_file_name"], label_job, chosen)
+    found = look_at(jobs, progress)
     unreadable = {file: report["problem"] for file, report in found.items() if "problem" in report}
     checked = FilesChecked(list(unreadable.values()), unreadable)
     keys = ("file_name", "day_file_name", "sem_seg_file_name")
@@ -113,7 +118,29 @@ def check_files(
         label = record.get("sem_seg_file_name", "")
         if "pixels" in found.get(label, {}):
             checked.labels[label] = found[label]["pixels"]
+        if stamp := found.get(label, {}).get("stamp"):
+            checked.stamps[label] = stamp
     return checked
+
+
+class Job(NamedTuple):
+    """How to look at a file.
+
+    Attributes:
+        kind: what it is read as.
+        decode: reads the whole file, a report for JSON; None: its header is enough.
+        header: reads the header.
+    """
+
+    kind: str
+    decode: Callable[[str], dict] | None
+    header: Callable[[str], dict] = lambda path: {"size": image_size(path)}
+
+
+def look_at(jobs: dict[str, Job], progress: bool = False) -> dict[str, dict]:
+    """What is known of files, or found by reading them; "problem" where one can't be read."""
+    with _Cache({os.path.dirname(path) for path in jobs}) as known:
+        return dict(zip(jobs, _in_threads(known.look, jobs, progress)))
 
 
 def _decode_image(path: str) -> dict:
@@ -126,11 +153,11 @@ def _decode_label(path: str, reader: LabelReader) -> dict:
     pixels = {name: int(n) for name, n in zip(reader.class_names, histogram) if n}
     if ignored := label.size - sum(pixels.values()):
         pixels[""] = ignored
-    return {"size": label.shape, "pixels": pixels}
+    return {"size": label.shape, "pixels": pixels, "stamp": stamp_of(path)[0]}
 
 
 def _in_threads(
-    function: Callable[[str, _Job], dict], jobs: dict[str, _Job], progress: bool
+    function: Callable[[str, Job], dict], jobs: dict[str, Job], progress: bool
 ) -> Iterator[dict]:
     pool = ThreadPoolExecutor(os.cpu_count())  # decoders let other threads run
     try:
@@ -143,11 +170,6 @@ def _in_threads(
 def cache_folder() -> Path:
     """Where results are kept: below XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pppc")
-
-
-class _Job(NamedTuple):
-    kind: str  # what the file is read as
-    decode: Callable[[str], dict] | None  # None: the header is enough
 
 
 class _Cache:
@@ -190,9 +212,10 @@ class _Cache:
                 logger.info("The next check reads these files again: %s", error)
                 return
 
-    def look(self, path: str, job: _Job) -> dict:
+    def look(self, path: str, job: Job) -> dict:
         """What is known of a file, or found by decoding it, or in its header."""
         folder, name = os.path.split(path)
+        name = f"{job.kind.split()[0]} {name}"  # one file may be looked at as several kinds
         stamp, entry = _stamp(path), self.entries[folder].get(name)
         if entry is not None and entry["kind"] != job.kind:
             entry = None
@@ -200,7 +223,7 @@ class _Cache:
             if entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
                 return entry["report"]
         if job.decode is None:
-            return _report(_read_header, path)
+            return _report(job.header, path)
         checked, digest = time.time_ns(), _digest(path)
         if entry is not None and entry["digest"] == digest:
             report = entry["report"]
@@ -215,8 +238,8 @@ class _Cache:
         return report
 
 
-def _read_header(path: str) -> dict:
-    return {"size": image_size(path)}
+def _read_label_header(path: str) -> dict:
+    return {"size": image_size(path), "stamp": stamp_of(path)[0]}
 
 
 def _report(read: Callable[[str], dict], path: str) -> dict:
@@ -249,6 +272,6 @@ def _hash(text: str) -> str:
 @cache
 def _readers() -> str:
     """What decides how files are read: the readers' own text and the versions of the libraries."""
-    names = ("images", "label_images", "labels", "train_ids", "file_checks")
+    names = ("images", "label_images", "labels", "train_ids", "file_checks", "stamps")
     texts = [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
     return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"

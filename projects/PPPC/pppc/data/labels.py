@@ -14,6 +14,11 @@ from .train_ids import LABEL_SPACES, LabelSpace
 
 __all__ = ["LabelReader", "pixel_histogram"]
 
+TOLERANCE = 5  # of a channel: programs that store colors anew round them
+BY_NUMBERS = (
+    "If the numbers in the file are the IDs whatever its palette, say so: numbers_are_ids of the data "
+    "set's Split, --numbers-are-ids of a converter"
+)
 UNKNOWN = -1  # in tables: a value or color that the data set has not
 
 
@@ -28,6 +33,7 @@ class LabelReader:
         class_names: of the train IDs to return; None: the label space's. Classes are matched by
             name, and those of the label space that are not among them are ignored.
         ignore_label: to return for ignored pixels; None: the label space's.
+        numbers_are_ids: the numbers stored are the IDs, whatever a palette or few bits show.
 
     Raises:
         InputError: the label space is unknown, or the ignore label is a class's.
@@ -39,6 +45,7 @@ class LabelReader:
         train_ids: bool,
         class_names: Sequence[str] | None = None,
         ignore_label: int | None = None,
+        numbers_are_ids: bool = False,
     ):
         if label_space not in LABEL_SPACES:
             raise InputError(
@@ -48,6 +55,7 @@ class LabelReader:
         self.label_space = label_space
         self.space: LabelSpace = LABEL_SPACES[label_space]
         self.train_ids = train_ids
+        self.numbers_are_ids = numbers_are_ids
         self.class_names = tuple(class_names or self.space.class_names)
         self.ignore_label = self.space.ignore_label if ignore_label is None else ignore_label
         if not self.num_classes <= self.ignore_label <= 255:
@@ -60,7 +68,9 @@ class LabelReader:
         self, class_names: Sequence[str], ignore_label: int | None = None
     ) -> LabelReader:
         """A reader of the same files whose train IDs are those of ``class_names``."""
-        return LabelReader(self.label_space, self.train_ids, class_names, ignore_label)
+        return LabelReader(
+            self.label_space, self.train_ids, class_names, ignore_label, self.numbers_are_ids
+        )
 
     @property
     def num_classes(self) -> int:
@@ -120,13 +130,15 @@ class LabelReader:
 
         Gray values are IDs. Of colors, the numbers in a palette are IDs where the palette is the
         data set's own; otherwise gray colors mean their gray values, and the data set's colors
-        its classes.
+        its classes. A color may be up to 5 values a channel off where it is then that of one class.
 
         Raises:
             InputError: the file is no label image (see :mod:`pppc.data.label_images`), or holds a
                 value or color that is not in the label space; the message names the file.
         """
         image = read_label_image(path)
+        if self.numbers_are_ids and (image.colors is None or image.has_palette):
+            image = LabelImage(image.values // image.step)
         used = np.flatnonzero(pixel_histogram(image.values))
         table = self._by_value
         if image.colors is not None:
@@ -136,7 +148,7 @@ class LabelReader:
             raise InputError(
                 f"{path}: has fewer than 8 bits a pixel: its labels can be the values shown, "
                 f"{', '.join(map(str, used))}, or the numbers stored, "
-                f"{', '.join(map(str, used // image.step))}. Store it with 8 bits"
+                f"{', '.join(map(str, used // image.step))}. Store it with 8 bits. {BY_NUMBERS}"
             )
         if (unknown := used[table[used] == UNKNOWN]).size:
             kind = "train IDs" if self.train_ids else "label IDs"
@@ -153,44 +165,63 @@ class LabelReader:
         """What to return by the number of a color, ``(256,)`` int16; known for all that are used."""
         colors = [tuple(color) for color in palette.tolist()]
         by_gray = np.full(256, UNKNOWN, np.int16)
-        by_color = np.full(256, UNKNOWN, np.int16)
         for number in used:
             red, green, blue = colors[number]
             if red == green == blue:
                 by_gray[number] = self._by_value[red]
-            by_color[number] = self._by_color.get(colors[number], UNKNOWN)
-        readings = {}
-        if image.has_palette and self._is_own_palette(colors, used):
-            readings["the data set's own numbers"] = self._by_value
-        told_apart = {colors[number] for number in used if number < image.num_colors}
-        if image.has_palette and not readings and len(told_apart) < len(used):
-            raise InputError(
-                f"{path}: its palette does not tell the numbers {', '.join(map(str, used))} apart, and is "
-                "not the data set's own. Store the IDs as a gray image"
-            )
-        if (by_gray[used] != UNKNOWN).all():
-            readings["gray values"] = by_gray
         # Black is a value of many labels and the color of what is void: gray values come first.
         is_black = all(colors[number] == (0, 0, 0) for number in used)
-        if (by_color[used] != UNKNOWN).all() and not (readings and is_black):
-            readings["the data set's colors"] = by_color
+        readings: dict[str, np.ndarray] = {}
+        # Exact colors come first.
+        for exact in (True, False):
+            named = {n: colors[n] if exact else self._near_color(colors[n]) for n in used}
+            if image.has_palette and self._is_own_palette(named, used):
+                readings["the data set's own numbers"] = self._by_value
+            if (by_gray[used] != UNKNOWN).all():
+                readings["gray values"] = by_gray
+            by_color = np.full(256, UNKNOWN, np.int16)
+            for number in used:
+                by_color[number] = self._by_color.get(named[number], UNKNOWN)
+            if (by_color[used] != UNKNOWN).all() and not (readings and is_black):
+                readings["the data set's colors"] = by_color
+            if readings:
+                break
+        told_apart = {colors[number] for number in used if number < image.num_colors}
+        own = "the data set's own numbers" in readings
+        if image.has_palette and not own and len(told_apart) < len(used):
+            raise InputError(
+                f"{path}: its palette does not tell the numbers {', '.join(map(str, used))} apart, and is "
+                f"not the data set's own. Store the IDs as a gray image. {BY_NUMBERS}"
+            )
         tables = list(readings.values())
         if any((table[used] != tables[0][used]).any() for table in tables[1:]):
             raise InputError(
                 f"{path}: its colors can be read as {' and as '.join(readings)}, and the labels would "
-                "differ. Store the IDs as a gray image"
+                f"differ. Store the IDs as a gray image{f'. {BY_NUMBERS}' if image.has_palette else ''}"
             )
         if not tables:
             strange = [colors[number] for number in used if by_color[number] == UNKNOWN]
             raise InputError(
                 f"{path}: the color {strange[0]} (and {len(strange) - 1} more) is that of no single "
-                "class of the data set, and its palette is not the data set's own: the file may have "
-                "been stored anew by another program. Get the original, or store the IDs as gray "
-                "values"
+                "class of the data set"
+                + (", and its palette is not the data set's own" if image.has_palette else "")
+                + ": the file may have been stored anew by another program. Get the original, or store "
+                f"the IDs as gray values{f'. {BY_NUMBERS}' if image.has_palette else ''}"
             )
         return tables[0]
 
-    def _is_own_palette(self, colors: list[tuple], used: np.ndarray) -> bool:
+    @cached_property
+    def _colors(self) -> np.ndarray:
+        """All colors of the data set, ``(colors, 3)``."""
+        void = [self.space.void_colors.get(value, (0, 0, 0)) for value in self._void]
+        return np.array(sorted({*map(tuple, self.space.colors), *map(tuple, void)}), int)
+
+    def _near_color(self, color: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The one color of the data set that a color is within the tolerance, or itself."""
+        near = self._colors[(abs(self._colors - color) <= TOLERANCE).all(1)]
+        return tuple(near[0].tolist()) if len(near) == 1 else color
+
+    def _is_own_palette(self, colors: dict[int, tuple], used: np.ndarray) -> bool:
         """Whether the numbers in use have the colors that the data set gives these IDs."""
         classes = {tuple(color) for color in self.space.colors}
         evidence = True  # one class's color, or nothing but void with its own colors

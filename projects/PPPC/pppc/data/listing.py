@@ -19,6 +19,7 @@ from .splits import Split
 
 __all__ = [
     "IMAGE_ENDINGS",
+    "LABEL_ENDINGS",
     "SPARE_LABELS",
     "Listing",
     "converted_root",
@@ -33,6 +34,7 @@ _ENDINGS = {
     ".pbm": ".pbm", ".pgm": ".pgm", ".ppm": ".ppm", ".pnm": ".pnm", ".tga": ".tga",
 }  # fmt: skip
 IMAGE_ENDINGS = tuple(_ENDINGS)
+LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
 SPARE_LABELS = "labels without an image"  # a reason to leave files out
 
 

@@ -25,6 +25,7 @@ class Split:
         label_folder: the folder that mirrors ``image_folder``; None: the split has no labels.
         label_suffix: end of a label's name.
         train_ids: the labels hold train IDs; otherwise the data set's own IDs.
+        numbers_are_ids: the numbers stored in the labels are the IDs, whatever their palettes show.
         correspondences: folder of CSV files whose rows name a night image and the day image taken
             nearest to it, as "train/night/SEQUENCE/FRAME,train/day/SEQUENCE/FRAME".
         day_folder: the folder below which those day images are.
@@ -40,6 +41,7 @@ class Split:
     label_folder: str | None = None
     label_suffix: str = ""
     train_ids: bool = True
+    numbers_are_ids: bool = False
     correspondences: str | None = None
     day_folder: str | None = None
     published_size: int | None = None
