@@ -87,6 +87,9 @@ def refusal(*opts: str, config=None) -> str:
         ("PPPC.CONTRAST.SCORE dot", "'mutual_likelihood'"),
         ("PPPC.PROTOTYPES.UPDATE_RULE mean", "give one of 'ema', 'posterior', 'batch'"),
         ("PPPC.PROTOTYPES.VARIANCE sum", "give one of 'product', 'count_normalized'"),
+        ("PPPC.PROTOTYPES.CONVENTION variance", "give one of 'published', 'log_variance'"),
+        ("PPPC.AMBIGUITY_CROP.CRITERION entropy", "give one of 'random', 'class_variance'"),
+        ("PPPC.CONTRAST.KL_REDUCTION none", "give one of 'sum', 'mean'"),
         ("SOLVER.OPTIMIZER adamw", "give one of 'AdamW', 'SGD'"),
         ("SOLVER.AMP.TYPE fp16", "give one of 'bfloat16', 'float16'"),
         ("SOLVER.LR_SCHEDULER_NAME poly", "'WarmupPolyLR'"),
@@ -105,6 +108,7 @@ def refusal(*opts: str, config=None) -> str:
         ("PPPC.SELF_TRAINING.ENABLED False", "set both True, or both False"),
         (f"TEST.EVALUATE_TEACHER True {SOURCE_ONLY}", "or TEST.EVALUATE_TEACHER False"),
         (f"TEST.UNCERTAINTY True {SOURCE_ONLY}", "or TEST.UNCERTAINTY False"),
+        ("PPPC.PROTOTYPES.CONVENTION published", "give CONVENTION 'log_variance'"),
         ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.1", "give one frequency of each class"),
         ("PPPC.SELF_TRAINING.STATIC_CLASSES ['raod']", "no class of cityscapes_train_unlabeled: "
          "give road"),

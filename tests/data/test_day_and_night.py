@@ -8,6 +8,7 @@ import torch
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, detection_utils
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
 from pppc.data.mapper import TargetMapper
@@ -93,8 +94,9 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     rows, columns = torch.meshgrid(torch.arange(56.0), torch.arange(112.0), indexing="ij")
     marked = torch.stack([rows, columns, torch.zeros_like(rows)]).expand(2, -1, -1, -1)
     pair = PixelBatch(marked, day_image=marked + torch.tensor([0.0, 0.0, 9.0]).view(3, 1, 1))
-    prototypes, generator = loop.segmentor.prototypes, torch.Generator().manual_seed(3)
-    cut = loop.ambiguity_crop(pair, prototypes, loop.teacher_label, generator)
+    loop.random.generator = torch.Generator().manual_seed(3)
+    with EventStorage():
+        cut = loop.crop_target(pair)
     assert cut.image.shape == (2, 3, 48, 64)
     torch.testing.assert_close(cut.day_image[:, :2], cut.image[:, :2])
     assert (cut.day_image[:, 2] == 9).all() and (cut.image[:, 2] == 0).all()
@@ -108,9 +110,9 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     fused = fuse_day_night(
         **probability, static_classes=static, class_weights=segmentor.class_weights
     )
-    confidence, label = fused.max(1)
-    pseudo = loop.pseudo_labeler.label(loop.teacher_scores, target)
-    torch.testing.assert_close(pseudo.confidence, confidence)
-    assert torch.equal(pseudo.label, label)
-    alone = loop.pseudo_labeler.label(loop.teacher_scores, PixelBatch(target.image))
-    assert not torch.equal(alone.confidence, pseudo.confidence)
+    probabilities = loop.pseudo_labeler.probabilities(loop.teacher_scores, target)
+    torch.testing.assert_close(probabilities, fused)
+    labeled = loop.pseudo_labeler(loop.teacher_scores, target)
+    torch.testing.assert_close(labeled.confidence, fused.max(1).values)
+    alone = loop.pseudo_labeler(loop.teacher_scores, PixelBatch(target.image))
+    assert not torch.equal(alone.confidence, labeled.confidence)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
 from pppc.data.labels import LabelReader
@@ -83,8 +84,9 @@ def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
     seen = []
     loop.segmentor.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     image = 255 * torch.rand(2, 3, 128, 256)
-    prototypes, generator = loop.segmentor.prototypes, torch.Generator().manual_seed(0)
-    crop = loop.ambiguity_crop(PixelBatch(image), prototypes, loop.teacher_label, generator).image
+    loop.random.generator = torch.Generator().manual_seed(0)
+    with EventStorage():
+        crop = loop.crop_target(PixelBatch(image)).image
     assert seen == [(2, 3, 64, 128)] and crop.shape == (2, 3, 64, 64)
     windows = image.unfold(2, 64, 1).unfold(3, 64, 1)
     for whole, cut in zip(windows, crop):

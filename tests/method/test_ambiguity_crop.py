@@ -1,15 +1,22 @@
 """The choice of the target crop."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
 from pppc.method.ambiguity_crop import (
-    choose_crop,
+    AmbiguityCrop,
+    choose_box,
     class_ambiguity_weights,
+    class_entropy,
     crop_score,
-    standardized_ambiguity,
+    pixel_entropy,
 )
+from pppc.method.pixel_batch import PixelBatch
+from pppc.method.prototypes import GaussianPrototypes
+from torch.distributions import Categorical
 
 GOLDEN = REPOSITORY / "tests/golden"
 
@@ -45,59 +52,94 @@ def test_labels_outside_the_classes_count_nothing():
     assert crop_score(label, torch.tensor([1.0, 10.0])) == 21.0
 
 
-def test_chosen_crop_is_the_first_best_of_the_boxes_drawn():
+def test_chosen_box_is_the_first_best_of_those_drawn():
     """Against counting by hand; with few classes and large boxes, equal scores do occur."""
     weights = torch.tensor([0.0, 1.0, 0.5])
     for seed in range(20):
         label = torch.randint(3, (7, 9), generator=torch.Generator().manual_seed(seed))
         draw = torch.Generator().manual_seed(100 + seed)
-        best_score = -1.0
+        corners, scores = [], []
         for _ in range(6):
             top, left = (int(torch.randint(n, (), generator=draw)) for n in (7 - 4 + 1, 9 - 6 + 1))
             pixels = label[top : top + 4, left : left + 6].flatten().tolist()
-            score = sum((0.0, 1.0, 0.5)[pixel] for pixel in pixels)
-            if score > best_score:
-                best, best_score = (top, left), score
-        chosen = choose_crop(label, weights, (4, 6), 6, torch.Generator().manual_seed(100 + seed))
-        assert chosen == best
+            corners.append((top, left))
+            scores.append(sum((0.0, 1.0, 0.5)[pixel] for pixel in pixels))
+        box = choose_box(
+            lambda box, label=label: crop_score(label[box], weights),
+            (7, 9), (4, 6), 6, torch.Generator().manual_seed(100 + seed),
+        )  # fmt: skip
+        assert box.corner == corners[scores.index(max(scores))]
+        assert box.gain == pytest.approx(max(scores) / np.mean(scores))
+        assert box.by_chance == (len(set(scores)) == 1)
 
 
-def test_without_weights_the_crop_is_uniformly_random():
-    label = torch.zeros(6, 5, dtype=torch.long)
+def test_without_a_score_the_box_is_uniformly_random():
     generator = torch.Generator().manual_seed(0)
-    corners = [choose_crop(label, torch.zeros(2), (4, 3), 4, generator) for _ in range(900)]
+    boxes = [choose_box(None, (6, 5), (4, 3), 4, generator) for _ in range(900)]
     counts = torch.zeros(3, 3)
-    for corner in corners:
-        counts[corner] += 1
-    assert counts.sum() == 900
+    for box in boxes:
+        counts[box.corner] += 1
+        assert box.by_chance and box.gain == 1
     assert ((counts - 100).abs() < 40).all()  # 4 standard deviations of the 9 places
 
 
-def test_whole_image_and_too_large_a_crop():
-    label, generator = torch.zeros(4, 6, dtype=torch.long), torch.Generator()
-    assert choose_crop(label, torch.ones(1), (4, 6), 3, generator) == (0, 0)
+def test_whole_image_and_too_large_a_box():
+    whole = choose_box(lambda box: torch.zeros(()), (4, 6), (4, 6), 3, torch.Generator())
+    assert whole == ((0, 0), True, 1.0)
     with pytest.raises(ValueError, match="crop of 4x7.*image of 4x6"):
-        choose_crop(label, torch.ones(1), (4, 7), 3, generator)
+        choose_box(None, (4, 6), (4, 7), 3, torch.Generator())
 
 
-def test_standardized_weights_do_not_depend_on_scale_and_leave_unseen_classes_out():
-    log_var = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    seen = torch.tensor([True, True, False, True, True, True])
-    weights = class_ambiguity_weights(standardized_ambiguity(log_var, seen), 0.01, 6)
-    assert weights[2] == 0
-    assert weights.sum() == pytest.approx(1)
-
-    ambiguity = log_var.mean(1)[seen].double().numpy()
-    scores = 0.03 * (ambiguity - ambiguity.mean()) / ambiguity.std(ddof=1) / 0.01
-    expected = np.exp(scores) / np.exp(scores).sum()
-    np.testing.assert_allclose(weights[seen], expected, rtol=1e-4)
-
-    scaled = standardized_ambiguity(1e-3 * log_var - 7, seen)
-    torch.testing.assert_close(class_ambiguity_weights(scaled, 0.01, 6), weights, rtol=1e-3, atol=0)
+def test_entropies_are_those_of_pytorch_s_distributions_whatever_the_scale():
+    probabilities = torch.rand(5, 6, 7, generator=torch.Generator().manual_seed(0))
+    probabilities[0, 0] = 0
+    expected = Categorical(probabilities.movedim(0, -1)).entropy()
+    torch.testing.assert_close(pixel_entropy(3 * probabilities), expected)
+    probabilities[4] = 0  # the class without a pixel
+    label, of_pixels = probabilities.argmax(0), pixel_entropy(probabilities)
+    of_classes = class_entropy(probabilities)
+    for index in range(4):
+        torch.testing.assert_close(of_classes[index], of_pixels[label == index].mean())
+    assert of_classes[4] == 0
 
 
-@pytest.mark.parametrize("classes_seen", [0, 1])
-def test_fewer_than_two_classes_seen_give_no_weight(classes_seen):
-    seen = torch.arange(5) < classes_seen
-    ambiguity = standardized_ambiguity(torch.arange(20.0).view(5, 4), seen)
-    assert torch.equal(class_ambiguity_weights(ambiguity, 0.01, 3), torch.zeros(5))
+# The teacher is unsure of class 1, which fills the left, and of few pixels of class 0 at the right
+# more so; the prototype of class 2, at the top, has the largest variance.
+@pytest.mark.parametrize(
+    ("criterion", "side"),
+    [("class_variance", "top"), ("class_entropy", "left"), ("pixel_entropy", "right")],
+)
+def test_each_criterion_looks_where_its_name_says(criterion, side):
+    probabilities = torch.tensor([0.98, 0.01, 0.01]).view(1, 3, 1, 1).repeat(1, 1, 24, 24)
+    probabilities[..., :8] = torch.tensor([0.2, 0.7, 0.1]).view(3, 1, 1)
+    probabilities[..., :8, :] = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
+    probabilities[:, :, 8:, 18:] = torch.tensor([0.34, 0.33, 0.33]).view(3, 1, 1)
+    prototypes = GaussianPrototypes(3, 1)
+    prototypes.num_updates += 1
+    prototypes.log_var[2] = 0.01
+    rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    target = PixelBatch(torch.stack([rows, columns, rows])[None])
+    crop = AmbiguityCrop((8, 8), 200, criterion=criterion)
+    cut = crop(target, prototypes, lambda *_: probabilities, torch.Generator().manual_seed(0))
+    row, column = cut.image[0, :2, 0, 0].tolist()
+    found = {"top": row <= 1, "left": column <= 1, "right": column >= 15}
+    assert found[side] and crop.statistics["by_chance"] == 0 and crop.statistics["gain"] > 1.5
+    expected = Categorical(logits=torch.tensor([0.0, 0.0, 1.0])).entropy() / math.log(3)
+    assert crop.statistics["weights_entropy"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_random_crop_labels_nothing_and_says_that_it_is_random():
+    def never(*_):
+        raise AssertionError("the teacher was asked")
+
+    target, prototypes = PixelBatch(torch.rand(2, 3, 12, 12)), GaussianPrototypes(3, 1)
+    generator = torch.Generator().manual_seed(0)
+    for crop, of in (
+        (AmbiguityCrop((8, 8), criterion="random"), prototypes),
+        (AmbiguityCrop((8, 8), num_candidates=1), prototypes),
+        (AmbiguityCrop((8, 8)), None),
+    ):
+        assert crop(target, of, never, generator).image.shape == (2, 3, 8, 8)
+        assert crop.statistics == {"by_chance": 1.0, "gain": 1.0}
+    with pytest.raises(ValueError, match="criterion is 'entropy'"):
+        AmbiguityCrop((8, 8), criterion="entropy")

@@ -79,6 +79,24 @@ def test_divergence_of_published_code():
     np.testing.assert_allclose(losses["loss_kl"], golden["kl_sum"], rtol=1e-4)
 
 
+def test_mean_divergence_does_not_grow_with_pixels_images_and_dimensions():
+    mean, log_var = torch.randn(2, 1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.zeros(1, 3, 5).long()
+    label[0, 0, 0] = 255
+
+    def kl(reduction, *repeats):
+        contrast = PrototypeContrast(kl_weight=2.0, kl_reduction=reduction)
+        dim = 4 * (repeats[1] if repeats else 1)
+        embedding = [part.repeat(*repeats) if repeats else part for part in (mean, log_var)]
+        labels = label.repeat(repeats[0], 1, repeats[3]) if repeats else label
+        return contrast(*embedding, labels, torch.ones(2, dim), torch.zeros(2, dim))["loss_kl"]
+
+    torch.testing.assert_close(kl("mean"), kl("sum") / (14 * 4))
+    torch.testing.assert_close(kl("mean", 2, 3, 1, 4), kl("mean"))
+    with pytest.raises(ValueError, match="kl_reduction is 'none'"):
+        kl("none")
+
+
 def test_every_class_weighs_the_same():
     """Pixels of one class and of another, then the first ones again: the loss does not change."""
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +203,5 @@ def test_of_several_processes_each_draws_its_share_of_the_pixels(published, monk
 
 
 def test_unknown_score_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"PPPC\.CONTRAST\.SCORE is 'euclidean': use one of .*cosine"
-    ):
+    with pytest.raises(ValueError, match=r"score is 'euclidean': use one of .*cosine"):
         PrototypeContrast(1.0, 0.0, score="euclidean")

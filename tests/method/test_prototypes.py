@@ -97,6 +97,24 @@ def test_ema_averages_plainly_and_then_with_momentum():
     torch.testing.assert_close(prototypes.log_var[2].exp(), expected_var)
 
 
+def test_published_convention_is_prcl_s_product_of_the_outputs_averaged_and_kept_as_it_is():
+    golden = {
+        name: torch.from_numpy(array)
+        for name, array in np.load(GOLDEN / "prcl_prototypes.npz").items()
+    }
+    present = golden["classes_present"]
+    label = golden["label"].where(golden["valid_mask"][:, 0] == 1, 255)
+    prototypes = GaussianPrototypes(5, 8, "ema", momentum=0.9, convention="published")
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}
+    prototypes.update(golden["mu"], golden["var"], label)
+    torch.testing.assert_close(prototypes.mean[present], golden["proto_mu"], **tolerance)
+    torch.testing.assert_close(prototypes.log_var[present], golden["proto_var"], **tolerance)
+    # Of twice the variances the same means come, of twice the variance; it counts a half.
+    prototypes.update(golden["mu"], 2 * golden["var"], label)
+    torch.testing.assert_close(prototypes.mean[present], golden["proto_mu"], **tolerance)
+    torch.testing.assert_close(prototypes.log_var[present], 1.5 * golden["proto_var"], **tolerance)
+
+
 def test_count_normalized_variance_does_not_shrink_with_the_number_of_pixels():
     one = batch(0)
     for variance, shift in (("count_normalized", 0.0), ("product", -np.log(10))):
@@ -133,7 +151,6 @@ def test_batch_without_labels_changes_nothing():
 
 
 def test_unknown_names_are_rejected():
-    with pytest.raises(ValueError, match="UPDATE_RULE is 'mean'"):
-        make("mean")
-    with pytest.raises(ValueError, match="VARIANCE is 'sum'"):
-        make("ema", variance="sum")
+    for name in ("update_rule", "variance", "convention"):
+        with pytest.raises(ValueError, match=f"{name} is 'sum'"):
+            GaussianPrototypes(CLASSES, DIM, **{name: "sum"})

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 
-import pytest
 import yaml
 from conftest import REPOSITORY, run_tool
 from tiny_run import OPTIONS
@@ -62,10 +61,3 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     assert [cell.strip() for cell in stale.split("|")][1:4] == ["DACS", "", f"{dacs['mIoU']:.1f} *"]
     # The folder of the older run is not taken for one of the new settings, nor overwritten.
     run_study(path, demo_datasets, error="error: " + str(tmp_path / "runs/tiny/dacs-4") + " holds")
-
-
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docs/study/*.yaml")), ids=lambda p: p.stem)
-def test_the_document_shows_what_the_results_say(path):
-    report = run_tool("research/study.py", path.relative_to(REPOSITORY), "--report")
-    assert report.returncode == 0, report.stderr[-3000:]
-    assert report.stdout in (REPOSITORY / "docs/study.md").read_text()

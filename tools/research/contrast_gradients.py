@@ -78,10 +78,7 @@ def measure(
         source, target = source.to(segmentor.device), target.to(segmentor.device)
         loop.iter = index
         loop.before_step()
-        target = loop.ambiguity_crop(
-            target, segmentor.prototypes, loop.teacher_label, loop.random.generator
-        )
-        target = loop.label_target(target)
+        target = loop.label_target(loop.crop_target(target))
         confident = target.confident(loop.contrast_threshold, segmentor.ignore_label)
         loop.prototype_update(source, confident)
         if index < batches // 2:

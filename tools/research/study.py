@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compare methods over seeds: run what is missing, several at a time, and tabulate everything.
 
-    tools/research/study.py docs/study/demo.yaml              run what is missing, then print the table
-    tools/research/study.py docs/study/demo.yaml --report     only print the table
+    tools/research/study.py docs/study/FILE.yaml              run what is missing, then print the table
+    tools/research/study.py docs/study/FILE.yaml --report     only print the table
 
 A study is a YAML file:
 

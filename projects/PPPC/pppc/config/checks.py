@@ -77,6 +77,12 @@ CONFLICTS = (
              lambda uncertainty, contrast: uncertainty and not contrast,
              "there is no embedding to tell it: set PPPC.CONTRAST.ENABLED True, or TEST.UNCERTAINTY "
              "False"),
+    Conflict("PPPC.PROTOTYPES.CONVENTION MODEL.PROBABILISTIC_HEAD.LOG_VARIANCE_SHIFT "
+             "MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE",
+             lambda convention, shift, learnt: convention == "published" and (
+                 shift < 0 or not learnt and shift == 0),
+             "the published convention takes these numbers for variances, which are above 0: give "
+             "CONVENTION 'log_variance'"),
     *(
         Conflict(f"PPPC.CLASS_WEIGHTS.{spread} PPPC.CLASS_WEIGHTS.FREQUENCIES "
                  "MODEL.SEM_SEG_HEAD.NUM_CLASSES",

@@ -1,7 +1,9 @@
 """The keys of the method itself, all of them below PPPC."""
 
+from ..method.ambiguity_crop import CRITERIA
+from ..method.contrast import KL_REDUCTIONS
 from ..method.gaussian import SCORES
-from ..method.prototypes import UPDATE_RULES, VARIANCES
+from ..method.prototypes import CONVENTIONS, UPDATE_RULES, VARIANCES
 from .rules import (
     ABOVE_0,
     BELOW_1,
@@ -57,17 +59,23 @@ METHOD_KEYS = (
     Key("PPPC.STRONG_AUGMENTATION.DENORMALIZED_SOURCE", False, SWITCH,
         "Where colors change, prototypes and mixes see the source image at a quarter of its contrast: a "
         "fault of the authors' code for the first two experiments, to tell what it is worth."),
+    Key("PPPC.AMBIGUITY_CROP.CRITERION", "class_variance", OneOf(CRITERIA),
+        'What boxes are chosen by. "class_variance" (published): their pixels of classes whose prototype '
+        'has a large variance; "class_entropy": of classes that the teacher is unsure of in this image; '
+        '"pixel_entropy": their pixels that it is unsure of; "random": nothing, and no image is labeled.'),
     Key("PPPC.AMBIGUITY_CROP.NUM_CANDIDATES", 10, whole(1),
-        "Random boxes of which the most ambiguous is kept. 1: a random crop."),
+        "Random boxes of which the best is kept. 1: a random crop."),
     Key("PPPC.AMBIGUITY_CROP.SCALE", 1.0, PART,
         "Side of the image that the teacher labels for this choice, as a multiple of the target's "
         "(published: 1). The crop is cut from the whole image and labeled anew."),
-    Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, whole(1), "Classes that count: the most ambiguous ones."),
+    Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, whole(1),
+        '"class_variance": classes that count, the most ambiguous ones.'),
     Key("PPPC.AMBIGUITY_CROP.TEMPERATURE", 0.01, ABOVE_0,
-        "Temperature of the softmax over the classes' mean log-variance."),
-    Key("PPPC.AMBIGUITY_CROP.STANDARDIZE", False, SWITCH,
-        "Standardize the log-variances over the classes seen before the softmax, so that the choice does "
-        "not depend on their scale (published: off)."),
+        '"class_variance": temperature of the softmax over what the prototypes keep of it.'),
+    Key("PPPC.PROTOTYPES.CONVENTION", "published", OneOf(CONVENTIONS),
+        'What the embedding\'s variance head gives. "log_variance": log-variances. "published": numbers in '
+        '(0, 1) that the prototypes take for variances, and the score for log-variances; crop and score '
+        'take the prototypes\' variances as they are, too.'),
     Key("PPPC.PROTOTYPES.UPDATE_RULE", "ema", OneOf(UPDATE_RULES),
         '"ema": moving average of the batches\' products of Gaussians; "posterior": product over all '
         'batches; "batch": this batch\'s product alone.'),
@@ -87,7 +95,10 @@ METHOD_KEYS = (
     Key("PPPC.CONTRAST.TEMPERATURE", 100.0, ABOVE_0,
         "Divides the score between a pixel and a prototype."),
     Key("PPPC.CONTRAST.KL_WEIGHT", 1e-6, NOT_BELOW_0,
-        "Weight of the divergence of a pixel's Gaussian from the standard one, summed over pixels."),
+        "Weight of the divergence of the pixels' Gaussians from the standard one."),
+    Key("PPPC.CONTRAST.KL_REDUCTION", "sum", OneOf(KL_REDUCTIONS),
+        'The divergence is the "sum" over pixels and dimensions (published), or their "mean", which does '
+        'not grow with images, batches and dimensions.'),
     Key("PPPC.CONTRAST.TARGET_THRESHOLD", 0.0, SHARE,
         "Target pixels whose pseudo-label is less probable take no part (published: all do)."),
     Key("PPPC.CONTRAST.MAX_PIXELS_PER_CLASS", 0, whole(0),

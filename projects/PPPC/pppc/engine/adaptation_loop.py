@@ -143,8 +143,8 @@ class AdaptationLoop(SimpleTrainer):
                 crop.NUM_CANDIDATES,
                 crop.TEMPERATURE,
                 crop.TOP_K,
-                crop.STANDARDIZE,
                 crop.SCALE,
+                crop.CRITERION,
             ),
             contrast_weight=contrast_weight,
             contrast_threshold=contrast.TARGET_THRESHOLD,
@@ -184,12 +184,7 @@ class AdaptationLoop(SimpleTrainer):
             strong = self.dacs_mixing.strong
             passes = [("source", strong(source), contrast, True)]
             if self.pseudo_labeler is not None:
-                target = self.ambiguity_crop(
-                    target.to(self.segmentor.device),
-                    self.segmentor.prototypes,
-                    self.teacher_label,
-                    self.random.generator,
-                )
+                target = self.crop_target(target.to(self.segmentor.device))
                 target = self.label_target(target)
                 confident = target.confident(self.contrast_threshold, self.segmentor.ignore_label)
                 weak_source = self.weak(source)
@@ -225,6 +220,20 @@ class AdaptationLoop(SimpleTrainer):
         """The teacher's class scores ``(N, C, h, w)`` of images ``(N, 3, H, W)``."""
         return self.segmentor.teacher(image, embedding=False).logits
 
+    def crop_target(self, target: PixelBatch) -> PixelBatch:
+        """The part of each target image that is trained on."""
+        cropped = self.ambiguity_crop(
+            target,
+            self.segmentor.prototypes,
+            lambda images, scale: self.pseudo_labeler.probabilities(
+                self.teacher_scores, images, scale
+            ),
+            self.random.generator,
+        )
+        for name, value in self.ambiguity_crop.statistics.items():
+            get_event_storage().put_scalar(f"crop/{name}", value, smoothing_hint=False)
+        return cropped
+
     def label_target(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights."""
         labeled = self.pseudo_labeler(self.teacher_scores, target)
@@ -232,10 +241,6 @@ class AdaptationLoop(SimpleTrainer):
         share = labeled.weight.max().item()
         get_event_storage().put_scalar("pseudo_label/confident_share", share)
         return labeled
-
-    def teacher_label(self, target: PixelBatch, scale: float) -> Tensor:
-        """The teacher's labels ``(N, h, w)`` of target images resized by ``scale``."""
-        return self.pseudo_labeler.label(self.teacher_scores, target, scale).label
 
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""

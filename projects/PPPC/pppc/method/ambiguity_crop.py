@@ -1,13 +1,16 @@
 """The ambiguity-guided crop: train on the part of a target image that is hardest to tell.
 
-Shapes: C classes, D embedding dimensions, H x W pixels.
+Shapes: N images, C classes, D embedding dimensions, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .labeled_pixels import resize_labels
@@ -15,16 +18,20 @@ from .pixel_batch import PixelBatch
 from .prototypes import GaussianPrototypes
 
 __all__ = [
+    "CRITERIA",
     "AmbiguityCrop",
-    "choose_crop",
+    "ChosenBox",
+    "choose_box",
     "class_ambiguity_weights",
+    "class_entropy",
     "crop_score",
-    "standardized_ambiguity",
+    "pixel_entropy",
 ]
 
-# Standard scores times this lie as far apart as the one snapshot of class ambiguities in the
-# published code, for which its temperature of 0.01 was chosen.
-STANDARD_SPREAD = 0.03
+#: The score of the box of these rows and columns, the higher the better.
+Score = Callable[[tuple[slice, slice]], Tensor]
+#: What boxes are chosen by.
+CRITERIA = ("random", "class_variance", "class_entropy", "pixel_entropy")
 
 
 def class_ambiguity_weights(log_var: Tensor, temperature: float, top_k: int) -> Tensor:
@@ -50,31 +57,44 @@ def class_ambiguity_weights(log_var: Tensor, temperature: float, top_k: int) -> 
     return torch.zeros_like(weights).scatter_(0, top.indices, top.values)
 
 
-def standardized_ambiguity(log_var: Tensor, seen: Tensor) -> Tensor:
-    """Mean log-variance of each class, standardized over the classes seen.
-
-    Prototypes' variances differ in scale from one update rule to another and shrink in training;
-    the published softmax then gives all weight to one class, or the same to all.
+def pixel_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of each pixel's class probabilities, nats.
 
     Args:
-        log_var: ``(C, D)`` of the prototypes.
-        seen: ``(C,)`` bool, the classes that have a prototype.
+        probabilities: ``(C, h, w)``, not necessarily of sum 1.
 
     Returns:
-        ``(C, 1)`` to pass to :func:`class_ambiguity_weights`; minus infinity for classes not seen,
-        and for all where fewer than two are, since nothing tells them apart.
+        ``(h, w)``.
 
     Examples:
-        >>> seen = torch.tensor([True, True, True, False])
-        >>> standardized_ambiguity(torch.tensor([[-5.0], [-4.0], [-3.0], [0.0]]), seen)[:, 0]
-        tensor([-0.0300,  0.0000,  0.0300,    -inf])
+        >>> pixel_entropy(torch.tensor([[0.5, 1.0], [0.5, 0.0]]).view(2, 1, 2))
+        tensor([[0.6931, 0.0000]])
     """
-    ambiguity = log_var.float().mean(dim=1, keepdim=True)
-    if seen.sum() < 2:
-        return torch.full_like(ambiguity, -torch.inf)
-    std, mean = torch.std_mean(ambiguity[seen])
-    standard_score = (ambiguity - mean) / std.clamp(min=1e-12)
-    return (STANDARD_SPREAD * standard_score).masked_fill(~seen[:, None], -torch.inf)
+    probabilities = probabilities / probabilities.sum(0)
+    return torch.special.entr(probabilities).sum(0)
+
+
+def class_entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy of the pixels of an image for which each class is the most probable, nats.
+
+    It does not depend on how many pixels a class has.
+
+    Args:
+        probabilities: ``(C, h, w)``.
+
+    Returns:
+        ``(C,)``, 0 for a class without a pixel.
+
+    Examples:
+        >>> sure, unsure = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.51])
+        >>> class_entropy(torch.stack([sure, sure, unsure], dim=1).view(2, 1, 3))
+        tensor([0.0000, 0.6931])
+    """
+    label, entropy = probabilities.argmax(0).flatten(), pixel_entropy(probabilities).flatten()
+    # Unlike bincount, this does not wait for a GPU.
+    sums = entropy.new_zeros(2, len(probabilities))
+    sums.index_add_(1, label, torch.stack([entropy, torch.ones_like(entropy)]))
+    return sums[0] / sums[1].clamp(min=1)
 
 
 def crop_score(label: Tensor, weights: Tensor) -> Tensor:
@@ -91,56 +111,79 @@ def crop_score(label: Tensor, weights: Tensor) -> Tensor:
     """
     in_space = (label >= 0) & (label < len(weights))
     bins = label.long().where(in_space, len(weights)).flatten()
-    # Unlike bincount, this does not wait for a GPU.
     counts = weights.new_zeros(len(weights) + 1).scatter_add_(0, bins, weights.new_ones(len(bins)))
     return (weights * counts[:-1]).sum()
 
 
-def choose_crop(
-    label: Tensor,
-    weights: Tensor | None,
-    crop_size: tuple[int, int],
+class ChosenBox(NamedTuple):
+    """A box of an image, and how it was chosen.
+
+    Examples:
+        >>> box = choose_box(None, (8, 8), (8, 8), 10, torch.Generator())
+        >>> box.corner, box.by_chance
+        ((0, 0), True)
+    """
+
+    corner: tuple[int, int]  # (top, left), pixels
+    by_chance: bool  # no candidate scored above another
+    gain: float  # its score over the mean of the candidates'; 1 where that is 0
+
+
+def choose_box(
+    score: Score | None,
+    image_size: tuple[int, int],
+    box_size: tuple[int, int],
     num_candidates: int,
     generator: torch.Generator,
-) -> tuple[int, int]:
-    """The (top, left) corner of the most ambiguous of some random boxes, the first of equals.
-
-    Without weights, or with one candidate, that is a uniformly random crop.
+) -> ChosenBox:
+    """The best of some random boxes, the first of equals.
 
     Args:
-        label: ``(H, W)`` pseudo-label.
-        weights: ``(C,)`` of the classes; None: all boxes are alike.
-        crop_size: (height, width), pixels.
-        num_candidates: how many boxes to draw.
+        score: of a box; None: all are alike.
+        image_size, box_size: (height, width), pixels.
+        num_candidates: how many boxes to draw; without a score one is.
         generator: of the boxes, on the CPU.
 
     Raises:
-        ValueError: the crop is larger than the label.
+        ValueError: the box is larger than the image.
 
     Examples:
-        >>> label = torch.zeros(8, 8, dtype=torch.long)
-        >>> label[4:, 4:] = 1  # the ambiguous class, at the lower right
-        >>> weights = torch.tensor([0.0, 1.0])
-        >>> choose_crop(label, weights, (4, 4), 20, torch.Generator().manual_seed(0))
+        >>> ambiguity = torch.zeros(8, 8)
+        >>> ambiguity[4:, 4:] = 1.0  # at the lower right
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> choose_box(lambda box: ambiguity[box].sum(), (8, 8), (4, 4), 20, generator).corner
         (4, 4)
     """
-    height, width = crop_size
-    spare = (label.shape[0] - height, label.shape[1] - width)
-    if min(spare) < 0:
+    (height, width), (box_height, box_width) = image_size, box_size
+    if box_height > height or box_width > width:
         raise ValueError(
-            f"a crop of {height}x{width} (INPUT.CROP.SIZE) does not fit in a target image of "
-            f"{label.shape[0]}x{label.shape[1]}: make it smaller, or INPUT.TARGET.MIN_SIZE larger"
+            f"a crop of {box_height}x{box_width} does not fit in an image of {height}x{width}"
         )
 
     def drawn(offset: int) -> int:
         return int(torch.randint(offset + 1, (), generator=generator))
 
-    corners = [(drawn(spare[0]), drawn(spare[1])) for _ in range(num_candidates)]
-    if weights is None:
-        return corners[0]
-    boxes = [label[top : top + height, left : left + width] for top, left in corners]
-    scores = torch.stack([crop_score(box, weights) for box in boxes]).tolist()
-    return corners[scores.index(max(scores))]
+    def candidate() -> tuple[int, int]:
+        return drawn(height - box_height), drawn(width - box_width)
+
+    if score is None:
+        return ChosenBox(candidate(), by_chance=True, gain=1.0)
+    corners = [candidate() for _ in range(num_candidates)]
+    scores = torch.stack(
+        [score((slice(y, y + box_height), slice(x, x + box_width))) for y, x in corners]
+    ).tolist()
+    best, mean = max(scores), sum(scores) / len(scores)
+    return ChosenBox(
+        corners[scores.index(best)], min(scores) == best, best / mean if mean > 0 else 1.0
+    )
+
+
+def _sum_of(values: Tensor) -> Score:
+    return lambda box: values[box].sum()
+
+
+def _sum_of_weights(label: Tensor, weights: Tensor) -> Score:
+    return lambda box: crop_score(label[box], weights)
 
 
 class AmbiguityCrop:
@@ -148,11 +191,24 @@ class AmbiguityCrop:
 
     Args:
         size: (height, width) of the boxes, pixels.
-        num_candidates: boxes drawn in each image; 1: a random crop, for which nothing is labeled.
-        temperature: of the softmax over the classes' ambiguities.
-        top_k: the number of classes that count.
-        standardize: see :func:`standardized_ambiguity`.
-        scale: to which images are resized before they are labeled; 1: as they are.
+        num_candidates: boxes drawn in each image; 1: a random crop.
+        temperature: of the softmax over the classes' variances.
+        top_k: the number of classes that count by their variance.
+        scale: to which images are resized before the teacher labels them; 1: as they are.
+        criterion: what boxes are chosen by. "class_variance": the sum over their pixels of the
+            weight that the variance of its prototype gives to the pixel's class, as published.
+            "class_entropy": that of the classes' entropy in the image. "pixel_entropy": that of the
+            pixels' own. "random": nothing, so that one box is drawn and nothing labeled.
+
+    Attributes:
+        statistics: of the last call. "by_chance": the share of boxes that scored no better than the
+            others. "gain": the chosen box's score over the candidates' mean, averaged over the
+            images. "weights_entropy": the entropy of all classes' weights by their prototypes'
+            variance, over log C: 1 where they are equal, 0 where one class has all; absent where no
+            class has a prototype.
+
+    Raises:
+        ValueError: the criterion is unknown.
 
     Examples:
         >>> prototypes = GaussianPrototypes(num_classes=2, dim=1)
@@ -163,8 +219,9 @@ class AmbiguityCrop:
         tensor([0.1192, 0.8808])
         >>> image = torch.zeros(1, 3, 8, 8)
         >>> image[..., 4:, 4:] = 255  # bright pixels, labeled 1
-        >>> label = lambda batch, scale: (batch.image[:, 0] > 0).long()
-        >>> cut = crop(PixelBatch(image), prototypes, label, torch.Generator().manual_seed(0))
+        >>> def teacher(batch, scale):
+        ...     return torch.stack([255 - batch.image[:, 0], batch.image[:, 0]], dim=1) / 255
+        >>> cut = crop(PixelBatch(image), prototypes, teacher, torch.Generator().manual_seed(0))
         >>> cut.image.shape, cut.image.mean()
         (torch.Size([1, 3, 4, 4]), tensor(255.))
     """
@@ -175,47 +232,78 @@ class AmbiguityCrop:
         num_candidates: int = 10,
         temperature: float = 0.01,
         top_k: int = 10,
-        standardize: bool = False,
         scale: float = 1.0,
+        criterion: str = "class_variance",
     ):
+        if criterion not in CRITERIA:
+            raise ValueError(f"criterion is {criterion!r}: use one of {CRITERIA}")
         self.size = size
         self.num_candidates = num_candidates
         self.temperature = temperature
         self.top_k = top_k
-        self.standardize = standardize
         self.scale = scale
+        self.criterion = criterion
+        self.statistics: dict[str, float] = {}
 
     def __call__(
         self,
         target: PixelBatch,
         prototypes: GaussianPrototypes | None,
-        label: Callable[[PixelBatch, float], Tensor],
+        teacher: Callable[[PixelBatch, float], Tensor],
         generator: torch.Generator,
     ) -> PixelBatch:
         """
         Args:
             target: images of one size.
-            prototypes: whose variance tells the classes' ambiguity; None: the box is random.
-            label: images and a scale to pseudo-labels ``(N, h, w)`` of the resized images.
+            prototypes: of the classes; without them boxes are random by "class_variance".
+            teacher: images and a scale to class probabilities ``(N, C, h, w)`` of the resized images.
             generator: of the boxes, on the CPU.
 
         Raises:
             ValueError: the crop is larger than an image.
         """
-        if prototypes is None or self.num_candidates == 1:
-            labels, weights, candidates = target.image[:, 0], None, 1
-        else:
-            labels = resize_labels(label(target, self.scale), target.image.shape[-2:])
-            weights, candidates = self.class_weights(prototypes), self.num_candidates
-        corners = [choose_crop(one, weights, self.size, candidates, generator) for one in labels]
-        return target.crop(corners, self.size)
+        size = (target.image.shape[-2], target.image.shape[-1])
+        boxes = [
+            choose_box(score, size, self.size, self.num_candidates, generator)
+            for score in self._scores(target, prototypes, teacher)
+        ]
+        self.statistics = {
+            "by_chance": sum(box.by_chance for box in boxes) / len(boxes),
+            "gain": sum(box.gain for box in boxes) / len(boxes),
+        }
+        if prototypes is not None and prototypes.seen.any():
+            weights = self.class_weights(prototypes, top_k=len(prototypes.seen))
+            entropy = torch.special.entr(weights).sum().item()
+            self.statistics["weights_entropy"] = entropy / math.log(len(weights))
+        return target.crop([box.corner for box in boxes], self.size)
 
-    def class_weights(self, prototypes: GaussianPrototypes) -> Tensor:
-        """How much a pixel of each class counts now, ``(C,)``; 0 for one without a prototype."""
-        log_var, seen = prototypes.log_var, prototypes.seen
-        ambiguity = (
-            standardized_ambiguity(log_var, seen)
-            if self.standardize
-            else log_var.masked_fill(~seen[:, None], -torch.inf)
-        )
-        return class_ambiguity_weights(ambiguity, self.temperature, self.top_k)
+    def _scores(
+        self,
+        target: PixelBatch,
+        prototypes: GaussianPrototypes | None,
+        teacher: Callable[[PixelBatch, float], Tensor],
+    ) -> Sequence[Score | None]:
+        """For each image the score of its boxes; None where they are random."""
+        if self.criterion == "random" or self.num_candidates == 1:
+            return [None] * len(target)
+        if self.criterion == "class_variance":
+            if prototypes is None:
+                return [None] * len(target)
+            weights = [self.class_weights(prototypes)] * len(target)
+        probabilities, size = teacher(target, self.scale), target.image.shape[-2:]
+        if self.criterion == "pixel_entropy":
+            entropies = torch.stack([pixel_entropy(one) for one in probabilities])[:, None]
+            return [_sum_of(one) for one in F.interpolate(entropies, size, mode="nearest")[:, 0]]
+        if self.criterion == "class_entropy":
+            weights = [class_entropy(one) for one in probabilities]
+        return list(map(_sum_of_weights, resize_labels(probabilities.argmax(1), size), weights))
+
+    def class_weights(self, prototypes: GaussianPrototypes, top_k: int | None = None) -> Tensor:
+        """How much a pixel of each class counts by the variance of its prototype, ``(C,)``.
+
+        Args:
+            prototypes: of the classes; one without a prototype counts 0.
+            top_k: the number of classes that count, if it is another one.
+        """
+        log_var = prototypes.log_var.masked_fill(~prototypes.seen[:, None], -torch.inf)
+        return class_ambiguity_weights(log_var, self.temperature, top_k or self.top_k)

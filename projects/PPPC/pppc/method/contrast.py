@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from .gaussian import SCORES
 from .labeled_pixels import at_most_per_class, labeled_pixels
 
-__all__ = ["PrototypeContrast", "contrast_schedule"]
+__all__ = ["KL_REDUCTIONS", "PrototypeContrast", "contrast_schedule"]
+
+KL_REDUCTIONS = ("sum", "mean")
 
 
 def contrast_schedule(iteration: int, max_iter: int, start_iter: int, multiplier: float) -> float:
@@ -49,9 +51,11 @@ class PrototypeContrast(nn.Module):
         score: between a pixel and a prototype, a name in :data:`pppc.method.gaussian.SCORES`.
         max_pixels_per_class: of each class that many pixels at most, drawn at random, the same
             number in each process; 0: all.
+        kl_reduction: the divergence's "sum" over pixels and dimensions, as published, or their
+            "mean", which does not grow with images, batches and D.
 
     Raises:
-        ValueError: the score is unknown.
+        ValueError: the score or the reduction is unknown.
 
     Examples:
         >>> prototypes = torch.eye(3), torch.full((3, 3), -3.0)  # means and log-variances
@@ -72,10 +76,14 @@ class PrototypeContrast(nn.Module):
         ignore_label: int = 255,
         score: str = "mutual_likelihood",
         max_pixels_per_class: int = 0,
+        kl_reduction: str = "sum",
     ):
         super().__init__()
         if score not in SCORES:
-            raise ValueError(f"PPPC.CONTRAST.SCORE is {score!r}: use one of {sorted(SCORES)}")
+            raise ValueError(f"score is {score!r}: use one of {sorted(SCORES)}")
+        if kl_reduction not in KL_REDUCTIONS:
+            raise ValueError(f"kl_reduction is {kl_reduction!r}: use one of {KL_REDUCTIONS}")
+        self.kl_reduction = kl_reduction
         self.score = score
         self.max_pixels_per_class = max_pixels_per_class
         self.temperature = temperature
@@ -103,9 +111,9 @@ class PrototypeContrast(nn.Module):
         Returns:
             "loss_contrast": cross-entropy of the scores over the prototypes, averaged over the
             pixels of each class, then over the classes present. "loss_kl": ``kl_weight`` times
-            the divergence, summed (not averaged) over pixels and dimensions, as published. Both
-            are 0 with a zero gradient where nothing is labeled. Of several processes, pixels and
-            classes are those of all, and the mean of the processes' losses is the whole batch's.
+            the divergence's sum or mean over pixels and dimensions. Both are 0 with a zero gradient
+            where nothing is labeled. Of several processes, pixels and classes are those of all, and
+            the mean of the processes' losses is the whole batch's.
         """
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
@@ -126,10 +134,10 @@ class PrototypeContrast(nn.Module):
         weight = processes / ((counts > 0).sum() * counts[pixels.label])
         cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
         divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
-        return {
-            "loss_contrast": (weight * cross_entropy).sum(),
-            "loss_kl": processes * self.kl_weight * divergence.sum(),
-        }
+        kl = processes * self.kl_weight * divergence.sum()
+        if self.kl_reduction == "mean":
+            kl = kl / (counts.sum().clamp(min=1) * pixels.mean.shape[1])
+        return {"loss_contrast": (weight * cross_entropy).sum(), "loss_kl": kl}
 
     def class_logits(
         self,

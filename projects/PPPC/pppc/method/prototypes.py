@@ -16,6 +16,7 @@ __all__ = ["GaussianPrototypes"]
 
 UPDATE_RULES = ("ema", "posterior", "batch")
 VARIANCES = ("product", "count_normalized")
+CONVENTIONS = ("published", "log_variance")
 
 
 class GaussianPrototypes(nn.Module):
@@ -27,7 +28,13 @@ class GaussianPrototypes(nn.Module):
     ``1 / precision`` ("product") or ``N / precision`` ("count_normalized"), which does not shrink
     as pixels are added.
 
-    The paper's own file for this was never published; the rules are reconstructions.
+    That is the convention "log_variance". "published" takes the head's output s, in (0, 1), for a
+    variance, so that a pixel's precision is ``1 / s``; and since the published score and crop take
+    what is kept as it is, it keeps the variance where "log_variance" keeps its logarithm.
+
+    The paper's own file for this was never published: all of this is reconstruction. "published"
+    with "ema" and "product" is PRCL's product of Gaussians, averaged over the batches. Of what was
+    tried it alone spreads the crop's weights as the copy of them in the published code is spread.
 
     Args:
         num_classes: C.
@@ -39,14 +46,16 @@ class GaussianPrototypes(nn.Module):
             that their plain average would keep more.
         forgetting: of "posterior": the share of the old sums that an update keeps.
         ignore_label: label of pixels that take no part.
+        convention: how the head's output is read: "log_variance" or "published".
 
     Attributes:
         mean: ``(C, D)`` float32, not normalized; 0 for a class not seen yet.
-        log_var: ``(C, D)`` float32; 0 for a class not seen yet.
+        log_var: ``(C, D)`` float32, the variance in the convention "published"; 0 for a class not
+            seen yet.
         num_updates: ``(C,)`` int64, the batches that showed the class.
 
     Raises:
-        ValueError: the rule or the variance is unknown.
+        ValueError: the rule, the variance or the convention is unknown.
 
     Examples:
         >>> prototypes = GaussianPrototypes(num_classes=3, dim=1)
@@ -72,16 +81,19 @@ class GaussianPrototypes(nn.Module):
         momentum: float = 0.999,
         forgetting: float = 1.0,
         ignore_label: int = 255,
+        convention: str = "log_variance",
     ):
         super().__init__()
-        if update_rule not in UPDATE_RULES:
-            raise ValueError(
-                f"PPPC.PROTOTYPES.UPDATE_RULE is {update_rule!r}: use one of {UPDATE_RULES}"
-            )
-        if variance not in VARIANCES:
-            raise ValueError(f"PPPC.PROTOTYPES.VARIANCE is {variance!r}: use one of {VARIANCES}")
+        for name, value, known in (
+            ("update_rule", update_rule, UPDATE_RULES),
+            ("variance", variance, VARIANCES),
+            ("convention", convention, CONVENTIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}: use one of {known}")
         self.update_rule = update_rule
         self.variance = variance
+        self.convention = convention
         self.momentum = momentum
         self.forgetting = forgetting
         self.ignore_label = ignore_label
@@ -113,22 +125,24 @@ class GaussianPrototypes(nn.Module):
         if self.update_rule == "posterior":
             self.sums[present] = self.forgetting * self.sums[present] + sums[present]
             sums = self.sums
-        new_mean, new_log_var = self._gaussian(sums[present])
+        new_mean, new_var = self._gaussian(sums[present])
         self.num_updates += present
+        published = self.convention == "published"
         if self.update_rule == "ema":
             keep = (1 - 1 / self.num_updates[present]).clamp(max=self.momentum)[:, None]
+            old_var = self.log_var[present] if published else self.log_var[present].exp()
             new_mean = keep * self.mean[present] + (1 - keep) * new_mean
-            new_var = keep * self.log_var[present].exp() + (1 - keep) * new_log_var.exp()
-            new_log_var = new_var.log()
+            new_var = keep * old_var + (1 - keep) * new_var
         self.mean[present] = new_mean.float()
-        self.log_var[present] = new_log_var.float()
+        self.log_var[present] = (new_var if published else new_var.log()).float()
 
     def _batch_sums(self, mean: Tensor, log_var: Tensor, label: Tensor) -> Tensor:
         """Precision, weighted mean and count of each class in one tensor, ``(C, 2 D + 1)``."""
         num_classes, dim = self.mean.shape
         every_class = torch.ones_like(self.seen)
         pixels = labeled_pixels(mean, log_var, label, every_class, self.ignore_label)
-        precision = (-pixels.log_var).exp()
+        published = self.convention == "published"
+        precision = 1 / pixels.log_var if published else (-pixels.log_var).exp()
         sums = precision.new_zeros(num_classes, 2 * dim + 1)
         sums[:, :dim].index_add_(0, pixels.label, precision)
         sums[:, dim:-1].index_add_(0, pixels.label, precision * pixels.mean)
@@ -136,10 +150,8 @@ class GaussianPrototypes(nn.Module):
         return sums
 
     def _gaussian(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance ``(K, D)`` of the sums ``(K, 2 D + 1)`` of K classes."""
+        """Mean and variance ``(K, D)`` of the sums ``(K, 2 D + 1)`` of K classes."""
         dim = self.mean.shape[1]
         precision, weighted_mean, count = sums.split((dim, dim, 1), dim=1)
-        log_var = -precision.log()
-        if self.variance == "count_normalized":
-            log_var = log_var + count.log()
-        return weighted_mean / precision, log_var
+        variance = (count if self.variance == "count_normalized" else 1) / precision
+        return weighted_mean / precision, variance

@@ -197,31 +197,30 @@ class PseudoLabeler:
         self.class_weights = class_weights
 
     @torch.no_grad()
-    def label(
+    def probabilities(
         self, teacher: Callable[[Tensor], Tensor], target: PixelBatch, scale: float = 1.0
-    ) -> PseudoLabel:
-        """What the teacher says of every pixel.
+    ) -> Tensor:
+        """What the teacher says of every pixel, ``(N, C, scale * H, scale * W)``.
 
         Args:
             teacher: images ``(N, 3, H, W)`` to class scores ``(N, C, h, w)``.
             target: the images.
-            scale: to which they are resized, and the labels with them.
+            scale: to which they are resized.
         """
 
-        def probabilities(image: Tensor) -> Tensor:
+        def of(image: Tensor) -> Tensor:
             if scale != 1:
                 image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
             return upsampled_probabilities(teacher(image), image.shape[-2:])
 
-        probability = probabilities(target.image)
-        if target.day_image is not None:
-            day = probabilities(target.day_image)
-            probability = fuse_day_night(day, probability, self.static_classes, self.class_weights)
-        return pseudo_label(probability, self.threshold)
+        if target.day_image is None:
+            return of(target.image)
+        day, night = of(target.day_image), of(target.image)
+        return fuse_day_night(day, night, self.static_classes, self.class_weights)
 
     def __call__(self, teacher: Callable[[Tensor], Tensor], target: PixelBatch) -> PixelBatch:
         """The images with labels, their confidence and weights; weightless pixels are ignored."""
-        pseudo = self.label(teacher, target)
+        pseudo = pseudo_label(self.probabilities(teacher, target), self.threshold)
         weight = pixel_weights(pseudo, self.ignore_top, self.ignore_bottom)
         label = pseudo.label.masked_fill(weight == 0, self.ignore_label)
         return PixelBatch(target.image, label, weight, pseudo.confidence, files=target.files)

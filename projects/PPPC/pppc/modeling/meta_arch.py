@@ -126,6 +126,7 @@ class PPPCSegmentor(nn.Module):
                 momentum=cfg.PPPC.PROTOTYPES.MOMENTUM,
                 forgetting=cfg.PPPC.PROTOTYPES.FORGETTING,
                 ignore_label=ignore_label,
+                convention=cfg.PPPC.PROTOTYPES.CONVENTION,
             )
             contrast = PrototypeContrast(
                 cfg.PPPC.CONTRAST.TEMPERATURE,
@@ -133,6 +134,7 @@ class PPPCSegmentor(nn.Module):
                 ignore_label,
                 cfg.PPPC.CONTRAST.SCORE,
                 cfg.PPPC.CONTRAST.MAX_PIXELS_PER_CLASS,
+                cfg.PPPC.CONTRAST.KL_REDUCTION,
             )
         # Detectron2's DeepLab heads would pool over images of the crop's size only.
         any_size = cfg.clone()
