@@ -32,6 +32,7 @@ from pppc.config.device import with_inference_device
 from pppc.data import check_data
 from pppc.engine import Trainer
 from pppc.engine.resume import from_main_process, last_checkpoint, starting_point
+from pppc.engine.run_folder import settled
 from pppc.errors import InputError, Stopped, run_tool
 from pppc.files import free_path, user_path
 from torch.multiprocessing import ProcessExitedException
@@ -113,8 +114,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     check_config(cfg)
     arguments = (cfg, args.resume, args.allow_changes, comm.get_world_size(), args.config_file)
     checkpoint = from_main_process(lambda: starting_point(*arguments))
-    if cfg.SEED < 0 and checkpoint is not None:
-        cfg.SEED = CfgNode.load_cfg(checkpoint.config).SEED
+    if checkpoint is not None:
+        cfg = settled(cfg, checkpoint.config)
     prepare_process(cfg, args)
     trainer = Trainer(cfg)
     trainer.start_from(checkpoint)

@@ -71,6 +71,9 @@ def _decoders() -> Iterator[str]:
 _DATA = (
     Key("DATASETS.TARGET", (), ONE_DATASET,
         "Unlabeled target data sets. Only their images are ever opened."),
+    Key("DATASETS.HELD_OUT", 0, Rule("0, or a whole number from 2 on", lambda v: v == 0 or v > 1),
+        "Of the source's images every so manyth is kept out of training, for "
+        "tools/choose_class_balance.py; 0: none."),
     Key("DATASETS.TEST", THEIRS, DATASETS,
         "Labeled data sets to evaluate on."),
     Key("DATASETS.TRAIN", THEIRS, ONE_DATASET,

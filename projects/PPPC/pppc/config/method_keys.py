@@ -41,7 +41,8 @@ METHOD_KEYS = (
     Key("PPPC.TEACHER.BATCH_STATISTICS", True, SWITCH,
         "The teacher's BatchNorm uses the batch's statistics (as published), not running ones."),
     Key("PPPC.CLASS_WEIGHTS.FREQUENCIES", [], FREQUENCIES,
-        "Share of the source's pixels that each class has, by train ID."),
+        "Share of the source's pixels that each class has, by train ID. Empty: counted before training, "
+        "where PPPC.CLASS_BALANCE needs them."),
     Key("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD", 0.0, NOT_BELOW_0,
         "Of the weights in the cross-entropy and in the pseudo-labels of pairs of day and night; 0: no "
         "weights."),
@@ -50,6 +51,12 @@ METHOD_KEYS = (
     Key("PPPC.CLASS_WEIGHTS.TEST_SUFFIX", "", TEXT,
         "End of the names of the image files with weighted predictions; '': all. Images without a file's "
         "name are weighted, too."),
+    Key("PPPC.CLASS_BALANCE.PREDICTION", 0.0, NOT_BELOW_0,
+        "Predicted probabilities are divided by the shares to this power; 0: they stay as they are."),
+    Key("PPPC.CLASS_BALANCE.PSEUDO_LABELS", 0.0, NOT_BELOW_0,
+        "The teacher's probabilities are divided by them before it labels target images."),
+    Key("PPPC.CLASS_BALANCE.TRAINING", 0.0, NOT_BELOW_0,
+        "The cross-entropy is that of probabilities multiplied by them (logit adjustment)."),
     Key("PPPC.STRONG_AUGMENTATION.JITTER_STRENGTH", 0.2, number(0, 0.5),
         "Brightness, contrast, saturation and hue change by at most this much of their range."),
     Key("PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY", 0.8, SHARE,
@@ -112,6 +119,8 @@ METHOD_KEYS = (
 METHOD_SECTIONS = {
     "PPPC.CLASS_WEIGHTS": "Weights of the classes: 1 minus the spread times the standardized "
     "logarithm of the frequency.",
+    "PPPC.CLASS_BALANCE": "Powers of the source's class shares that make up for how frequent classes are "
+    "(Menon et al., arXiv 2007.07314). tools/choose_class_balance.py chooses one on held-out source images.",
     "PPPC.AMBIGUITY_CROP": "Ambiguity-guided crop of the target image (arXiv 2409.18543).",
     "PPPC.PROTOTYPES": "Class prototypes as Gaussians (arXiv 2409.18543).",
     "PPPC.CONTRAST": "Contrast of pixels and prototypes (arXiv 2409.18543).",

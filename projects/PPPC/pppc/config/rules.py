@@ -125,8 +125,8 @@ RISING = Rule(
     lambda values: _numbers(1, types=int)([1, *values]) and sorted(set(values)) == list(values),
 )
 FREQUENCIES = Rule(
-    "a list of numbers above 0, one of each class",
-    lambda values: not values or _numbers(0)(values) and min(values) > 0,
+    "a list of numbers, 0 or more, one of each class",
+    lambda values: not values or _numbers(0)(values) and max(values) > 0,
 )
 ONE_DATASET = Rule(
     "a list of one data set's name, such as ('gta_train',)",

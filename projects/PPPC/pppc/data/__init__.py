@@ -1,7 +1,7 @@
 """Data sets: label spaces, registration, mapping and sampling."""
 
 from . import catalog  # noqa: F401  (registers the data sets)
-from .build import build_test_loader, build_train_loader
+from .build import build_test_loader, build_train_loader, class_frequencies
 from .catalog import label_reader, register_split
 from .checks import check_data
 from .splits import Split
@@ -11,6 +11,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "check_data",
+    "class_frequencies",
     "label_reader",
     "register_split",
 ]

@@ -22,7 +22,7 @@ from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw, i
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
+__all__ = ["TestLoader", "build_test_loader", "build_train_loader", "class_frequencies"]
 
 
 def _only(names: tuple[str, ...], key: str) -> str:
@@ -47,7 +47,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
     source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
-    records = dataset_records(cfg, source)
+    records, _ = source_records(cfg)
     reader = label_reader(cfg, source)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     draw: RareClassDraw | ShuffledDraw
@@ -81,12 +81,34 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     )
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> TestLoader:
-    """Detectron2's loader over a test set, one image a batch."""
+def source_records(cfg: CfgNode) -> tuple[list[dict], list[dict]]:
+    """The records of the source: those to train on, and those that DATASETS.HELD_OUT holds out."""
+    records = dataset_records(cfg, _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN"))
+    step = cfg.DATASETS.HELD_OUT or len(records) + 1
+    held_out = records[step - 1 :: step]
+    return [record for i, record in enumerate(records, 1) if i % step], held_out
+
+
+def class_frequencies(cfg: CfgNode) -> list[float]:
+    """Share of the source's labeled pixels that each of the model's classes has, four digits.
+
+    Raises:
+        InputError: a label can't be read, or none shows a class.
+    """
+    (source,), (records, _) = cfg.DATASETS.TRAIN, source_records(cfg)
+    images, _ = from_main_process(lambda: _count_classes(cfg, source, records))
+    counts = images.sum(0)[:-1]
+    if not counts.any():
+        raise InputError(f"{source}: no label shows a class of the model")
+    return [float(f"{share:.4g}") for share in counts / counts.sum()]
+
+
+def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> TestLoader:
+    """Detectron2's loader over a test set, or ``records`` of it, one image a batch."""
     _stop_opencv_threads()
     return TestLoader(
         build_detection_test_loader(
-            dataset_records(cfg, name),
+            dataset_records(cfg, name) if records is None else records,
             mapper=_ErrorAsValue(TestMapper(cfg)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )

@@ -23,7 +23,7 @@ from ..method.contrast import contrast_schedule
 from ..method.mixing import StrongAugmentation, denormalized
 from ..method.pixel_batch import PixelBatch
 from ..method.teacher import PseudoLabeler
-from ..modeling.meta_arch import PPPCSegmentor
+from ..modeling.meta_arch import PPPCSegmentor, class_prior
 from .hooks import (
     BatchStatisticsAverage,
     DACSMixing,
@@ -120,6 +120,7 @@ class AdaptationLoop(SimpleTrainer):
             segmentor.ignore_label,
             [classes.index(name) for name in labels.STATIC_CLASSES if name in classes],
             segmentor.class_weights,
+            class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS, segmentor.device),
         )
 
         def contrast_weight(iteration: int) -> float:

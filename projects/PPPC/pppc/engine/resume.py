@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
@@ -18,7 +17,7 @@ from ..checkpoints.reading import checkpoint_damage
 from ..config.defaults import add_pppc_config, by_key
 from ..errors import InputError, printable
 from ..files import unfinished_files
-from .run_folder import RunFolder
+from .run_folder import RunFolder, settled
 
 __all__ = [
     "MAY_CHANGE",
@@ -43,6 +42,7 @@ MAY_CHANGE = (
     "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
     "PPPC.CLASS_WEIGHTS.TEST_",
+    "PPPC.CLASS_BALANCE.PREDICTION",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CHECK_SAMPLE",
     # What happens to images that no step has computed anything from.
@@ -253,9 +253,7 @@ def starting_point(
                 f"{source} has had {checkpoint.iteration + 1} iterations already: set "
                 f"SOLVER.MAX_ITER, now {cfg.SOLVER.MAX_ITER}, to that or more"
             )
-    if cfg.SEED < 0:  # whichever was drawn then
-        recorded = yaml.safe_dump(yaml.safe_load(recorded) | {"SEED": cfg.SEED})
-    differences = setting_differences(recorded, cfg)
+    differences = setting_differences(recorded, settled(cfg, recorded))
     if checkpoint is not None and checkpoint.processes != processes:
         differences.append(f"processes were {checkpoint.processes} and are {processes}")
     if differences and not allow_changes:

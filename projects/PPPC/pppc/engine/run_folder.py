@@ -13,16 +13,33 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode
 
+from ..config.defaults import by_key
 from ..errors import InputError
 from ..files import free_path, unfinished_files, write_atomically
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "settled"]
 
 logger = logging.getLogger(__name__)
 
 _RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures")
 _LOG = "log.txt"  # starts the name of each process's
 _EVENTS = "events.out.tfevents."
+
+
+def settled(cfg: CfgNode, recorded: str) -> CfgNode:
+    """``cfg`` with what a run draws and counts itself when it begins: a seed of -1, empty frequencies.
+
+    Args:
+        cfg: what the run is begun with.
+        recorded: its own configuration, as YAML.
+    """
+    run, cfg = dict(by_key(CfgNode.load_cfg(recorded))), cfg.clone()
+    cfg.defrost()
+    if cfg.SEED < 0:
+        cfg.SEED = run.get("SEED", cfg.SEED)
+    if not cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES:
+        cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = run.get("PPPC.CLASS_WEIGHTS.FREQUENCIES", [])
+    return cfg
 
 
 class RunFolder:
@@ -67,13 +84,15 @@ class RunFolder:
             )
 
     def _has_config(self, cfg: CfgNode) -> bool:
-        """Whether config.yaml is ``cfg``, but for a seed that was drawn since."""
+        """Whether config.yaml is ``cfg``, but for what was settled since."""
         try:
-            recorded = yaml.safe_load(self.recorded_config() or "")
+            recorded = self.recorded_config()
         except InputError:
             return False
-        config = yaml.safe_load(cfg.dump())
-        return bool(recorded) and recorded | {"SEED": max(recorded["SEED"], cfg.SEED)} == config
+        if recorded is None:
+            return False
+        begun = settled(CfgNode.load_cfg(recorded), cfg.dump())
+        return yaml.safe_load(begun.dump()) == yaml.safe_load(cfg.dump())
 
     def recorded_config(self) -> str | None:
         """The configuration of the run that is here, as YAML; None where it has left none.

@@ -25,7 +25,13 @@ from timm.layers import convert_sync_batchnorm
 
 from ..checkpoints.checkpointer import StrictCheckpointer
 from ..config.checks import check_config
-from ..data import build_test_loader, build_train_loader, check_data, label_reader
+from ..data import (
+    build_test_loader,
+    build_train_loader,
+    check_data,
+    class_frequencies,
+    label_reader,
+)
 from ..data.build import TestLoader
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
@@ -125,11 +131,14 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
         _log_with_detectron2()
         check_config(cfg)
-        if cfg.SEED < 0:  # drawn here, so that it is in config.yaml and in the checkpoints
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.SEED = comm.shared_random_seed()
         check_data(cfg)
+        # Drawn and counted here, so that it is in config.yaml and in the checkpoints.
+        cfg = cfg.clone()
+        cfg.defrost()
+        if cfg.SEED < 0:
+            cfg.SEED = comm.shared_random_seed()
+        if any(cfg.PPPC.CLASS_BALANCE.values()) and not cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES:
+            cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = class_frequencies(cfg)
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BATCH_NORM and comm.get_world_size() > 1:
             if model.device.type != "cuda":

@@ -1,4 +1,4 @@
-"""Weights of the classes in the loss, from how frequent they are."""
+"""What makes up for how frequent classes are: weights in the loss, and priors of the scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,25 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["log_frequency_class_weights"]
+__all__ = ["log_frequencies", "log_frequency_class_weights"]
+
+
+def log_frequencies(frequencies: Tensor) -> Tensor:
+    """Logarithm of each class's share, for the scores (Menon et al., arXiv 2007.07314).
+
+    Times ``tau`` it is subtracted from the scores in prediction (prior correction), which divides the
+    probabilities by the shares to the power tau, or added to them in training (logit adjustment).
+
+    Args:
+        frequencies: ``(C,)`` shares or counts of pixels, 0 or more. A class without a pixel gets 0, as
+            if it were everywhere: nothing makes up for what was never trained.
+
+    Examples:
+        >>> log_frequencies(torch.tensor([6.0, 3.0, 1.0, 0.0]))
+        tensor([-0.5108, -1.2040, -2.3026,  0.0000])
+    """
+    shares = frequencies / frequencies.sum()
+    return shares.where(shares > 0, 1).log()
 
 
 def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:

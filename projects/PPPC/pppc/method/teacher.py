@@ -171,6 +171,8 @@ class PseudoLabeler:
         ignore_label: the label of pixels without one.
         static_classes: train IDs of the classes that day images help with.
         class_weights: ``(C,)`` factors of probabilities that a day image helped with; None: 1.
+        prior: ``(C,)`` subtracted from the teacher's scores, see
+            :func:`pppc.method.class_weights.log_frequencies`; None: 0.
 
     Examples:
         >>> teacher = lambda image: torch.stack([image[:, 0], 255 - image[:, 0]], 1)  # bright: 0
@@ -188,6 +190,7 @@ class PseudoLabeler:
         ignore_label: int = 255,
         static_classes: Sequence[int] = (),
         class_weights: Tensor | None = None,
+        prior: Tensor | None = None,
     ):
         self.threshold = threshold
         self.ignore_top = ignore_top
@@ -195,6 +198,7 @@ class PseudoLabeler:
         self.ignore_label = ignore_label
         self.static_classes = static_classes
         self.class_weights = class_weights
+        self.prior = prior
 
     @torch.no_grad()
     def probabilities(
@@ -211,7 +215,10 @@ class PseudoLabeler:
         def of(image: Tensor) -> Tensor:
             if scale != 1:
                 image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
-            return upsampled_probabilities(teacher(image), image.shape[-2:])
+            scores = teacher(image)
+            if self.prior is not None:
+                scores = scores - self.prior.view(-1, 1, 1)
+            return upsampled_probabilities(scores, image.shape[-2:])
 
         if target.day_image is None:
             return of(target.image)

@@ -14,7 +14,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from ..method.class_weights import log_frequency_class_weights
+from ..errors import InputError
+from ..method.class_weights import log_frequencies, log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
 from ..method.pixel_batch import PixelBatch
 from ..method.prototypes import GaussianPrototypes
@@ -27,7 +28,24 @@ from .network import (
 from .probabilistic_head import build_probabilistic_head
 from .recompute import recompute_blocks
 
-__all__ = ["PPPCSegmentor", "pixel_cross_entropy"]
+__all__ = ["PPPCSegmentor", "class_prior", "pixel_cross_entropy"]
+
+
+def class_prior(cfg: CfgNode, power: float, device: torch.device | None = None) -> Tensor | None:
+    """Logarithm of the source's class shares to a power, ``(C,)``; None where that is 0.
+
+    Raises:
+        InputError: the shares are not known.
+    """
+    if not power:
+        return None
+    frequencies = cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES
+    if not frequencies:
+        raise InputError(
+            "PPPC.CLASS_BALANCE needs the source's class shares, PPPC.CLASS_WEIGHTS.FREQUENCIES: give the "
+            "config.yaml of a run that was trained with it, or what tools/choose_class_balance.py prints"
+        )
+    return power * log_frequencies(torch.tensor(frequencies, device=device))
 
 
 def pixel_cross_entropy(
@@ -36,6 +54,7 @@ def pixel_cross_entropy(
     weight: Tensor | None,
     ignore_label: int,
     class_weights: Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy averaged over all pixels, ignored ones included, as the paper's code does.
 
@@ -46,7 +65,10 @@ def pixel_cross_entropy(
         ignore_label: the label of pixels that add nothing to the sum.
         class_weights: ``(C,)`` factors of the pixels of each class; the mean is not divided by
             them. None: 1.
+        prior: ``(C,)`` added to the logits (logit adjustment, arXiv 2007.07314); None: 0.
     """
+    if prior is not None:
+        logits = logits + prior.view(-1, 1, 1)
     logits = F.interpolate(
         logits.float(), size=label.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -78,6 +100,8 @@ class PPPCSegmentor(nn.Module):
         class_weights: Tensor | None = None,
         test_class_weights: Tensor | None = None,
         test_class_weights_suffix: str = "",
+        training_prior: Tensor | None = None,
+        test_prior: Tensor | None = None,
         evaluate_teacher: bool = False,
         output_uncertainty: bool = False,
     ):
@@ -93,6 +117,9 @@ class PPPCSegmentor(nn.Module):
             class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
             test_class_weights_suffix: they are of images whose file name ends so, or is not known.
+            training_prior: ``(C,)`` added to the scores in the cross-entropy, see
+                :func:`pppc.method.class_weights.log_frequencies`; None: 0.
+            test_prior: ``(C,)`` subtracted from the scores in prediction; None: 0.
             evaluate_teacher: predict with the teacher instead of the student.
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
         """
@@ -107,6 +134,8 @@ class PPPCSegmentor(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("test_class_weights", test_class_weights, persistent=False)
         self.test_class_weights_suffix = test_class_weights_suffix
+        self.register_buffer("training_prior", training_prior, persistent=False)
+        self.register_buffer("test_prior", test_prior, persistent=False)
         self.evaluate_teacher = evaluate_teacher
         self.output_uncertainty = output_uncertainty
 
@@ -166,6 +195,8 @@ class PPPCSegmentor(nn.Module):
             "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
             "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
             "test_class_weights_suffix": cfg.PPPC.CLASS_WEIGHTS.TEST_SUFFIX,
+            "training_prior": class_prior(cfg, cfg.PPPC.CLASS_BALANCE.TRAINING),
+            "test_prior": class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PREDICTION),
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
             "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
@@ -214,7 +245,12 @@ class PPPCSegmentor(nn.Module):
         losses = {}
         if segmentation:
             losses["loss_segmentation"] = pixel_cross_entropy(
-                output.logits, batch.label, batch.weight, self.ignore_label, self.class_weights
+                output.logits,
+                batch.label,
+                batch.weight,
+                self.ignore_label,
+                self.class_weights,
+                self.training_prior,
             )
         if contrast_scale is not None:
             contrast = self.contrast(
@@ -235,6 +271,8 @@ class PPPCSegmentor(nn.Module):
         if weighted and self.test_class_weights is not None:
             # Adding logarithms to the scores multiplies the probabilities.
             scores = scores + self.test_class_weights.log().view(-1, 1, 1)
+        if self.test_prior is not None:
+            scores = scores - self.test_prior.view(-1, 1, 1)
         return F.interpolate(scores, size, mode="bilinear", align_corners=False)
 
     @torch.no_grad()

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Choose the power of PPPC.CLASS_BALANCE on source images that a run did not train on.
+
+    tools/train_net.py --config-file FILE.yaml DATASETS.HELD_OUT 5 OUTPUT_DIR RUN
+    tools/choose_class_balance.py --config-file RUN/config.yaml MODEL.WEIGHTS RUN/model_final.pth
+
+The run should be a source-only one: what it says of the held-out images depends on no target. For
+each power the table has the mIoU where the predicted probabilities are divided by the source's class
+shares to that power. The last lines are the keys with the best one.
+"""
+
+import argparse
+
+import pppc
+import torch
+from pppc.arguments import ToolParser
+from pppc.checkpoints.checkpointer import trained_model
+from pppc.data import build_test_loader, class_frequencies, label_reader
+from pppc.data.build import source_records
+from pppc.errors import InputError, run_tool
+from pppc.evaluation import MeanIoUEvaluator
+from pppc.modeling.meta_arch import class_prior
+from tabulate import tabulate
+
+POWERS = [number / 10 for number in range(11)]
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = ToolParser(__doc__)
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
+    args = parser.parse_args()
+    cfg = pppc.load_config(args.config_file, args.opts)
+    if not cfg.DATASETS.HELD_OUT:
+        raise InputError(
+            "DATASETS.HELD_OUT is 0, so the run has seen all source images: train one with "
+            "DATASETS.HELD_OUT 5, and give its config.yaml"
+        )
+    cfg.PPPC.CLASS_BALANCE.PREDICTION = 0.0
+    cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = class_frequencies(cfg)
+    model = trained_model(cfg)
+    prior = class_prior(cfg, 1.0).view(-1, 1, 1)
+    _, records = source_records(cfg)
+    reader = label_reader(cfg, cfg.DATASETS.TRAIN[0])
+    evaluators = {power: MeanIoUEvaluator(reader) for power in POWERS}
+    for inputs in build_test_loader(cfg, cfg.DATASETS.TRAIN[0], records):
+        scores = model(inputs)[0]["sem_seg"].cpu()
+        for power, evaluator in evaluators.items():
+            evaluator.process(inputs, [{"sem_seg": scores - power * prior}])
+    means = {
+        power: evaluator.evaluate()["sem_seg"]["mIoU"] for power, evaluator in evaluators.items()
+    }
+    best = max(means, key=means.get)
+    print(tabulate(means.items(), ["power", "mIoU"], tablefmt="pipe", floatfmt=".1f"))
+    shares = ",".join(map(str, cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES))
+    print(f"{len(records)} held-out images of {cfg.DATASETS.TRAIN[0]}. In training:")
+    print(f"    PPPC.CLASS_BALANCE.PSEUDO_LABELS {best}")
+    print("or in prediction:")
+    print(f"    PPPC.CLASS_BALANCE.PREDICTION {best} PPPC.CLASS_WEIGHTS.FREQUENCIES [{shares}]")
+
+
+if __name__ == "__main__":
+    run_tool(main)
