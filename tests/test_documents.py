@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY, build_model
 from PIL import Image
 from pppc.config.defaults import KEYS, by_key
+from pppc.data.catalog import own_reader
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.method.gaussian import SCORES
 from pppc.method.pixel_batch import PixelBatch
@@ -50,7 +51,7 @@ def test_the_step_trains_with_one_s_own_network_and_loader():
 
 def test_own_data_sets_are_registered_as_the_document_says(tmp_path, monkeypatch):
     text = (REPOSITORY / "datasets/README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for folder in ("train/images", "train/masks", "target"):
         (tmp_path / "mine" / folder).mkdir(parents=True)
         Image.new("RGB" if folder != "train/masks" else "L", (8, 6), 0).save(
@@ -59,7 +60,9 @@ def test_own_data_sets_are_registered_as_the_document_says(tmp_path, monkeypatch
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     before = set(DatasetCatalog.list())
     try:
-        exec(code, {})
+        for code in blocks:
+            exec(code, {})
+        assert own_reader("mine_train_2").class_names == ("road", "vehicle")
         (record,) = DatasetCatalog.get("mine_train")
         assert record["sem_seg_file_name"].endswith("mine/train/masks/a.png")
         assert len(DatasetCatalog.get("mine_target_unlabeled")) == 1

@@ -17,7 +17,7 @@ import sys
 import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pppc.arguments import ToolParser
-from pppc.data.catalog import dataset_metadata
+from pppc.data.catalog import dataset_metadata, list_records, own_reader
 from pppc.data.file_checks import check_files
 from pppc.data.listing import datasets_root, list_split
 from pppc.data.outdated import outdated_labels
@@ -36,11 +36,11 @@ def registered_names() -> list[str]:
 def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
     """The row of the table of one data set, its problems, and remarks."""
     metadata = MetadataCatalog.get(name)
-    split, reader = metadata.get("pppc_split"), metadata.get("label_reader")
+    split = metadata.get("pppc_split")
     whole = split.published_size or "" if split else ""
     try:
         if split is None:
-            records = DatasetCatalog.get(name)
+            records = list_records(name)
             remarks = [
                 "not registered by pppc.data.register_split: how many images it should have, which "
                 "files it leaves out are not known here"
@@ -55,8 +55,9 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
             state = "not there"
         return [name, "", whole, "", state], [str(error).removeprefix(f"{name}: ")], []
     labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
+    reader = own_reader(name) if labels and metadata.get("stuff_classes") else None
     if labels and reader is None:
-        remarks.append("nothing tells how it is labeled: values of labels are not looked at")
+        remarks.append("nothing names its classes: values of labels are not looked at")
     nothing = None if read else ()
     found = check_files(records, reader, nothing, nothing, progress=read)
     problems = found.problems

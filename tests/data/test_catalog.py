@@ -58,8 +58,6 @@ def test_camvid_error_says_where_to_get_it(tmp_path, monkeypatch):
 def test_misspelt_names_get_the_nearest_ones():
     with pytest.raises(InputError, match="cityscapes_val"):
         dataset_metadata("cityscape_val")
-    with pytest.raises(InputError, match="register it by pppc.data.register_split"):
-        dataset_metadata("cityscapes_fine_sem_seg_val")  # Detectron2's own
     with pytest.raises(InputError, match="no label space is named 'camvidd'.*camvid"):
         register_split("own", Split("camvidd", "own/images"))
 

@@ -414,7 +414,7 @@ def test_tool_knows_data_sets_that_the_user_registered(own, check_datasets):
     DatasetCatalog.register("plain", lambda: records(own))
     try:
         status, output, _ = check_datasets("plain", "--read")
-        assert status == 0 and "plain: nothing tells how it is labeled" in output
+        assert status == 0 and "plain: nothing names its classes" in output
         assert "plain: not registered by pppc.data.register_split" in output
         cut(own / "images/a.png")
         status, _, errors = check_datasets("plain", "--read")

@@ -1,10 +1,12 @@
 """Probabilistic Prototypical Pixel Contrast (arXiv 2409.18543) as a Detectron2 project.
 
-Importing this package registers its data sets, backbone, decoders and meta-architecture.
+Importing this package registers its data sets, backbone, decoders and meta-architecture, and
+imports the user's modules that the environment variable PPPC_IMPORT names.
 """
 
 import warnings
 
+from .own_code import import_named
 from .requirements import check_requirements
 
 with warnings.catch_warnings():
@@ -13,5 +15,7 @@ with warnings.catch_warnings():
     check_requirements()
     from . import data, modeling  # noqa: F401  (imported to register)
     from .config import add_pppc_config, load_config
+
+import_named()
 
 __all__ = ["add_pppc_config", "load_config"]

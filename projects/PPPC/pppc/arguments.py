@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from .errors import InputError
+from .own_code import import_own
 
 __all__ = ["ToolParser", "number_above_0", "whole_number"]
 
 
 class ToolParser(argparse.ArgumentParser):
     """A parser whose errors are :class:`InputError`, without the usage before them.
+
+    Every tool has --import: the user's own modules are imported before the other arguments are used.
 
     Args:
         description: shown by --help as it is.
@@ -25,6 +28,20 @@ class ToolParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **options,
         )
+        self.add_argument(
+            "--import",
+            dest="imports",
+            metavar="MODULE",
+            action="append",
+            default=[],
+            help="a module or file of your own that registers data sets or parts; may be repeated",
+        )
+
+    def parse_args(self, *arguments: object, **options: object) -> argparse.Namespace:
+        """As argparse's."""
+        parsed = super().parse_args(*arguments, **options)
+        import_own(vars(parsed).pop("imports"))
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. {self.prog} --help shows what there is")

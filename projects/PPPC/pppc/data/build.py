@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from .catalog import dataset_metadata, dataset_records, label_files, label_reader
+from .catalog import dataset_records, label_files, label_reader, own_reader
 from .checks import check_source_classes, refuse_problems
 from .file_checks import check_files
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
@@ -129,7 +129,7 @@ def _count_classes(
     """
     reader, labels = label_reader(cfg, name), label_files(name, records)
     skip = cfg.DATALOADER.UNREADABLE == "skip"
-    found = check_files(records, dataset_metadata(name).label_reader, (), None)
+    found = check_files(records, own_reader(name), (), None)
     refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
     counts = np.zeros((len(records), reader.num_classes + 1), np.int64)
     column = {class_name: index for index, class_name in enumerate(reader.class_names)}

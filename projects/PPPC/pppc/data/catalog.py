@@ -1,4 +1,8 @@
-"""Registration of the data sets in Detectron2's catalogs.
+"""Registration of the data sets in Detectron2's catalogs, and what is registered there.
+
+This project's own say by a :class:`Split` where they are and by a label space what their labels mean.
+Those that were registered in Detectron2's way say it by their records and metadata:
+:func:`label_space_of`.
 
 The root of all of them is the environment variable DETECTRON2_DATASETS, "datasets" by default, as
 in Detectron2; converted labels may be in another tree (:func:`pppc.data.listing.converted_root`).
@@ -9,30 +13,40 @@ from __future__ import annotations
 
 import difflib
 import logging
+from contextlib import suppress
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils.colormap import colormap
 from detectron2.utils.logger import log_first_n
 
 from ..errors import InputError, printable
 from .images import intensity_range
+from .label_images import read_label_image
 from .labels import LabelReader
 from .listing import SPARE_LABELS, list_split
 from .splits import SPLITS, Split
-from .train_ids import LABEL_SPACES
+from .train_ids import LABEL_SPACES, LabelSpace
 
 __all__ = [
+    "class_colors",
     "dataset_metadata",
     "dataset_records",
     "label_files",
     "label_reader",
+    "label_space_of",
+    "list_records",
     "load_split",
     "model_metadata",
+    "own_reader",
     "register_split",
 ]
 
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_LABELS = 64  # that are read where their values can mean two things
 
 
 def load_split(name: str, split: Split) -> list[dict]:
@@ -51,16 +65,20 @@ def load_split(name: str, split: Split) -> list[dict]:
 
 
 def register_split(name: str, split: Split) -> None:
-    """Register a split under ``name`` in Detectron2's catalogs.
+    """Register a split under ``name`` in Detectron2's catalogs; the same one again is no error.
 
     Raises:
-        InputError: the split's label space is unknown.
+        InputError: the split's label space is unknown, or another data set has this name.
     """
     if split.label_space not in LABEL_SPACES:
         raise InputError(
             f"{name}: no label space is named {split.label_space!r}: add it to LABEL_SPACES, or "
             f"use one of {', '.join(LABEL_SPACES)}"
         )
+    if name in DatasetCatalog.list():
+        if MetadataCatalog.get(name).get("pppc_split") == split:
+            return
+        raise InputError(f"another data set is registered as {name} already: choose another name")
     space = LABEL_SPACES[split.label_space]
     DatasetCatalog.register(name, lambda: load_split(name, split))
     MetadataCatalog.get(name).set(
@@ -79,19 +97,123 @@ def dataset_metadata(name: str) -> Metadata:
     """The metadata of a registered data set.
 
     Raises:
-        InputError: no data set has this name, the message lists the nearest ones; or it is none of
-            this project's.
+        InputError: no data set has this name, the message lists the nearest ones; or nothing names
+            its classes.
     """
+    metadata = _metadata(name)
+    if not metadata.get("stuff_classes"):
+        raise InputError(
+            f"nothing names the classes of {name}: MetadataCatalog.get({name!r}).set("
+            "stuff_classes=[...], ignore_label=255) does"
+        )
+    return metadata
+
+
+def _metadata(name: str) -> Metadata:
     names = DatasetCatalog.list()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(SPLITS)
         raise InputError(f"no data set is named {name!r}. Did you mean {' or '.join(near)}?")
-    metadata = MetadataCatalog.get(name)
+    return MetadataCatalog.get(name)
+
+
+def list_records(name: str) -> list[dict]:
+    """The records of a registered data set, which may come from a function of the user's.
+
+    Raises:
+        InputError: no data set has this name; from listing it; or they are not in Detectron2's format.
+    """
+    metadata = _metadata(name)
+    try:
+        records = list(DatasetCatalog.get(name))
+    except (AssertionError, OSError) as error:
+        if metadata.get("pppc_split") is not None:
+            raise
+        # Detectron2's own functions end like this where files are missing.
+        raise InputError(f"{name} cannot be listed: {error or type(error).__name__}") from error
+    if not records:
+        raise InputError(f"{name}: its list of images is empty")
+    for number, record in enumerate(records):
+        for key in ("file_name", "sem_seg_file_name"):
+            value = record.get(key, "")
+            if not isinstance(value, str) or (key == "file_name" and not value):
+                raise InputError(
+                    f"{name}: {key} of record {number} is {record.get(key)!r}: give a file's name"
+                )
+    return records
+
+
+def own_reader(name: str) -> LabelReader:
+    """Reads the labels of data set ``name`` as its own classes.
+
+    Raises:
+        InputError: from :func:`dataset_metadata` or :func:`label_space_of`.
+    """
+    metadata = dataset_metadata(name)
     if metadata.get("label_reader") is None:
-        raise InputError(
-            f"nothing tells how {name} is labeled: register it by pppc.data.register_split"
+        space = label_space_of(name, metadata, list_records(name))
+        metadata.label_reader = LabelReader(space, train_ids=False, numbers_are_ids=True)
+    return metadata.label_reader
+
+
+def label_space_of(name: str, metadata: Metadata, records: list[dict]) -> LabelSpace:
+    """What the values of labels mean that were registered in Detectron2's way.
+
+    They are "contiguous" IDs, as its evaluator takes them: the indices in ``stuff_classes``, and
+    ``ignore_label``. Where ``stuff_dataset_id_to_contiguous_id`` says that the data set has other IDs,
+    and labels hold some of them that are no contiguous ones, the values are those IDs, and all that it
+    does not list are ignored.
+
+    Args:
+        name: of the data set.
+        metadata: of the data set.
+        records: of which some labels are read where the values can mean two things.
+
+    Raises:
+        InputError: the metadata contradict themselves, or a label can't be read.
+    """
+    classes = metadata.stuff_classes
+    ignored = metadata.get("ignore_label", 255)
+    ids = {train_id: train_id for train_id in range(len(classes)) if train_id != ignored}
+    void = {ignored} & set(range(256))
+    mapping = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+    if any(label_id != train_id for label_id, train_id in mapping.items()):
+        strange = _values_in_labels(records) - ids.keys() - void
+        if strange & mapping.keys():
+            ids = {i: train_id for i, train_id in mapping.items() if train_id < len(classes)}
+            void = set(range(256)) - ids.keys()
+            kind = "the data set's IDs"
+        else:
+            kind = "contiguous IDs"
+        log_first_n(logging.INFO, f"{name}: its labels hold {kind}", key="message")
+    try:
+        return LabelSpace(
+            id_to_train_id=ids,
+            void_ids=frozenset(void),
+            class_names=tuple(classes),
+            colors=tuple(map(tuple, metadata.get("stuff_colors") or ())),
+            ignore_label=ignored if len(classes) <= ignored <= 255 else 255,
         )
-    return metadata
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _values_in_labels(records: list[dict]) -> set[int]:
+    """The values in some of the labels; those that can't be read are for others to name."""
+    labels = [record["sem_seg_file_name"] for record in records if "sem_seg_file_name" in record]
+    found: set[int] = set()
+    for label in labels[:: max(1, len(labels) // SAMPLE_LABELS)]:
+        with suppress(InputError):
+            found.update(np.unique(read_label_image(label).values).tolist())
+    return found
+
+
+def class_colors(metadata: Metadata) -> list[list[int]]:
+    """A color of each class, RGB, 0 to 255: the data set's, or Detectron2's where it has none."""
+    if colors := metadata.get("stuff_colors"):
+        return colors
+    colors = colormap(rgb=True).astype(int).tolist()
+    return [colors[train_id % len(colors)] for train_id in range(len(metadata.stuff_classes))]
 
 
 def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
@@ -103,7 +225,7 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
     Raises:
         InputError: from listing the data set, or from reading some of its images.
     """
-    records = DatasetCatalog.get(name)
+    records = list_records(name)
     keys = ("file_name", "day_file_name")
     paths = [record[key] for record in records for key in keys if key in record]
     intensities = intensity_range(paths, cfg.INPUT.HIGH_BIT_DEPTH)
@@ -114,7 +236,9 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
 
 
 def model_metadata(cfg: CfgNode) -> Metadata:
-    """Metadata of the data set whose classes the model has: the target's, without one the source's.
+    """Metadata of the data set whose classes the model has: the target's, or else the source's.
+
+    The target's names only count where the source has some of them, too: no target label is read.
 
     Raises:
         InputError: from :func:`dataset_metadata`; there is neither, or
@@ -123,11 +247,20 @@ def model_metadata(cfg: CfgNode) -> Metadata:
     names = (*cfg.DATASETS.TARGET, *cfg.DATASETS.TRAIN)
     if not names:
         raise InputError("DATASETS.TRAIN and DATASETS.TARGET are empty: name a data set")
-    metadata = dataset_metadata(names[0])
+    known = {name: dataset_metadata(name) for name in names}
+    name, source = names[0], names[-1]
+    if not set(known[name].stuff_classes) & set(known[source].stuff_classes):
+        log_first_n(
+            logging.WARNING,
+            f"{name} names no class as {source} does: the model has the classes of {source}",
+            key="message",
+        )
+        name = source
+    metadata = known[name]
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if len(metadata.stuff_classes) != num_classes:
         raise InputError(
-            f"{names[0]} has {len(metadata.stuff_classes)} classes, the model {num_classes}: "
+            f"{name} has {len(metadata.stuff_classes)} classes, the model {num_classes}: "
             "set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
         )
     return metadata
@@ -135,7 +268,7 @@ def model_metadata(cfg: CfgNode) -> Metadata:
 
 def label_reader(cfg: CfgNode, name: str) -> LabelReader:
     """Reads the labels of data set ``name`` as the model's classes."""
-    return dataset_metadata(name).label_reader.with_classes(
+    return own_reader(name).with_classes(
         model_metadata(cfg).stuff_classes, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     )
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data.transforms import ResizeShortestEdge
 
 from ..errors import InputError
-from .catalog import dataset_metadata, label_files, model_metadata
+from .catalog import dataset_metadata, label_files, list_records, model_metadata, own_reader
 from .file_checks import FilesChecked, check_files
 from .mapper import TargetMapper
 from .outdated import outdated_labels
@@ -52,19 +51,21 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
     target = cfg.DATASETS.TARGET if training else ()
     for name in dict.fromkeys((*source, *target, *cfg.DATASETS.TEST)):
         metadata = dataset_metadata(name)
-        records = _records(name)
+        records = list_records(name)
+        labeled = name in source or name in cfg.DATASETS.TEST
         absent = [class_name for class_name in classes if class_name not in metadata.stuff_classes]
-        if len(absent) == len(classes):
+        if labeled and len(absent) == len(classes):
             raise InputError(
                 f"{name} and the model have no class in common: {', '.join(metadata.stuff_classes)}"
                 f" there, {', '.join(classes)} here. Classes are matched by name"
             )
-        if absent:
+        if labeled and absent:
             logger.warning("%s never labels %s", name, ", ".join(absent))
-        labeled = name in source or name in cfg.DATASETS.TEST
         if labeled:
             label_files(name, records)
-        reader = metadata.label_reader if labeled else None
+        else:  # a target's labels are no business of a training's
+            records = [{k: v for k, v in r.items() if k != "sem_seg_file_name"} for r in records]
+        reader = own_reader(name) if labeled else None
         sample = {
             int(index) for index in
             np.linspace(0, len(records) - 1, min(cfg.DATALOADER.CHECK_SAMPLE, len(records)))
@@ -100,25 +101,6 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
             )
         if is_test:
             _check_test_classes(name, found, classes)
-
-
-def _records(name: str) -> list[dict]:
-    """The records of a data set, which a user's function may have made.
-
-    Raises:
-        InputError: they are not in Detectron2's format.
-    """
-    records = list(DatasetCatalog.get(name))
-    if not records:
-        raise InputError(f"{name}: its list of images is empty")
-    for number, record in enumerate(records):
-        for key in ("file_name", "sem_seg_file_name"):
-            if key in record or key == "file_name":
-                if not isinstance(record.get(key), str):
-                    raise InputError(
-                        f"{name}: {key} of record {number} is {record.get(key)!r}: give a file's name"
-                    )
-    return records
 
 
 def _refuse_lines(found: FilesChecked, shortest: int, longest: int, keys: str) -> None:

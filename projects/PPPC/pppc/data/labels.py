@@ -28,7 +28,7 @@ class LabelReader:
     What a file's values or colors mean is at :meth:`read`.
 
     Args:
-        label_space: a key of :data:`pppc.data.train_ids.LABEL_SPACES`.
+        label_space: what the files' values mean, or a key of :data:`pppc.data.train_ids.LABEL_SPACES`.
         train_ids: the files hold train IDs already, not the data set's own IDs.
         class_names: of the train IDs to return; None: the label space's. Classes are matched by
             name, and those of the label space that are not among them are ignored.
@@ -41,19 +41,20 @@ class LabelReader:
 
     def __init__(
         self,
-        label_space: str,
+        label_space: str | LabelSpace,
         train_ids: bool,
         class_names: Sequence[str] | None = None,
         ignore_label: int | None = None,
         numbers_are_ids: bool = False,
     ):
-        if label_space not in LABEL_SPACES:
-            raise InputError(
-                f"no label space is named {label_space!r}: use one of {', '.join(LABEL_SPACES)}, or "
-                "add yours to pppc.data.train_ids.LABEL_SPACES"
-            )
-        self.label_space = label_space
-        self.space: LabelSpace = LABEL_SPACES[label_space]
+        if isinstance(label_space, str):
+            if label_space not in LABEL_SPACES:
+                raise InputError(
+                    f"no label space is named {label_space!r}: use one of {', '.join(LABEL_SPACES)}, "
+                    "or add yours to pppc.data.train_ids.LABEL_SPACES"
+                )
+            label_space = LABEL_SPACES[label_space]
+        self.space: LabelSpace = label_space
         self.train_ids = train_ids
         self.numbers_are_ids = numbers_are_ids
         self.class_names = tuple(class_names or self.space.class_names)
@@ -69,7 +70,7 @@ class LabelReader:
     ) -> LabelReader:
         """A reader of the same files whose train IDs are those of ``class_names``."""
         return LabelReader(
-            self.label_space, self.train_ids, class_names, ignore_label, self.numbers_are_ids
+            self.space, self.train_ids, class_names, ignore_label, self.numbers_are_ids
         )
 
     @property

@@ -46,7 +46,7 @@ class LabelSpace:
         void_ids: the data set's other ids. They become `ignore_label`; an id in neither is none
             of the data set's, so the file that holds it is not one of its label files.
         class_names: names by train id.
-        colors: RGB colors, 0 to 255, by train id.
+        colors: RGB colors, 0 to 255, by train id; empty: they are not known.
         ignore_label: the train id of pixels that count nowhere.
         means: train ids of the mean IoUs that are reported, beside that of all classes, of networks
             trained on this data set, by their names.
@@ -92,7 +92,7 @@ class LabelSpace:
             (f"has label IDs 0 to 255, not {wrong_ids}", wrong_ids),
             (f"has label IDs that are void and have a train ID: {both}", both),
             (f"has one color for each of its {number} classes, not {len(self.colors)}",
-             len(self.colors) != number),
+             len(self.colors) not in (0, number)),
             ("names each class once", len(set(self.class_names)) != number),
             ("has names of classes that are no text, or empty",
              not all(isinstance(name, str) and name for name in self.class_names)),
@@ -146,22 +146,33 @@ def _cityscapes_classes(
     )
 
 
+class _LabelSpaces(dict[str, LabelSpace]):
+    """Spaces by their names; a name that is taken keeps its meaning."""
+
+    def __setitem__(self, name: str, space: LabelSpace) -> None:
+        if name in self and self[name] != space:
+            raise InputError(f"another label space is named {name!r} already: choose another name")
+        super().__setitem__(name, space)
+
+
 #: What the values of label images mean, by the name that a :class:`pppc.data.splits.Split` gives.
-LABEL_SPACES: Mapping[str, LabelSpace] = {
-    "gta": _cityscapes_classes(
-        _CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS
-    ),  # 34 is a license plate
-    "synthia": _cityscapes_classes(
-        _SYNTHIA_IDS,
-        num_ids=23,  # 22 is a lane marking
-        mIoU16=SYNTHIA_16_TRAIN_IDS,
-        mIoU13=SYNTHIA_13_TRAIN_IDS,
-    ),
-    "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, 34, _CITYSCAPES_VOID_COLORS),
-    "camvid": LabelSpace(
-        id_to_train_id={label_id: label_id for label_id in range(len(CAMVID_CLASSES))},
-        void_ids=frozenset({11}),
-        class_names=CAMVID_CLASSES,
-        colors=CAMVID_COLORS,
-    ),
-}
+LABEL_SPACES: dict[str, LabelSpace] = _LabelSpaces(
+    {
+        "gta": _cityscapes_classes(
+            _CITYSCAPES_IDS, 35, _CITYSCAPES_VOID_COLORS
+        ),  # 34 is a license plate
+        "synthia": _cityscapes_classes(
+            _SYNTHIA_IDS,
+            num_ids=23,  # 22 is a lane marking
+            mIoU16=SYNTHIA_16_TRAIN_IDS,
+            mIoU13=SYNTHIA_13_TRAIN_IDS,
+        ),
+        "cityscapes": _cityscapes_classes(_CITYSCAPES_IDS, 34, _CITYSCAPES_VOID_COLORS),
+        "camvid": LabelSpace(
+            id_to_train_id={label_id: label_id for label_id in range(len(CAMVID_CLASSES))},
+            void_ids=frozenset({11}),
+            class_names=CAMVID_CLASSES,
+            colors=CAMVID_COLORS,
+        ),
+    }
+)

@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..data.catalog import model_metadata
+from ..data.catalog import class_colors, model_metadata
 from ..modeling.meta_arch import PPPCSegmentor
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
 from .adaptation_loop import StepRecord
@@ -30,7 +30,7 @@ class TrainingPictures(HookBase):
         self.period = cfg.VIS_PERIOD
         self.image_format = cfg.INPUT.FORMAT
         self.folder = Path(cfg.OUTPUT_DIR) / "pictures"
-        self.colors = model_metadata(cfg).stuff_colors
+        self.colors = class_colors(model_metadata(cfg))
 
     def after_step(self) -> None:
         if self.period <= 0 or (self.trainer.iter + 1) % self.period:

@@ -120,22 +120,22 @@ class MeanIoUEvaluator(DatasetEvaluator):
                 "every pixel of the test set is ignored: no figure can be given. Choose a labeled "
                 "test set in DATASETS.TEST"
             )
-        iou = 100 * intersection_over_union(confusion)
+        iou = intersection_over_union(confusion)
         with np.errstate(invalid="ignore"):
-            accuracy = 100 * np.diag(confusion) / confusion.sum(1)
+            accuracy = np.diag(confusion) / confusion.sum(1)
         results = {
-            "mIoU": float(np.mean(iou[labeled])),
-            "mIoU-predicted": float(np.nanmean(iou)),
+            "mIoU": 100 * float(np.mean(iou[labeled])),
+            "mIoU-predicted": 100 * float(np.nanmean(iou)),
             **{
-                name: float(np.mean(iou[shown]))
+                name: 100 * float(np.mean(iou[shown]))
                 for name, indices in self.means.items()
                 if (shown := [index for index in indices if labeled[index]])
             },
-            "mACC": float(np.mean(accuracy[labeled])),
-            "pACC": float(100 * np.diag(confusion).sum() / confusion.sum()),
+            "mACC": 100 * float(np.mean(accuracy[labeled])),
+            "pACC": 100 * float(np.diag(confusion).sum() / confusion.sum()),
         }
         table = tabulate(
-            zip(self.class_names, iou, accuracy),
+            zip(self.class_names, 100 * iou, 100 * accuracy),
             headers=["class", "IoU", "accuracy"],
             floatfmt=".2f",
             tablefmt="pipe",
@@ -146,8 +146,8 @@ class MeanIoUEvaluator(DatasetEvaluator):
             self.class_names, iou, accuracy, labeled
         ):
             if present:
-                results[f"IoU-{name}"] = float(class_iou)
-                results[f"ACC-{name}"] = float(class_accuracy)
+                results[f"IoU-{name}"] = 100 * float(class_iou)
+                results[f"ACC-{name}"] = 100 * float(class_accuracy)
         return OrderedDict(sem_seg=results)
 
     def _log_coverage(self, labeled: np.ndarray, counted: np.ndarray) -> None:
