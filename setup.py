@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     package_dir={"": "projects/PPPC"},
     packages=find_packages("projects/PPPC"),
+    package_data={"pppc": ["configs/*.yaml", "configs/*/*.yaml"]},  # a link to configs/
     python_requires=">=3.11,<3.13",
     install_requires=[
         "fvcore>=0.1.5.post20221221",

@@ -14,8 +14,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
     check_requirements()
     from . import data, modeling  # noqa: F401  (imported to register)
-    from .config import add_pppc_config, load_config
+    from .config import add_pppc_config, get_config_file, load_config
 
 import_named()
 
-__all__ = ["add_pppc_config", "load_config"]
+__all__ = ["add_pppc_config", "get_config_file", "load_config"]

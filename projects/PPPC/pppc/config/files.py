@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -16,10 +17,31 @@ from ..files import user_path
 from .checks import check_config
 from .defaults import add_pppc_config, by_key, section_of
 
-__all__ = ["load_config", "read_yaml"]
+__all__ = ["get_config_file", "load_config", "read_yaml"]
 
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def get_config_file(name: str) -> str:
+    """The path of a configuration that is installed with the project, as of Detectron2's model_zoo.
+
+    Args:
+        name: below configs/.
+
+    Raises:
+        InputError: there is none of this name.
+
+    Examples:
+        >>> Path(get_config_file("gta_to_cityscapes_pppc_mit_b5.yaml")).is_file()
+        True
+    """
+    if (CONFIGS / name).is_file():
+        return str(CONFIGS / name)
+    names = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+    near = difflib.get_close_matches(name, names, 3) or names
+    raise InputError(f"there is no configuration {name!r}: take {' or '.join(near)}")
 
 
 def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> CfgNode:
