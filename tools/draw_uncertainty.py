@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import label_reader
-from pppc.data.catalog import dataset_records, label_files, model_metadata
+from pppc.data.catalog import dataset_records, label_files, model_metadata, with_intensities
 from pppc.data.images import read_image
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import TestMapper
@@ -95,9 +95,9 @@ def main() -> None:
     cfg = read_settings(args.config_file, args.opts)
     output = new_file(args.output, "--output", (".png", ".jpg"))
     name = cfg.DATASETS.TEST[0]
-    reader, records = label_reader(cfg, name), dataset_records(cfg, name)
-    label_files(name, records)
     model = trained_model(cfg)
+    reader, records = label_reader(cfg, name), dataset_records(with_intensities(cfg, model), name)
+    label_files(name, records)
     number = min(args.images, len(records))
     chosen = records[len(records) // (2 * number) :: len(records) // number]
     rows = [draw_row(model, record, reader, cfg) for record in chosen[:number]]

@@ -25,6 +25,7 @@ from detectron2.data import DatasetCatalog
 from pppc.arguments import ToolParser, whole_number
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import build_test_loader
+from pppc.data.catalog import with_intensities
 from pppc.data.splits import SPLITS
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
@@ -59,7 +60,7 @@ def images_of_the_test_set(num_images: int) -> list[str]:
 
 def predict(cfg: CfgNode, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The file name and the class scores ``(C, H, W)`` of every test image."""
-    for inputs in build_test_loader(cfg, TEST_SET):
+    for inputs in build_test_loader(with_intensities(cfg, model), TEST_SET):
         yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
 
 

@@ -112,7 +112,8 @@ def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> l
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for record in records[:: max(1, len(records) // count)][:count]:
-        image = read_image(record["file_name"], "BGR")
+        intensities = predictors["PPPC"].model.intensities
+        image = read_image(record["file_name"], "BGR", intensities)
         truth = label_reader(configs["PPPC"], name).read(record["sem_seg_file_name"])
         row = {
             "target image": image[:, :, ::-1],

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
-from pppc.data.catalog import dataset_metadata, dataset_records, register_split
+from pppc.data.catalog import dataset_metadata, dataset_records, register_split, with_intensities
 from pppc.data.labels import LabelReader, pixel_histogram
 from pppc.data.mapper import TargetMapper
 from pppc.data.splits import SPLITS, Split
@@ -93,6 +95,11 @@ def test_images_of_16_bits_have_one_range_of_values(datasets_root, tmp_path, mon
         for record in dataset_records(cfg, name)[:2]
     )
     assert bright > 1.8 * dark  # as it was
+    low_and_high = types.SimpleNamespace(intensities=torch.tensor([200.0, 900.0]))
+    kept = with_intensities(cfg, low_and_high)
+    assert dataset_records(kept, name)[0]["intensities"] == (200, 900)
+    assert with_intensities(kept, low_and_high) is kept
+    assert with_intensities(cfg, types.SimpleNamespace(intensities=torch.zeros(2))) is cfg
     cfg.INPUT.HIGH_BIT_DEPTH = "full_range"
     assert dataset_records(cfg, name)[0]["intensities"] == (0, 65535)
 

@@ -1,12 +1,17 @@
 """What the trainer and its loop promise beside the step itself."""
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from detectron2.engine import hooks
+from PIL import Image
+from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import build_train_loader
+from pppc.data.catalog import dataset_records
 from pppc.engine import AdaptationLoop, Trainer
 from pppc.engine.hooks import StepGenerator
 from pppc.engine.trainer import freeze_unused
@@ -75,3 +80,49 @@ def test_a_bare_loop_with_its_hooks_equals_the_trainer(datasets_root, tmp_path):
     loop.train(0, 3)
     ours, theirs = model.state_dict(), trainer._trainer.segmentor.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_16_bits_have_the_range_of_training_in_tests_predictions_and_after_a_resume(
+    datasets_root, tmp_path, monkeypatch, caplog
+):
+    shutil.copytree(datasets_root, tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+
+    def make_16_bits(part, factor):
+        for file in (tmp_path / "data/cityscapes/leftImg8bit" / part).glob("*/*.png"):
+            with Image.open(file) as image:
+                gray = np.asarray(image.convert("L")).astype(np.uint16)
+            Image.fromarray(gray * factor).save(file)
+
+    make_16_bits("train", 12)
+    make_16_bits("val", 6)  # half as bright
+    opts = ["SOLVER.MAX_ITER", 1, "SOLVER.CHECKPOINT_PERIOD", 1, "TEST.EVAL_PERIOD", 0]
+    cfg = tiny_config(tmp_path / "run", *opts)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(False)
+    low, high = kept = trainer.data_loader.intensities
+    assert 0 <= low < 600 and 2000 < high <= 12 * 255
+    trainer.train()
+    cfg = tiny_config(
+        tmp_path / "run", *opts, "MODEL.WEIGHTS", str(tmp_path / "run/model_final.pth")
+    )
+    model = trained_model(cfg)
+    assert tuple(model.intensities.tolist()) == kept
+    seen = []
+
+    def loader(cfg, name):
+        seen.extend(record["intensities"] for record in dataset_records(cfg, name))
+        raise InputError("seen")
+
+    monkeypatch.setattr(Trainer, "build_test_loader", loader)
+    with pytest.raises(InputError, match="seen"):
+        Trainer.test(cfg, model)
+    assert set(seen) == {kept}
+    for file in (tmp_path / "data/cityscapes/leftImg8bit/train").glob("*/*.png"):
+        with Image.open(file) as image:
+            brighter = np.asarray(image).astype(np.uint16) * 2
+        Image.fromarray(brighter).save(file)
+    trainer = Trainer(tiny_config(tmp_path / "run", *opts, "SOLVER.MAX_ITER", 2))
+    assert trainer.data_loader.intensities != kept
+    trainer.resume_or_load(True)
+    assert trainer.data_loader.intensities == kept and "become 0 to 255 as before" in caplog.text

@@ -133,6 +133,13 @@ def test_jitter_is_that_of_kornia_0_5_8():
         torch.testing.assert_close(jittered, expected, rtol=0, atol=1e-5)
 
 
+def test_colors_of_bgr_images_change_as_those_of_rgb():
+    gates = Gates(jitter=True, blur=True)
+    rgb = StrongAugmentation()(images(), gates, seeded())
+    bgr = StrongAugmentation(image_format="BGR")(images().flip(1), gates, seeded())
+    torch.testing.assert_close(bgr.flip(1), rgb)
+
+
 def test_blur_equals_one_with_the_published_kernel():
     """63 pixels wide, as it is at 640; the width of the Gaussian is the generator's first draw."""
     image = 255 * torch.rand(1, 3, 80, 80, generator=seeded(3))

@@ -251,6 +251,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             for key, theirs, ours in incompatible.incorrect_shapes
         ]
         explained = {key for key, _, _ in incompatible.incorrect_shapes} | self._missing.keys()
+        explained.add("intensities")  # older files have none
         for what, keys in (
             ("is missing", incompatible.missing_keys),
             ("is not in the model", incompatible.unexpected_keys),

@@ -28,6 +28,7 @@ from .rules import (
     DATASETS,
     DEVIATIONS,
     DEVICE,
+    INTENSITIES,
     MEANS,
     NAME,
     NOT_BELOW_0,
@@ -83,7 +84,11 @@ _DATA = (
     Key("INPUT.HIGH_BIT_DEPTH", "percentiles", OneOf(("percentiles", "full_range")),
         'Images of more than 8 bits: "percentiles", the data set\'s values between its percentiles 0.1 '
         'and 99.9 become 0 to 255, since cameras use 10, 12 or 14 of 16 bits; or "full_range", 0 to '
-        '65535.'),
+        '65535. The source has a range of its own; the target\'s is kept in the checkpoints and is that of '
+        'tests and predictions.'),
+    Key("INPUT.INTENSITIES", (), INTENSITIES,
+        "The values that become 0 and 255 in all images of more than 8 bits; (): as INPUT.HIGH_BIT_DEPTH "
+        "says, or what a trained model was trained with."),
     Key("INPUT.MIN_SIZE_TRAIN", (512,), SIDES,
         "Shortest side of a resized source image, pixels; of several, one is drawn for each image."),
     Key("INPUT.MAX_SIZE_TRAIN", 2048, whole(1), "Longest side of a resized source image, pixels."),

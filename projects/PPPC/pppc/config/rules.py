@@ -124,6 +124,10 @@ RISING = Rule(
     "a list of rising whole numbers, such as (30000,)",
     lambda values: _numbers(1, types=int)([1, *values]) and sorted(set(values)) == list(values),
 )
+INTENSITIES = Rule(
+    "(), or two rising numbers, 0 or more, such as (0, 4095)",
+    lambda values: not values or _numbers(0, 2)(values) and values[0] < values[1],
+)
 FREQUENCIES = Rule(
     "a list of numbers, 0 or more, one of each class",
     lambda values: not values or _numbers(0)(values) and max(values) > 0,

@@ -4,6 +4,7 @@ from . import catalog  # noqa: F401  (registers the data sets)
 from .build import build_test_loader, build_train_loader, class_frequencies
 from .catalog import label_reader, register_split
 from .checks import check_data
+from .images import read_image
 from .splits import Split
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "check_data",
     "class_frequencies",
     "label_reader",
+    "read_image",
     "register_split",
 ]

@@ -16,10 +16,12 @@ import logging
 from contextlib import suppress
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.colormap import colormap
 from detectron2.utils.logger import log_first_n
+from torch import nn
 
 from ..errors import InputError, printable
 from .images import intensity_range
@@ -41,6 +43,7 @@ __all__ = [
     "model_metadata",
     "own_reader",
     "register_split",
+    "with_intensities",
 ]
 
 
@@ -219,8 +222,8 @@ def class_colors(metadata: Metadata) -> list[list[int]]:
 def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
     """The records of a data set, as the mappers read them.
 
-    Where its images have more than 8 bits, each has "intensities", the values that become 0 and 255
-    by the rule INPUT.HIGH_BIT_DEPTH.
+    Where its images have more than 8 bits, each has "intensities", the values that become 0 and 255:
+    INPUT.INTENSITIES, or by the rule INPUT.HIGH_BIT_DEPTH.
 
     Raises:
         InputError: from listing the data set, or from reading some of its images.
@@ -228,11 +231,26 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
     records = list_records(name)
     keys = ("file_name", "day_file_name")
     paths = [record[key] for record in records for key in keys if key in record]
-    intensities = intensity_range(paths, cfg.INPUT.HIGH_BIT_DEPTH)
-    if intensities is None:
+    intensities = cfg.INPUT.INTENSITIES or intensity_range(paths, cfg.INPUT.HIGH_BIT_DEPTH)
+    if not intensities:
         return records
     logger.info("%s: of more than 8 bits, values %g to %g become 0 to 255", name, *intensities)
     return [{**record, "intensities": intensities} for record in records]
+
+
+def with_intensities(cfg: CfgNode, model: nn.Module) -> CfgNode:
+    """``cfg`` with the range of values of more than 8 bits that a model was trained with, if it has one.
+
+    A range that ``cfg`` gives stays.
+    """
+    low, high = getattr(getattr(model, "module", model), "intensities", torch.zeros(2)).tolist()
+    if low >= high or cfg.INPUT.INTENSITIES:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.INTENSITIES = (low, high)
+    cfg.freeze()
+    return cfg
 
 
 def model_metadata(cfg: CfgNode) -> Metadata:

@@ -216,15 +216,15 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def read_image(
-    path: str, image_format: str, intensities: tuple[float, float] | None = None
+    path: str, image_format: str, intensities: Sequence[float] | None = None
 ) -> np.ndarray:
     """A photograph, gray or colored: ``(H, W, 3)`` uint8; the rules are at the top of the file.
 
     Args:
         path: of the file.
         image_format: "RGB" or "BGR".
-        intensities: of an image of more than 8 bits, the values that become 0 and 255; None: its own
-            percentiles 0.1 and 99.9.
+        intensities: of an image of more than 8 bits, the values that become 0 and 255; of a trained
+            model ``model.intensities`` has them. None, or 0 and 0: its own percentiles 0.1 and 99.9.
 
     Raises:
         InputError: the file is no whole image or of a kind that is refused, or the format is another
@@ -345,9 +345,11 @@ def _high_depth(path: str, content: bytes, image: Image.Image) -> np.ndarray:
     return pixels[:, :, :3]
 
 
-def _stretched(pixels: np.ndarray, intensities: tuple[float, float] | None) -> np.ndarray:
+def _stretched(pixels: np.ndarray, intensities: Sequence[float] | None) -> np.ndarray:
     """uint16 to uint8, a range of values to 0 to 255."""
-    low, high = np.percentile(pixels, PERCENTILES) if intensities is None else intensities
+    low, high = map(float, (0, 0) if intensities is None else intensities)
+    if low == high == 0:
+        low, high = np.percentile(pixels, PERCENTILES)
     values = (np.arange(2**16) - low) * (255 / max(high - low, 1))
     return np.clip(values.round(), 0, 255).astype(np.uint8)[pixels]
 

@@ -252,6 +252,18 @@ class PairedLoader:
             for stream, positions in zip(streams, self._positions)
         ]
 
+    @property
+    def intensities(self) -> tuple[float, float]:
+        """What becomes 0 and 255 in the last stream with images of more than 8 bits; 0, 0: in none."""
+        deep = filter(_is_deep, reversed(self._streams))
+        return next((stream.records[0]["intensities"] for stream in deep), (0.0, 0.0))
+
+    @intensities.setter
+    def intensities(self, values: tuple[float, float]) -> None:
+        stream = next(filter(_is_deep, reversed(self._streams)), None)
+        if stream is not None:
+            stream.records[:] = [{**record, "intensities": values} for record in stream.records]
+
     def start_at(self, iteration: int) -> None:
         """Let the next iterator begin at ``iteration``."""
         for positions in self._positions:
@@ -288,6 +300,10 @@ class PairedLoader:
                 f"{list(unreadable.values())[-1]}. {hint}"
             )
         return drawn.value
+
+
+def _is_deep(stream: SampleStream) -> bool:
+    return "intensities" in stream.records[0]
 
 
 def _collate_drawn(samples: list[Drawn], collate: Callable[[list], object]) -> Drawn:

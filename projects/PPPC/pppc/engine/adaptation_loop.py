@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.catalog import model_metadata
+from ..data.sampling import PairedLoader
 from ..errors import InputError
 from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
@@ -112,6 +113,8 @@ class AdaptationLoop(SimpleTrainer):
         crop, contrast = cfg.PPPC.AMBIGUITY_CROP, cfg.PPPC.CONTRAST
         augmentation, labels = cfg.PPPC.STRONG_AUGMENTATION, cfg.PPPC.SELF_TRAINING
         segmentor = model.module if isinstance(model, DistributedDataParallel) else model
+        if isinstance(data_loader, PairedLoader):
+            segmentor.intensities.copy_(torch.tensor(data_loader.intensities))
         classes = model_metadata(cfg).stuff_classes
         pseudo_labeler = PseudoLabeler(
             labels.THRESHOLD,
@@ -137,6 +140,7 @@ class AdaptationLoop(SimpleTrainer):
                 augmentation.JITTER_STRENGTH,
                 augmentation.JITTER_PROBABILITY,
                 augmentation.BLUR_PROBABILITY,
+                cfg.INPUT.FORMAT,
             ),
             pseudo_labeler=pseudo_labeler if labels.ENABLED else None,
             ambiguity_crop=AmbiguityCrop(

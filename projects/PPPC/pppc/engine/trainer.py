@@ -33,6 +33,7 @@ from ..data import (
     label_reader,
 )
 from ..data.build import TestLoader
+from ..data.catalog import with_intensities
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..modeling.meta_arch import PPPCSegmentor
@@ -181,12 +182,21 @@ class Trainer(DefaultTrainer):
 
     def start_from(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a run's checkpoint, its data too; None: begin with MODEL.WEIGHTS."""
+        intensities = self._trainer.segmentor.intensities
+        measured = intensities.clone()
         if checkpoint is None:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+            intensities.copy_(measured)  # of this training's images
             if self.cfg.MODEL.WEIGHTS and self._trainer.pseudo_labeler:
                 logger.info("The teacher starts as a copy of the student of MODEL.WEIGHTS")
         else:
             self.checkpointer.load(str(checkpoint.path), checked=True)
+            if not intensities.equal(measured):
+                logger.warning(
+                    "Images of more than 8 bits: values %g to %g become 0 to 255 as before; measured now, "
+                    "they would be %g to %g", *intensities.tolist(), *measured.tolist(),
+                )  # fmt: skip
+                self.data_loader.intensities = tuple(intensities.tolist())
             self.start_iter = checkpoint.iteration + 1
         self.data_loader.start_at(self.start_iter)
 
@@ -264,6 +274,16 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
         return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: torch.nn.Module,
+        evaluators: list[DatasetEvaluator] | None = None,
+    ) -> OrderedDict:
+        """As Detectron2's, with the range of values that the model was trained with."""
+        return super().test(with_intensities(cfg, model), model, evaluators)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TestLoader:

@@ -95,6 +95,7 @@ class StrongAugmentation:
             j of the color circle.
         jitter_probability: how often colors change.
         blur_probability: how often images are blurred.
+        image_format: order of the images' channels, "RGB" or "BGR".
 
     Examples:
         >>> augmentation, generator = StrongAugmentation(), torch.Generator().manual_seed(0)
@@ -110,10 +111,12 @@ class StrongAugmentation:
         jitter_strength: float = 0.2,
         jitter_probability: float = 0.8,
         blur_probability: float = 0.5,
+        image_format: str = "RGB",
     ):
         self.jitter_strength = jitter_strength
         self.jitter_probability = jitter_probability
         self.blur_probability = blur_probability
+        self.image_format = image_format
 
     def draw_gates(self, generator: torch.Generator) -> Gates:
         """Draw what happens in an iteration, alike for all its passes."""
@@ -124,7 +127,7 @@ class StrongAugmentation:
         """New images; by how much each is changed is drawn for it alone.
 
         Args:
-            image: ``(N, 3, H, W)`` float RGB in [0, 255].
+            image: ``(N, 3, H, W)`` float in [0, 255].
             gates: what to do.
             generator: of the amounts, on the CPU.
 
@@ -136,7 +139,9 @@ class StrongAugmentation:
             if gates.jitter:
                 amounts = self.jitter_strength * (2 * torch.rand(4, generator=generator) - 1)
                 order = torch.randperm(4, generator=generator)
-                one = 255 * _jitter(one / 255, amounts.tolist(), order.tolist())
+                rgb = one.flip(0) if self.image_format == "BGR" else one
+                rgb = 255 * _jitter(rgb / 255, amounts.tolist(), order.tolist())
+                one = rgb.flip(0) if self.image_format == "BGR" else rgb
             if gates.blur:
                 one = _blur(one, generator)
             augmented.append(one)

@@ -136,6 +136,9 @@ class PPPCSegmentor(nn.Module):
         self.test_class_weights_suffix = test_class_weights_suffix
         self.register_buffer("training_prior", training_prior, persistent=False)
         self.register_buffer("test_prior", test_prior, persistent=False)
+        # What values of images of more than 8 bits become 0 and 255: measured before training, kept
+        # for tests and predictions. 0, 0: there are no such images.
+        self.register_buffer("intensities", torch.zeros(2, dtype=torch.float64))
         self.evaluate_teacher = evaluate_teacher
         self.output_uncertainty = output_uncertainty
 
