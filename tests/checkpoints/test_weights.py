@@ -1,20 +1,16 @@
 """Other projects' weights give other projects' outputs; what does not fit is an error."""
 
-import pickle
 import re
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
-from detectron2.config import get_cfg
-from detectron2.layers import ShapeSpec
+from conftest import REPOSITORY
 from detectron2.modeling import build_model
-from detectron2.projects.deeplab import add_deeplab_config, build_resnet_deeplab_backbone
 from PIL import Image
 from pppc import load_config
-from pppc.checkpoints import LAYOUTS, from_other_layout, read_weights, to_other_layout
+from pppc.checkpoints import LAYOUTS
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
@@ -76,10 +72,10 @@ def load(model: nn.Module, state: dict, tmp_path, name: str = "weights.pth", wra
     StrictCheckpointer(model).load(str(path))
 
 
-def ours_of(state: dict, model: nn.Module) -> dict:
-    """Foreign weights under the student's names."""
-    translation = from_other_layout(state, model.student.state_dict(), "file")
-    return {key.removeprefix("student."): value for key, value in translation.state.items()}
+def theirs_of(model: nn.Module, layout: str) -> dict:
+    """The student's weights under another project's names."""
+    rename = LAYOUTS[layout].rename
+    return {rename(k): v for k, v in model.student.state_dict().items() if rename(k) is not None}
 
 
 def image() -> Tensor:
@@ -209,7 +205,8 @@ def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path
     channels = (32, 64, 160, 256)
     head, projection = randomize(DAFormer(channels), 1), randomize(Projection(512, 256), 2)
     encoder, path = hugging_face(SegformerForImageClassification, tmp_path)
-    official = to_other_layout(ours_of(read_weights(path)["model"], daformer), "mit")
+    StrictCheckpointer(daformer).load(path)
+    official = {k: v.clone() for k, v in theirs_of(daformer, "mit").items()}
     state = {f"backbone.{k}": v for k, v in official.items()}
     state |= {prefix + k: v for k, v in head.state_dict().items()}
     state |= {f"auxiliary_head.{k}": v for k, v in projection.state_dict().items()}
@@ -229,53 +226,19 @@ def test_daformer_and_hrda_give_the_published_outputs(daformer, prefix, tmp_path
     close(output.log_var, log_var)
 
 
-def test_detectron2_s_deeplab_encoder_gives_its_features(tmp_path):
-    cfg = get_cfg()
-    add_deeplab_config(cfg)
-    cfg.merge_from_list(
-        ["MODEL.RESNETS.STEM_TYPE", "deeplab", "MODEL.RESNETS.STEM_OUT_CHANNELS", 128,
-         "MODEL.RESNETS.STRIDE_IN_1X1", False, "MODEL.RESNETS.DEPTH", 101,
-         "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
-         "MODEL.RESNETS.RES4_DILATION", 1, "MODEL.RESNETS.RES5_DILATION", 1,
-         "MODEL.RESNETS.RES5_MULTI_GRID", [1, 1, 1], "MODEL.RESNETS.NORM", "BN"]
-    )  # fmt: skip
-    theirs = randomize(build_resnet_deeplab_backbone(cfg, ShapeSpec(channels=3)))
-    state = {k: v.numpy() for k, v in theirs.state_dict().items() if "num_batches" not in k}
-    with open(tmp_path / "R-103.pkl", "wb") as file:
-        pickle.dump({"model": state, "__author__": "Detectron2"}, file, protocol=2)  # as old files
-    model = build_model(
-        configuration("gta_to_cityscapes_pppc_r101", "MODEL.TIMM.NAME", "resnet101s",
-                      "MODEL.TIMM.OUTPUT_STRIDE", 32)
-    )  # fmt: skip
-    StrictCheckpointer(model).load(str(tmp_path / "R-103.pkl"))
+def test_nvidia_s_segformer_gives_its_logits(segformer, tmp_path):
+    """Under its own names, whose encoder's are tested above; the same network as Hugging Face's."""
+    theirs, path = hugging_face(SegformerForSemanticSegmentation, tmp_path)
+    StrictCheckpointer(segformer).load(path)
+    official = {key: value.clone() for key, value in theirs_of(segformer, "segformer").items()}
+    assert {"decode_head.linear_c4.proj.weight", "decode_head.linear_fuse.bn.weight",
+            "backbone.block3.1.mlp.dwconv.dwconv.bias"} <= official.keys()  # fmt: skip
+    official["decode_head.conv_seg.weight"] = torch.zeros(19, 128, 1, 1)
+    for tensor in segformer.student.state_dict().values():
+        tensor.zero_()
+    load(segformer, official, tmp_path)
     with torch.no_grad():
-        expected = theirs(image()).values()
-        for ours, feature in zip(model.student.backbone.eval()(image()).values(), expected):
-            close(ours, feature)
-
-
-@pytest.mark.parametrize(
-    ("fixture", "layouts"),
-    [
-        ("r101", ["deeplab", "resnet_v1c"]),
-        ("daformer", ["daformer", "mit", "hugging_face"]),
-        ("segformer", ["segformer", "mit", "hugging_face", "mmseg_mit"]),
-        ("mmseg_segformer", ["mmseg_segformer", "mmseg_mit"]),
-    ],
-)
-def test_names_there_and_back_are_exact(fixture, layouts, request):
-    model = request.getfixturevalue(fixture)
-    student = model.student.state_dict()
-    whole = {"deeplab", "daformer", "segformer", "mmseg_segformer"}
-    for name in layouts:
-        theirs = to_other_layout(student, name)
-        if name == "hugging_face" and fixture == "daformer":
-            theirs = {k: v for k, v in theirs.items() if not k.startswith("decode_head.")}
-        again = ours_of(theirs, model)
-        parts = {key.split(".")[0] for key in again}
-        assert again.keys() == {key for key in student if key.split(".")[0] in parts}
-        assert all(torch.equal(again[key], student[key]) for key in again)
-        assert name not in whole or len(parts) == 3
+        close(student_output(segformer, image()).logits, theirs(image()).logits)
 
 
 def broken(state: dict, how: str) -> dict:
@@ -304,7 +267,7 @@ def broken(state: dict, how: str) -> dict:
     ],
 )
 def test_what_does_not_fit_is_an_error_that_names_it(daformer, tmp_path, how, message):
-    state = broken(to_other_layout(daformer.student.state_dict(), "daformer"), how)
+    state = broken(theirs_of(daformer, "daformer"), how)
     with pytest.raises(ValueError, match=message) as error:
         load(daformer, state, tmp_path)
     assert "weights.pth" in str(error.value)
@@ -321,30 +284,6 @@ def test_an_address_without_network_is_an_error_with_the_advice(segformer, monke
     for address in ("detectron2://nowhere.pkl", "https://example.invalid/x.pth", "hf://no/model"):
         with pytest.raises(InputError, match=rf"{address} cannot be fetched .*MODEL.WEIGHTS"):
             StrictCheckpointer(segformer).load(address)
-
-
-def test_tool_converts_both_ways(segformer, tmp_path):
-    hugging_face(SegformerForSemanticSegmentation, tmp_path)
-    common = ["--config-file", "configs/gta_to_cityscapes_dacs_mit_b5.yaml"]
-    steps = [
-        ("model.safetensors", "ours.pth", []),
-        ("ours.pth", "official.pth", ["--to", "segformer"]),
-        ("official.pth", "again.pth", []),
-    ]
-    for source, output, options in steps:
-        run = run_tool("convert_weights.py", tmp_path / source, tmp_path / output, *common, *options,
-                       *SEGFORMER)  # fmt: skip
-        assert run.returncode == 0, run.stderr[-2000:]
-    ours, again = (
-        read_weights(str(tmp_path / name))["model"] for name in ("ours.pth", "again.pth")
-    )
-    assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
-    assert "student.sem_seg_head" in run.stdout and "NVIDIA's SegFormer" in run.stdout
-    assert set(LAYOUTS) <= set(re.findall(r"\w+", run_tool("convert_weights.py", "-h").stdout))
-    over = run_tool(
-        "convert_weights.py", tmp_path / "model.safetensors", tmp_path / "ours.pth", *common
-    )
-    assert over.returncode and "ours.pth exists" in over.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["gta_to_cityscapes_pppc_r101", "gta_to_cityscapes_pppc_mit_b5"])

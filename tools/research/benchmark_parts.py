@@ -47,7 +47,7 @@ def drawn_image(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
     """One GTA-like image of ``size`` (width, height) and its label."""
     draw(folder / "data", "x".join(map(str, size)), 1, 0, 0, 0, 0, 0, 0)
     gta = folder / "data/gta"
-    return next(gta.glob("images/*.png")), next(gta.glob("labels/*.png"))
+    return min(gta.glob("images/*.png")), min(gta.glob("labels/*.png"))
 
 
 def conversion(folder: Path) -> dict[str, Ways]:

@@ -77,12 +77,12 @@ def differences(folder: Path, reference: Path) -> list[str]:
     )
     found = [
         f"{name} differs"
-        for name in ours.keys() | theirs.keys()
+        for name in sorted(ours.keys() | theirs.keys())
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
     ]
     lines = iterations(folder)
-    found += [f"iteration {i} has several lines" for i in set(lines) if lines.count(i) > 1]
-    found += [f"iteration {i} has no line" for i in set(iterations(reference)) - set(lines)]
+    found += [f"iteration {i} has several lines" for i in sorted(set(lines)) if lines.count(i) > 1]
+    found += [f"iteration {i} has no line" for i in sorted(set(iterations(reference)) - set(lines))]
     return found + [f"{path.name} is left" for path in unfinished_files(folder)]
 
 

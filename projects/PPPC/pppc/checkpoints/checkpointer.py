@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..config.device import with_inference_device
 from ..data.catalog import model_metadata
@@ -22,9 +25,10 @@ from ..files import whole_file, write_atomically
 from ..modeling.normalization import InputStatistics
 from ..modeling.timm_backbone import TimmBackbone
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
-from .handles import local_path
+from .encoders import OTHER_NETWORK
+from .path_handlers import local_path
 from .reading import read_weights
-from .translation import Translation, from_other_layout
+from .translation import Translation, from_other_layout, own_names
 
 __all__ = ["StrictCheckpointer", "describe", "trained_model"]
 
@@ -60,7 +64,10 @@ class StrictCheckpointer(DetectionCheckpointer):
         max_to_keep: int = 0,
         **checkpointables: object,
     ):
-        super().__init__(model, save_dir, **checkpointables)
+        super().__init__(
+            model, save_dir, **checkpointables
+        )  # which takes the model out of its wrapper
+        self.parallel = isinstance(model, DistributedDataParallel)
         self.cfg = cfg
         self.trained = trained
         self.max_to_keep = max_to_keep
@@ -116,21 +123,41 @@ class StrictCheckpointer(DetectionCheckpointer):
     ) -> dict:
         """As Detectron2's, of files of any layout that :mod:`pppc.checkpoints` knows.
 
+        With a ``DistributedDataParallel`` model every process must call this.
+
         Args:
             path, checkpointables: as Detectron2's, but a "?" is a part of the file's name.
             checked: the file is known to be whole, so that its checksum is not computed again.
 
         Raises:
-            InputError: there is no such file, it cannot be fetched, or the checkpoint is damaged,
-                unsafe, or of another architecture; the message names the file.
+            InputError: there is no such file, it cannot be fetched, the checkpoint is damaged, or of
+                another architecture; or processes have loaded different weights. The message names
+                the file.
         """
         self._path = path
         # Continuing a run, its trainer is loaded too: then nothing may be missing.
         self._whole = checkpointables is None and bool(self.checkpointables)
         self._missing: dict[str, str] = {}
         self._checked = checked
-        # Not Detectron2's own, which takes what follows a "?" for options.
-        return Checkpointer.load(self, local_path(path) if path else path, checkpointables)
+        # Not Detectron2's own, which takes what follows a "?" in a file's name for a query.
+        rest = Checkpointer.load(self, local_path(path) if path else path, checkpointables)
+        if path and self.parallel:
+            self._check_processes()
+        return rest
+
+    def _check_processes(self) -> None:
+        """See that all processes have the same weights, bit for bit."""
+        checksum = 0
+        for tensor in self.model.state_dict().values():
+            content = tensor.cpu().contiguous().view(-1).view(torch.uint8)
+            checksum = zlib.crc32(content.numpy(), checksum)
+        checksums = comm.all_gather(checksum)
+        if len(set(checksums)) > 1:
+            others = [i for i, other in enumerate(checksums) if other != checksums[0]]
+            raise InputError(
+                f"{self._path} gave process {others[0]} other weights than process 0: give all "
+                "machines the same file"
+            )
 
     def _load_file(self, filename: str) -> dict:
         content = read_weights(filename, checked=self._checked)
@@ -140,23 +167,28 @@ class StrictCheckpointer(DetectionCheckpointer):
         ]
         backbone = model.student.backbone
         encoder = backbone.name if isinstance(backbone, TimmBackbone) else ""
-        translation = from_other_layout(content["model"], student, self._path, encoder)
         names = class_names_of(content, filename)
-        if translation is not None:
+        translation = own_names(content["model"], self._path)
+        own = translation is not None
+        if not own:
+            translation = from_other_layout(content["model"], student, self._path, encoder)
             logger.info(describe(translation))
-            content = {"model": translation.state}
             self._missing = translation.missing
             if self.cfg is not None and encoder:
                 mean, std = backbone.statistics()
                 told = description(filename).get("pretrained_cfg", {})
                 mean, std = told.get("mean", mean), told.get("std", std)
                 InputStatistics.of(self.cfg).warn_unless(mean, std, encoder)
-        elif not any(key.startswith("student.sem_seg_head.") for key in content["model"]):
-            # An encoder that tools/convert_weights.py has written.
-            rest = [key for key in student if not key.startswith("backbone.")]
-            self._missing = dict.fromkeys(
-                (f"student.{k}" for k in rest), "the file holds an encoder"
-            )
+        if lost := [key for key, why in translation.dropped.items() if why == OTHER_NETWORK]:
+            logger.warning(
+                "%s: %d of its %d tensors are not used: %s%s",
+                self._path, len(lost), len(content["model"]), ", ".join(lost[:3]),
+                ", ..." * (len(lost) > 3),
+            )  # fmt: skip
+        if own:
+            content["model"] = translation.state
+        else:
+            content = {"model": translation.state}
         untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
         if self.trained and untrained:
             raise InputError(
@@ -170,7 +202,6 @@ class StrictCheckpointer(DetectionCheckpointer):
                     "diverged. Take another checkpoint"
                 )
         if not self._whole:
-            own = translation is None
             content["model"] = self._of_own_classes(content["model"], names, own)
         return content
 

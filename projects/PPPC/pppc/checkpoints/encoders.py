@@ -10,10 +10,15 @@ from dataclasses import dataclass
 import timm
 from torch import Tensor, nn
 
-__all__ = ["UNUSED", "EncoderTensors", "find_encoder"]
+from .networks import trained_network
+
+__all__ = ["OTHER_NETWORK", "UNUSED", "EncoderTensors", "find_encoder"]
 
 # BatchNorm counts batches only where it has no momentum; old files lack the count.
 UNUSED = ".num_batches_tracked"
+
+# Why a tensor is dropped that might have been wanted.
+OTHER_NETWORK = "they are not of the network that is taken"
 
 # timm's functions that give the names of older files and of other projects (torchvision's and the
 # authors' own) timm's names; one of them at most in a model's module.
@@ -25,14 +30,21 @@ class EncoderTensors:
     """An encoder's tensors in a file.
 
     Attributes:
+        prefix: what stands before their names.
         tensors: by the encoder's names.
         dropped: reason by the file's name.
         unknown: names in the file that the encoder's network has no place for.
     """
 
+    prefix: str
     tensors: dict[str, Tensor]
     dropped: dict[str, str]
     unknown: list[str]
+
+    @property
+    def lost(self) -> list[str]:
+        """Names in the file of what might have been wanted."""
+        return [*self.unknown, *(k for k, why in self.dropped.items() if why == OTHER_NETWORK)]
 
 
 def _flat(name: str) -> str:
@@ -43,12 +55,10 @@ def _flat(name: str) -> str:
     return name.replace(".", "_").removeprefix("body_").removeprefix("model_")
 
 
-def _complete(state: Mapping[str, Tensor], wanted: Mapping[str, str]) -> str | None:
-    """The flat prefix under which a file has all of an encoder's tensors, the shortest; None: none."""
-    flat = {_flat(key) for key in state}
-    needed = [name for name in wanted if not name.endswith(_flat(UNUSED))]
-    prefixes = sorted({k[: -len(needed[0])] for k in flat if k.endswith(needed[0])}, key=len)
-    return next((p for p in prefixes if all(p + name in flat for name in needed)), None)
+def _flat_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """A file's names by their flat form; where two would be one, wrappers' names are kept."""
+    names = {_flat(key): key for key in state}
+    return names if len(names) == len(state) else {key.replace(".", "_"): key for key in state}
 
 
 def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
@@ -65,7 +75,7 @@ def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Te
 
 
 def find_encoder(
-    state: Mapping[str, Tensor], names: Iterable[str], model: str
+    state: Mapping[str, Tensor], names: Iterable[str], model: str, path: str
 ) -> EncoderTensors | None:
     """Find a timm encoder's tensors in a file, by themselves or within another network.
 
@@ -73,42 +83,58 @@ def find_encoder(
         state: the file's tensors by their names.
         names: of the encoder's tensors.
         model: timm's name of the encoder.
+        path: of the file, for messages.
 
     Returns:
         None where the file does not have all of them.
+
+    Raises:
+        InputError: from :func:`pppc.checkpoints.networks.trained_network`.
     """
     wanted = {_flat(name): name for name in names}
     network = timm.create_model(model)  # with the layers that follow the last feature map
-    found = _matched(state, wanted, network)
-    if found is None or found.unknown:
-        found = _matched(_renamed(state, network), wanted, network) or found
-    return found
+    readings = [
+        _matched(names, wanted, network, path) for names in (state, _renamed(state, network))
+    ]
+    return min((one for one in readings if one), key=lambda one: len(one.lost), default=None)
 
 
 def _matched(
-    state: Mapping[str, Tensor], wanted: Mapping[str, str], network: nn.Module
+    state: Mapping[str, Tensor], wanted: Mapping[str, str], network: nn.Module, path: str
 ) -> EncoderTensors | None:
     """The encoder's tensors by names that are timm's already."""
-    prefix = _complete(state, wanted)
-    if prefix is None:
+    keys = _flat_names(state)
+    needed = [name for name in wanted if not name.endswith(_flat(UNUSED))]
+    starts = [flat.removesuffix(needed[0]) for flat in keys if flat.endswith(needed[0])]
+    # By what stands before the encoder's names in the file.
+    prefixes = {
+        keys[start + needed[0]][: -len(needed[0])]: start
+        for start in starts
+        if all(start + name in keys for name in needed)
+    }
+    if not prefixes:
         return None
+    prefix = trained_network(list(prefixes), state, path)
+    taken = prefixes.pop(prefix)
+    averages = tuple(start for start in prefixes.values() if not taken.startswith(start))
     classifier = network.pretrained_cfg["classifier"] or ()
     classifiers = (classifier,) if isinstance(classifier, str) else classifier
     classifiers = tuple(f"{_flat(name)}_" for name in classifiers)
     others = {_flat(name) for name in network.state_dict()}
+    parts = {name.split("_")[0] for name in others}
     tensors, dropped, unknown = {}, {}, []
-    for key, tensor in state.items():
-        name = _flat(key).removeprefix(prefix)
-        if not _flat(key).startswith(prefix):
-            dropped[key] = "they are not of the encoder"
+    for flat, key in keys.items():
+        name = flat.removeprefix(taken)
+        if not flat.startswith(taken) or averages and flat.startswith(averages):
+            dropped[key] = OTHER_NETWORK
         elif name in wanted:
-            tensors[wanted[name]] = tensor
+            tensors[wanted[name]] = state[key]
         elif name.startswith(classifiers):
             dropped[key] = "the classifier"
         elif name in others:
             dropped[key] = "layers after the last feature map"
-        elif prefix:
-            dropped[key] = "they are not of the encoder"
-        else:
+        elif name.split("_")[0] in parts:
             unknown.append(key)
-    return EncoderTensors(tensors, dropped, unknown)
+        else:
+            dropped[key] = OTHER_NETWORK
+    return EncoderTensors(prefix, tensors, dropped, unknown)

@@ -1,7 +1,6 @@
 """The names that other projects give to the tensors of the same networks.
 
-Each layout is one function from our names to theirs, so that every tensor of ours has a place in it;
-the way back is its inverse on the student at hand.
+Each layout is one function from our names to theirs, so that every tensor of ours has a place in it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 __all__ = ["LAYOUTS", "NOT_IN_AN_ENCODER", "Layout"]
@@ -30,7 +28,7 @@ class Layout:
 
     Attributes:
         title: what files of this layout are.
-        mark: pattern of a key that no other layout has.
+        mark: pattern of the start of a name that no other layout has.
         rename: our name, without "student.", to theirs; or to several whose tensors ours holds one
             after the other along the first dimension; None: the layout has no place for it.
         dropped: reasons, by pattern, for their keys that have no use here.
@@ -38,7 +36,6 @@ class Layout:
         decoder: MODEL.SEM_SEG_HEAD.NAME of the decoder in the file; empty: it has none.
         read: their state dictionary in the form that ``rename`` names: variants of names made one,
             and fused tensors split.
-        write: the way back.
     """
 
     title: str
@@ -48,7 +45,10 @@ class Layout:
     lacks: Mapping[str, str] = field(default_factory=dict)
     decoder: str = ""
     read: Callable[[State], State] = dict
-    write: Callable[[State], State] = dict
+
+    def reason(self, key: str) -> str | None:
+        """Why a tensor of theirs has no use here; None: it should have one."""
+        return next((why for start, why in self.dropped.items() if re.match(start, key)), None)
 
 
 def _substitute(key: str | None, rules: Iterable[tuple[str, str | Callable]]) -> str | None:
@@ -250,19 +250,6 @@ def _split_mmseg(state: State) -> State:
     return result
 
 
-def _fuse_mmseg(state: State) -> State:
-    result = {}
-    for key, tensor in state.items():
-        if match := re.fullmatch(r"(.*\.attn\.attn\.)(query|key|value)\.(weight|bias)", key):
-            parts = [state[f"{match[1]}{name}.{match[3]}"] for name in _QKV]
-            result[f"{match[1]}in_proj_{match[3]}"] = torch.cat(parts)
-        elif re.search(r"\.ffn\.layers\.[04]\.weight\Z", key):
-            result[key] = tensor[:, :, None, None]
-        else:
-            result[key] = tensor
-    return result
-
-
 def _mmseg_mit_encoder(key: str) -> Names | None:
     key = key.removeprefix("backbone.")
     if names := _in_block(key, "layers.{}.1.{}.", _MMSEG_BLOCK):
@@ -331,35 +318,6 @@ def _in_stages(state: State) -> State:
     }
 
 
-def _in_one_row(state: State) -> State:
-    """The way back: blocks numbered from the first stage to the last."""
-    places = sorted({tuple(map(int, m.groups())) for m in map(_LITE_BLOCK.match, state) if m})
-    return {
-        _LITE_BLOCK.sub(lambda m: f"_blocks.{places.index((int(m[1]), int(m[2])))}", key): tensor
-        for key, tensor in state.items()
-    }
-
-
-_LITE_BLOCK = re.compile(r"\A_blocks\.(\d+)\.(\d+)")
-
-
-def _detectron2_deeplab(key: str) -> str | None:
-    """Detectron2's DeepLab ResNets, with a stem of three convolutions."""
-    key = key.removeprefix("backbone.model.")
-    stem = {"conv1.0": "conv1", "conv1.1": "conv1.norm", "conv1.3": "conv2", "conv1.4": "conv2.norm",
-            "conv1.6": "conv3", "bn1": "conv3.norm"}  # fmt: skip
-    for ours, theirs in stem.items():
-        if key.startswith(ours + "."):
-            return f"stem.{theirs}.{key.removeprefix(ours + '.')}"
-    rules = [
-        (r"layer(\d)\.(\d+)\.downsample\.0\.", _stage("res{}.{}.shortcut.")),
-        (r"layer(\d)\.(\d+)\.downsample\.1\.", _stage("res{}.{}.shortcut.norm.")),
-        (r"layer(\d)\.(\d+)\.bn(\d)\.", _stage("res{}.{}.conv{}.norm.")),
-        (r"layer(\d)\.(\d+)\.", _stage("res{}.{}.")),
-    ]
-    return _substitute(key, rules)
-
-
 _OPENMMLAB_DROPPED = {
     r"imnet_model\.": "the ImageNet network of DAFormer's feature distance",
     r"auxiliary_head\.(?!uncertain_head\.|convs\.)": "an auxiliary head that is not used",
@@ -372,55 +330,16 @@ def _unwrap_hrda(state: State) -> State:
     return {k.replace("decode_head.head.", "decode_head.", 1): state[k] for k in state}
 
 
-#: The names that other projects give to a network's weights, by the name of the layout.
+#: The names that other projects give to a network's weights; whole networks before encoders alone.
 LAYOUTS: dict[str, Layout] = {
-    "mit": Layout(
-        "SegFormer's ImageNet encoder",
-        r"patch_embed1\.",
-        _mit_encoder,
-        {r"head\.": "the ImageNet classifier"},
-        NOT_IN_AN_ENCODER,
-    ),
-    "resnet_v1c": Layout(
-        "OpenMMLab's ResNet v1c encoder",
-        r"stem\.7\.",
-        _resnet_v1c_encoder,
-        {r"fc\.": "the ImageNet classifier"},
-        NOT_IN_AN_ENCODER,
-    ),
-    "detectron2": Layout(
-        "Detectron2's DeepLab encoder",
-        r"res2\.0\.",
-        _detectron2_deeplab,
-        {r"(stem\.)?fc\.": "the ImageNet classifier"},
-        NOT_IN_AN_ENCODER,
-    ),
-    "efficientnet_lite": Layout(
-        "efficientnet-lite-pytorch's ImageNet encoder",
-        r"_conv_stem\.",
-        _efficientnet_lite,
-        {r"_(conv_head|bn1|fc)\.": "layers after the last feature map"},
-        NOT_IN_AN_ENCODER,
-        read=_in_stages,
-        write=_in_one_row,
-    ),
     "hugging_face": Layout(
         "Hugging Face's SegFormer",
-        r"segformer\.encoder\.patch_embeddings\.",
+        r"(segformer\.)?encoder\.patch_embeddings\.",
         _hugging_face,
         {r"classifier\.": "the ImageNet classifier"},
         {"probabilistic_head.": "the file has no such head"},
         "SegFormerHead",
         _with_segformer,
-    ),
-    "mmseg_mit": Layout(
-        "mmsegmentation's MiT encoder",
-        r"layers\.0\.0\.projection\.",
-        _mmseg_mit_encoder,
-        {r"head\.": "the ImageNet classifier"},
-        NOT_IN_AN_ENCODER,
-        read=_split_mmseg,
-        write=_fuse_mmseg,
     ),
     "mmseg_segformer": Layout(
         "mmsegmentation's SegFormer",
@@ -430,7 +349,6 @@ LAYOUTS: dict[str, Layout] = {
         _NO_VARIANCES,
         "ConvSegFormerHead",
         _split_mmseg,
-        _fuse_mmseg,
     ),
     "segformer": Layout(
         "NVIDIA's SegFormer",
@@ -445,7 +363,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "daformer": Layout(
         "DAFormer's network (also of PPPC, SePiCo, HRDA and MIC)",
-        r"decode_head\.embed_layers\.",
+        r"decode_head\.(head\.)?embed_layers\.",
         _daformer,
         _OPENMMLAB_DROPPED,
         _NO_VARIANCES,
@@ -459,5 +377,35 @@ LAYOUTS: dict[str, Layout] = {
         _OPENMMLAB_DROPPED,
         _NO_VARIANCES,
         "SeparableDeepLabV3PlusHead",
+    ),
+    "mit": Layout(
+        "SegFormer's ImageNet encoder",
+        r"patch_embed1\.",
+        _mit_encoder,
+        {r"head\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+    ),
+    "mmseg_mit": Layout(
+        "mmsegmentation's MiT encoder",
+        r"layers\.0\.0\.projection\.",
+        _mmseg_mit_encoder,
+        {r"head\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+        read=_split_mmseg,
+    ),
+    "resnet_v1c": Layout(
+        "OpenMMLab's ResNet v1c encoder",
+        r"stem\.7\.",
+        _resnet_v1c_encoder,
+        {r"fc\.": "the ImageNet classifier"},
+        NOT_IN_AN_ENCODER,
+    ),
+    "efficientnet_lite": Layout(
+        "efficientnet-lite-pytorch's ImageNet encoder",
+        r"_conv_stem\.",
+        _efficientnet_lite,
+        {r"_(conv_head|bn1|fc)\.": "layers after the last feature map"},
+        NOT_IN_AN_ENCODER,
+        read=_in_stages,
     ),
 }

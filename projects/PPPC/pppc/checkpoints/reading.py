@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .inert import ARRAYS, StandIn, load_pickle, load_torch, tensors_of
+from .unpickling import Placeholder, load_pickle, load_torch, tensors_of
 
 __all__ = ["checkpoint_damage", "read_weights"]
 
@@ -34,23 +34,15 @@ _LEGACY = pickle.dumps(
 )  # starts torch.save's old files
 
 
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in ARRAYS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def read_weights(path: str, trust: bool = False, checked: bool = False) -> dict:
+def read_weights(path: str, checked: bool = False) -> dict:
     """The content of a checkpoint: its state dictionary is under "model".
 
     What the file is, is seen by its content, not by its name. The state dictionary may lie deeper
-    in the file; prefixes of ``DistributedDataParallel`` and ``torch.compile`` are removed.
+    in the file; prefixes of ``DistributedDataParallel`` and ``torch.compile`` are removed. What is
+    more than tensors, numbers, strings and plain containers is left out with a warning, and never run.
 
     Args:
         path: of a safetensors file, a Detectron2 .pkl file, or a file of ``torch.save``.
-        trust: take a file that holds more than tensors, numbers, strings and plain containers. What
-            it holds more is left out, without running it.
         checked: the file is known to be whole.
 
     Returns:
@@ -58,9 +50,9 @@ def read_weights(path: str, trust: bool = False, checked: bool = False) -> dict:
         by their names in the file.
 
     Raises:
-        InputError: the file is damaged, holds more than tensors, or no tensors.
+        InputError: the file is damaged, or holds no tensors.
     """
-    content = _load(path, trust, checked)
+    content = _load(path, checked)
     state = _network(content, path)
     if not state:
         raise InputError(f"{path} holds no state dictionary: it is no checkpoint of a network")
@@ -84,7 +76,7 @@ def _no_checkpoint(path: str, reason: str, advice: str = "get it again") -> Inpu
     return InputError(f"{path} is no whole checkpoint ({reason}): {advice}")
 
 
-def _load(path: str, trust: bool, checked: bool) -> object:
+def _load(path: str, checked: bool) -> object:
     with open(path, "rb") as file:
         start = file.read(200)
     if not start.strip(b"\0"):
@@ -100,11 +92,11 @@ def _load(path: str, trust: bool, checked: bool) -> object:
             raise _no_checkpoint(path, str(error)) from error
     if start.startswith(b"PK"):
         _check_archive(path, checked)
-        return _load_pickled(path, trust, is_torch=True)
+        return _load_pickled(path, is_torch=True)
     text = start.decode(errors="replace").lstrip("\ufeff \t\r\n")[:40]
     if text[:1] in tuple("<{[#") or text.isascii() and text.isprintable():
         raise _no_checkpoint(path, f"it holds text: {text!r}")
-    return _load_pickled(path, trust, is_torch=start.startswith(_LEGACY))
+    return _load_pickled(path, is_torch=start.startswith(_LEGACY))
 
 
 def _check_archive(path: str, checked: bool) -> None:
@@ -122,42 +114,35 @@ def _check_archive(path: str, checked: bool) -> None:
         raise _no_checkpoint(path, f"an archive of {', '.join(names[:2])}", "unpack it")
 
 
-def _load_pickled(path: str, trust: bool, is_torch: bool) -> object:
+def _load_pickled(path: str, is_torch: bool) -> object:
     """Files of ``torch.save`` and Detectron2's pickles."""
     try:
-        try:
-            return _load_plain(path, is_torch) if not trust else _load_inert(path, is_torch)[0]
-        except pickle.UnpicklingError:
-            # Damaged, or of classes that are not admitted; then the inert reading succeeds.
-            _, unknown = _load_inert(path, is_torch)
+        # By the name alone, torch.load would take some files for safetensors.
+        with open(path, "rb") as file:
+            if not is_torch:
+                content, left_out = load_pickle(io.BytesIO(file.read()))
+            else:
+                try:
+                    return torch.load(file, map_location="cpu", weights_only=True)
+                except pickle.UnpicklingError:  # damaged, or more than tensors
+                    file.seek(0)
+                    content, left_out = load_torch(file)
     except (EOFError, IndexError, KeyError, RuntimeError, UnicodeDecodeError, ValueError,
             pickle.UnpicklingError) as error:  # fmt: skip
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _no_checkpoint(path, reason) from error
-    names = sorted(unknown) or ["tensors outside of torch.save"]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    raise InputError(
-        f"{path} holds more than tensors ({', '.join(names[:3])}{more}). Take its tensors alone, "
-        "once: tools/convert_weights.py --trust IN OUT.pth --config-file FILE.yaml; that runs no "
-        "code of the file"
-    )
-
-
-def _load_plain(path: str, is_torch: bool) -> object:
-    with open(path, "rb") as file:  # by the name alone, torch.load would take some for safetensors
-        if is_torch:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        return _ArraysOnly(io.BytesIO(file.read()), encoding="latin1").load()
-
-
-def _load_inert(path: str, is_torch: bool) -> tuple[object, set[str]]:
-    with open(path, "rb") as file:
-        return load_torch(file) if is_torch else load_pickle(io.BytesIO(file.read()))
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        logger.warning(
+            "%s holds more than tensors (%s%s). That is left out, and no code of the file was run",
+            path, ", ".join(sorted(left_out)[:3]), more,
+        )  # fmt: skip
+    return content
 
 
 def _network(content: object, path: str) -> dict[str, Tensor | np.ndarray]:
     """The state dictionary in a file's content; several parts become one, named by their places."""
-    if isinstance(content, StandIn) and not content:
+    if isinstance(content, Placeholder) and not content:
         return tensors_of(content)
     if not isinstance(content, dict):
         return {}
@@ -171,7 +156,8 @@ def _network(content: object, path: str) -> dict[str, Tensor | np.ndarray]:
     }
     if chosen := next((name for name in _NETWORK if name in parts), None):
         if len(parts) > 1:
-            logger.info("%s holds %s: %s is taken", path, " and ".join(parts), chosen)
+            left = [f"{name} ({len(parts[name])} tensors)" for name in parts if name != chosen]
+            logger.warning("%s: %s is taken, %s left out", path, chosen, " and ".join(left))
         return parts[chosen]
     if len(parts) == 1:
         return next(iter(parts.values()))

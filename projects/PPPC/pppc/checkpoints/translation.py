@@ -1,8 +1,7 @@
-"""Giving the tensors of other projects' checkpoints our names, and ours theirs."""
+"""Giving the tensors of other projects' checkpoints our names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .encoders import UNUSED, find_encoder
+from .encoders import OTHER_NETWORK, UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
+from .networks import prefixes_before, trained_network
 
-__all__ = ["Translation", "from_other_layout", "to_other_layout"]
+__all__ = ["Translation", "from_other_layout", "own_names"]
 
 STUDENT, TEACHER = "student.", "teacher."
 ENCODER = "backbone.model."
-TEACHERS = ("ema_model.", "teacher.")
 
 
 @dataclass
@@ -37,18 +36,34 @@ class Translation:
     missing: dict[str, str]
 
 
-def _theirs(layout: Layout, student: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Their names of every tensor of the student that the layout has a place for."""
-    names = {}
-    for key in student:
-        if (theirs := layout.rename(key)) is not None:
-            names[key] = (theirs,) if isinstance(theirs, str) else theirs
-    return names
+def own_names(state: Mapping[str, Tensor], path: str) -> Translation | None:
+    """Tensors that have our names already, behind whatever another program put before them.
+
+    Args:
+        state: tensors by their names, of a whole segmentor or of its student alone.
+        path: of the file, for messages.
+
+    Returns:
+        None where the file holds no decoder of ours.
+
+    Raises:
+        InputError: several segmentors are in the file, and nothing tells which one is wanted.
+    """
+    prefixes = prefixes_before(r"(?:student\.|teacher\.)?sem_seg_head\.", state)
+    if not prefixes:
+        return None
+    prefix = trained_network(prefixes, state, path)
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not any(key.startswith((STUDENT, TEACHER)) for key in own):
+        own = {STUDENT + key: tensor for key, tensor in own.items()}
+    dropped = {key: OTHER_NETWORK for key in state if not key.startswith(prefix)}
+    title = "this project's" + (f", under {prefix}" if prefix else "")
+    return Translation(title, own, dropped, {})
 
 
 def from_other_layout(
     state: Mapping[str, Tensor], student: Iterable[str], path: str, encoder: str = ""
-) -> Translation | None:
+) -> Translation:
     """Give a foreign checkpoint's tensors our names.
 
     Args:
@@ -58,50 +73,38 @@ def from_other_layout(
         encoder: MODEL.TIMM.NAME, for files of timm's and torchvision's encoders.
 
     Returns:
-        None where the file holds our own names. Of a file with a student and a teacher both.
+        The student; where the file has the moving average of the same network beside it, the teacher, too.
 
     Raises:
         InputError: the layout is none that is known, a tensor of the student is in no file's
-            tensor, or a tensor of the file has no place and no known reason for that.
+            tensor, a tensor of the file has no place and no known reason for that, or several
+            networks are in the file, and nothing tells which one is wanted.
     """
-    if any(key.startswith((STUDENT + ENCODER, STUDENT + "sem_seg_head.")) for key in state):
-        return None
-    of_student, of_teacher = _split(state)
     student = list(student)
-    for prefix in ("", "backbone."):
-        part = {k.removeprefix(prefix): v for k, v in of_student.items() if k.startswith(prefix)}
-        for layout in LAYOUTS.values():
-            read = layout.read(part)
-            if not any(re.match(layout.mark, key) for key in read) or (prefix and layout.decoder):
-                continue
-            translation = _translate(layout, read, student, STUDENT, path)
-            if prefix:  # the encoder of a network whose decoder is not known here
-                rest = [key for key in of_student if not key.startswith(prefix)]
-                translation.dropped |= dict.fromkeys(rest, "they are not of the encoder")
-            elif of_teacher:
-                teacher = _translate(layout, layout.read(of_teacher), student, TEACHER, path)
-                translation.state |= teacher.state
-                translation.dropped |= {f"{TEACHER}{k}": v for k, v in teacher.dropped.items()}
-            return translation
-    return _from_timm(of_student, student, path, encoder)
-
-
-def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A student's tensors and a teacher's, which such files hold beside each other."""
-    student, teacher = {}, {}
-    for key, tensor in state.items():
-        if key.startswith(TEACHERS):
-            teacher[key.split(".", 1)[1]] = tensor
-        else:
-            student[re.sub(r"\A(model|student)\.", "", key)] = tensor
-    return student or teacher, teacher
+    for layout in LAYOUTS.values():
+        if not (prefixes := prefixes_before(layout.mark, state)):
+            continue
+        prefix = trained_network(prefixes, state, path)
+        theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        translation = _translate(layout, theirs, student, STUDENT, path)
+        rest = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+        averages = [other for other in prefixes if other != prefix]
+        if layout.decoder and len(averages) == 1:
+            average = {k.removeprefix(averages[0]): rest.pop(k) for k in list(rest)
+                       if k.startswith(averages[0])}  # fmt: skip
+            teacher = _translate(layout, average, student, TEACHER, path)
+            translation.state |= teacher.state
+            translation.dropped |= {averages[0] + k: why for k, why in teacher.dropped.items()}
+        translation.dropped |= {key: layout.reason(key) or OTHER_NETWORK for key in rest}
+        return translation
+    return _from_timm(state, student, path, encoder)
 
 
 def _from_timm(
     state: Mapping[str, Tensor], student: list[str], path: str, encoder: str
 ) -> Translation:
     names = [key.removeprefix(ENCODER) for key in student if key.startswith(ENCODER)]
-    found = find_encoder(state, names, encoder) if encoder and names else None
+    found = find_encoder(state, names, encoder, path) if encoder and names else None
     if found is None:
         titles = "; ".join(layout.title for layout in LAYOUTS.values())
         raise InputError(
@@ -121,7 +124,10 @@ def _from_timm(
         for start, why in {ENCODER: "", **NOT_IN_AN_ENCODER}.items()
         if key.startswith(start) and STUDENT + key not in state
     }
-    return Translation(f"the encoder {encoder} in timm's names", state, found.dropped, missing)
+    title = f"the encoder {encoder} in timm's names" + (
+        f", under {found.prefix}" if found.prefix else ""
+    )
+    return Translation(title, state, found.dropped, missing)
 
 
 def _listed(keys: list[str]) -> str:
@@ -131,7 +137,7 @@ def _listed(keys: list[str]) -> str:
 def _translate(
     layout: Layout, state: Mapping[str, Tensor], student: list[str], prefix: str, path: str
 ) -> Translation:
-    left = dict(state)
+    left = dict(layout.read(state))
     result = Translation(layout.title, {}, {}, {})
     lacking = dict(layout.lacks)
     if not any(key.startswith("decode_head.") for key in left):
@@ -141,9 +147,9 @@ def _translate(
             result.dropped[key] = "an auxiliary head without variances"
             del left[key]
     unfilled = []
-    names = _theirs(layout, student)
     for ours in student:
-        theirs = names.get(ours, ())
+        theirs = layout.rename(ours) or ()
+        theirs = (theirs,) if isinstance(theirs, str) else theirs
         if theirs and all(name in left for name in theirs):
             tensors = [left.pop(name) for name in theirs]
             result.state[prefix + ours] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
@@ -157,7 +163,7 @@ def _translate(
             result.missing[prefix + ours] = reason
     unused = []
     for key in left:
-        reason = next((why for start, why in layout.dropped.items() if re.match(start, key)), None)
+        reason = layout.reason(key)
         if reason is None:
             unused.append(key)
         else:
@@ -180,18 +186,3 @@ def _translate(
             f"{'; '.join(problems)}. {advice}"
         )
     return result
-
-
-def to_other_layout(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give our student's tensors the names of another project; what it has no place for is left out.
-
-    Args:
-        state: tensors by our names, without "student.".
-        name: a key of :data:`pppc.checkpoints.layouts.LAYOUTS`.
-    """
-    result = {}
-    layout = LAYOUTS[name]
-    for ours, theirs in _theirs(layout, state).items():
-        tensors = state[ours].chunk(len(theirs)) if len(theirs) > 1 else [state[ours]]
-        result |= dict(zip(theirs, tensors, strict=True))
-    return layout.write(result)

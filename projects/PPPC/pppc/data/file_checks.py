@@ -98,8 +98,9 @@ def check_files(
         )
     for index, record in enumerate(records):
         chosen = decode_images is None or index in decode_images
-        for key in {"file_name", "day_file_name"} & record.keys():
-            add(record[key], image_job, chosen)
+        for key in ("file_name", "day_file_name"):
+            if key in record:
+                add(record[key], image_job, chosen)
         if "sem_seg_file_name" in record:
             chosen = reader is not None and (decode_labels is None or index in decode_labels)
             add(record["sem_seg_file_name"], label_job, chosen)
@@ -139,7 +140,7 @@ class Job(NamedTuple):
 
 def look_at(jobs: dict[str, Job], progress: bool = False) -> dict[str, dict]:
     """What is known of files, or found by reading them; "problem" where one can't be read."""
-    with _Cache({os.path.dirname(path) for path in jobs}) as known:
+    with _Cache(dict.fromkeys(os.path.dirname(path) for path in jobs)) as known:
         return dict(zip(jobs, _in_threads(known.look, jobs, progress)))
 
 
@@ -203,7 +204,7 @@ class _Cache:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for folder in self.changed:
+        for folder in sorted(self.changed):
             try:
                 cache_folder().mkdir(parents=True, exist_ok=True)
                 content = {"readers": _readers(), "files": self.entries[folder]}

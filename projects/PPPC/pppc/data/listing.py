@@ -105,7 +105,7 @@ def list_split(name: str, split: Split) -> Listing:
                 f"DETECTRON2_DATASETS ({os.getenv('DETECTRON2_DATASETS', 'not set')})."
             )
     images = _by_id(root / split.image_folder, split, split.image_suffix, listing)
-    if unusable := [path for i in split.unusable & images.keys() for path in images.pop(i)]:
+    if unusable := [path for i in sorted(split.unusable & images.keys()) for path in images.pop(i)]:
         listing.left_out["known to be unusable"] = unusable
     if not images:
         left_out = listing.describe_left_out()
@@ -267,8 +267,9 @@ def _files_below(folder: Path) -> Iterator[str]:
         if above != path and real_paths[above] == real:  # a link leads back
             folders.clear()
             continue
+        folders.sort()
         below = os.path.relpath(path, folder)
-        yield from (name if below == "." else f"{below}/{name}" for name in files)
+        yield from (name if below == "." else f"{below}/{name}" for name in sorted(files))
 
 
 def _is_hidden(path: str) -> bool:

@@ -105,6 +105,17 @@ class LabelSpace:
             if wrong:
                 raise InputError(f"a label space {problem}")
 
+    def __repr__(self) -> str:
+        """The same for equal label spaces in every process: converted labels are known by it."""
+
+        def in_order(value: object) -> object:
+            if isinstance(value, Mapping):
+                return sorted(value.items())
+            return sorted(value) if isinstance(value, frozenset) else value
+
+        parts = (f"{name}={in_order(value)!r}" for name, value in vars(self).items())
+        return f"LabelSpace({', '.join(parts)})"
+
     def lookup_table(self) -> np.ndarray:
         """Train id by id: uint8, shape (256,); `ignore_label` for every id without a train id."""
         table = np.full(256, self.ignore_label, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Unpickling without running anything: what is no tensor becomes an empty stand-in.
+"""Unpickling without running anything: what is no tensor or plain container becomes a placeholder.
 
 Checkpoints of other programs hold objects of theirs (loggers, options, paths, whole networks) beside
 the tensors. The classes need not be installed, and no code of the file is run.
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ARRAYS", "StandIn", "load_pickle", "load_torch", "tensors_of"]
+__all__ = ["Placeholder", "load_pickle", "load_torch", "tensors_of"]
 
 # What NumPy arrays are made of, by the two names of NumPy's modules; arrays of the older protocols
 # are written as strings to be encoded.
-ARRAYS = {
+_ARRAYS = {
     (f"numpy.{core}.multiarray", name)
     for core in ("core", "_core")
     for name in ("_reconstruct", "scalar")
@@ -44,7 +44,7 @@ _TENSORS = {
 }
 
 
-class StandIn(dict):
+class Placeholder(dict):
     """In place of an object whose class is not loaded.
 
     A dictionary, since some of those classes are; ``state`` is what the file says of its attributes.
@@ -58,8 +58,8 @@ class StandIn(dict):
     def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __call__(self, *arguments: object, **options: object) -> StandIn:
-        return StandIn()
+    def __call__(self, *arguments: object, **options: object) -> Placeholder:
+        return Placeholder()
 
     def append(self, item: object) -> None:
         """Of classes that are lists or sets: items are left out."""
@@ -76,25 +76,25 @@ class StandIn(dict):
 def _unpickler(unknown: set[str]) -> type[pickle.Unpickler]:
     """An unpickler that adds to ``unknown`` what it leaves out."""
 
-    class Inert(pickle.Unpickler):
+    class Restricted(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> object:
             if (module, name) in _TENSORS:
                 return _TENSORS[module, name]
-            if (module, name) in ARRAYS:
+            if (module, name) in _ARRAYS:
                 return super().find_class(module, name)
             if module == "torch" and isinstance(known := getattr(torch, name, None), torch.dtype):
                 return known
             unknown.add(f"{module}.{name}")
-            return type(name, (StandIn,), {})
+            return type(name, (Placeholder,), {})
 
-    return Inert
+    return Restricted
 
 
 def load_torch(file: BinaryIO) -> tuple[object, set[str]]:
     """The content of a file of ``torch.save``, and the names of the classes left out."""
     unknown: set[str] = set()
     unpickler = _unpickler(unknown)
-    module = ModuleType("inert")  # what torch.load takes in place of Python's pickle
+    module = ModuleType("restricted")  # what torch.load takes in place of Python's pickle
     module.Unpickler = unpickler
     module.load = lambda file, **options: unpickler(file, **options).load()
     content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=module)
@@ -107,7 +107,7 @@ def load_pickle(file: BinaryIO) -> tuple[object, set[str]]:
     return _unpickler(unknown)(file, encoding="latin1").load(), unknown
 
 
-def tensors_of(module: StandIn, prefix: str = "") -> dict[str, Tensor | np.ndarray]:
+def tensors_of(module: Placeholder, prefix: str = "") -> dict[str, Tensor | np.ndarray]:
     """The tensors of a network that was pickled whole, by the names of its state dictionary.
 
     Empty where the object is no network.
@@ -120,6 +120,6 @@ def tensors_of(module: StandIn, prefix: str = "") -> dict[str, Tensor | np.ndarr
             if isinstance(value, Tensor) and name not in left_out:
                 tensors[prefix + name] = value.detach()
     for name, child in state.get("_modules", {}).items():
-        if isinstance(child, StandIn):
+        if isinstance(child, Placeholder):
             tensors |= tensors_of(child, f"{prefix}{name}.")
     return tensors

@@ -1,0 +1,72 @@
+"""Which of several networks in a file is taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["prefixes_before", "trained_network"]
+
+# Words in the names of networks that no gradient trains: moving averages, as in mean-teacher, MoCo,
+# BYOL and DINO, and DAFormer's frozen ImageNet encoder.
+NOT_TRAINED = {
+    "averaged",
+    "avg",
+    "ema",
+    "imnet",
+    "k",
+    "key",
+    "momentum",
+    "swa",
+    "target",
+    "teacher",
+}
+
+
+def prefixes_before(mark: str, state: Iterable[str]) -> list[str]:
+    """What stands before a pattern in a file's names, in the file's order.
+
+    Examples:
+        >>> prefixes_before(r"conv1\\.", ["net.conv1.weight", "net.conv1.bias", "conv1.weight"])
+        ['net.', '']
+    """
+    found = (re.match(rf"(|.*?\.)(?:{mark})", key) for key in state)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def trained_network(prefixes: list[str], state: Mapping[str, Tensor], path: str) -> str:
+    """The one of a file's networks that is taken: what is trained, not an average of it.
+
+    Of several whose tensors are equal the first is taken.
+
+    Args:
+        prefixes: of the networks' tensors, in the file's order; one at least.
+        state: the file's tensors.
+        path: of the file, for the message.
+
+    Raises:
+        InputError: the names do not tell which one is trained.
+
+    Examples:
+        >>> trained_network(["encoder_k.", "encoder_q."], {}, "moco.pth")
+        'encoder_q.'
+    """
+    trained = [
+        prefix for prefix in prefixes if NOT_TRAINED.isdisjoint(re.split(r"[^a-z0-9]", prefix.lower()))
+    ] or prefixes  # fmt: skip
+    first, *others = trained
+    names = [key.removeprefix(first) for key in state if key.startswith(first)]
+    for other in others:
+        pairs = ((state[first + name], state.get(other + name)) for name in names)
+        if not all(b is not None and a.equal(b) for a, b in pairs):
+            raise InputError(
+                f"{path} holds several networks, and nothing tells which one is wanted: "
+                f"{', '.join(trained)}. Save one alone, and set MODEL.WEIGHTS to that file: from "
+                "pppc.checkpoints import read_weights; import torch; torch.save({k: v for k, v in "
+                f"read_weights({str(path)!r})['model'].items() if k.startswith({first!r})}}, 'NEW.pth')"
+            )
+    return first
