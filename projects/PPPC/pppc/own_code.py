@@ -13,7 +13,7 @@ from .files import user_path
 
 __all__ = ["IMPORTS", "import_named", "import_own"]
 
-# The modules and files to import, for processes that this one starts, with os.pathsep between.
+#: The modules and files to import, for processes that this one starts, with os.pathsep between.
 IMPORTS = "PPPC_IMPORT"
 
 
