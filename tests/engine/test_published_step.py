@@ -20,7 +20,8 @@ from conftest import REPOSITORY
 from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import build_lr_scheduler
-from pppc.checkpoints.translation import from_other_layout, to_other_layout
+from pppc.checkpoints.layouts import LAYOUTS
+from pppc.checkpoints.translation import from_other_layout
 from pppc.config.files import load_config
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.hooks import TeacherUpdate
@@ -35,6 +36,7 @@ SHAPES = {
     for name, shape in zip(NAMES + STATISTICS, GOLDEN["shapes"].tolist())
 }
 TOLERANCE = 1e-6
+their_name = LAYOUTS["daformer"].rename
 CASES = {
     "exp1": ("gta_to_cityscapes_pppc_mit_b5", []),
     "exp3": ("cityscapes_to_dark_zurich_pppc_mit_b5", []),
@@ -127,8 +129,7 @@ def loop_of(case: str) -> AdaptationLoop:
 
 def summaries(tensors: dict[str, torch.Tensor | None], names: list[str]) -> np.ndarray:
     """Norm and product of each of their tensors, of ours by our names; 0 where there is none."""
-    there = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
-    theirs = to_other_layout(there, "daformer")
+    theirs = {their_name(n): t.detach() for n, t in tensors.items() if t is not None}
     return np.array(
         [
             rules.summary(name, theirs[name].numpy()) if name in theirs else (0.0, 0.0)
@@ -234,9 +235,8 @@ def test_rates_and_decay_of_each_parameter_are_the_authors():
     for group in loop.optimizer.param_groups:
         assert list(group["betas"]) == betas and group["eps"] == eps
         for parameter in group["params"]:
-            rates[names[parameter]] = torch.full_like(parameter, group["initial_lr"])
-            decays[names[parameter]] = torch.full_like(parameter, group["weight_decay"])
+            name = their_name(names[parameter])
+            rates[name], decays[name] = group["initial_lr"], group["weight_decay"]
     for column, values in enumerate((rates, decays)):
-        theirs = to_other_layout(values, "daformer")
-        actual = [theirs[name].flatten()[0].item() for name in NAMES]
+        actual = [values[name] for name in NAMES]
         np.testing.assert_allclose(actual, GOLDEN["groups"][:, column], rtol=1e-12)
