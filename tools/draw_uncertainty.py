@@ -14,37 +14,31 @@ import argparse
 import cv2
 import numpy as np
 import pppc
-import torch
 from detectron2.config import CfgNode
 from pppc.arguments import ToolParser, whole_number
-from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import label_reader
-from pppc.data.catalog import dataset_records, label_files, model_metadata, with_intensities
-from pppc.data.images import read_image
+from pppc.data.catalog import label_files, list_records
 from pppc.data.labels import LabelReader
-from pppc.data.mapper import TestMapper
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
 from pppc.files import new_file, write_atomically
+from pppc.prediction import Predictor
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
-from torch import nn
 
 
-def draw_row(model: nn.Module, record: dict, reader: LabelReader, cfg: CfgNode) -> np.ndarray:
+def draw_row(model: Predictor, record: dict, reader: LabelReader) -> np.ndarray:
     """One image's row, RGB."""
-    metadata = model_metadata(cfg)
-    image = read_image(record["file_name"], "RGB", record.get("intensities"))
     truth = reader.read(record["sem_seg_file_name"])
-    (output,) = model([TestMapper(cfg)(record)])
+    output = model(record["file_name"])
     prediction = class_map(output["sem_seg"], record["file_name"])
     probability = output["sem_seg"].cpu().softmax(0)
-    labeled = truth < len(metadata.stuff_classes)
+    labeled = truth < len(model.names)
     wrong = np.where(labeled & (prediction != truth), 255, 0).astype(np.uint8)
     return captioned_row(
         {
-            "image": image,
-            "truth": colorize_labels(truth, metadata.stuff_colors),
-            "prediction": colorize_labels(prediction, metadata.stuff_colors),
+            "image": model.read(record["file_name"]),
+            "truth": colorize_labels(truth, model.colors),
+            "prediction": colorize_labels(prediction, model.colors),
             "wrong": np.repeat(wrong[:, :, None], 3, axis=2),
             "uncertainty": colorize_uncertainty(output["uncertainty"].cpu().numpy()),
             "log-variance": colorize_uncertainty(output["log_variance"].cpu().numpy()),
@@ -82,7 +76,6 @@ def below_each_other(rows: list[np.ndarray]) -> np.ndarray:
     )
 
 
-@torch.no_grad()
 def main() -> None:
     parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
@@ -95,12 +88,12 @@ def main() -> None:
     cfg = read_settings(args.config_file, args.opts)
     output = new_file(args.output, "--output", (".png", ".jpg"))
     name = cfg.DATASETS.TEST[0]
-    model = trained_model(cfg)
-    reader, records = label_reader(cfg, name), dataset_records(with_intensities(cfg, model), name)
+    reader, records = label_reader(cfg, name), list_records(name)
     label_files(name, records)
+    model = Predictor(cfg)
     number = min(args.images, len(records))
     chosen = records[len(records) // (2 * number) :: len(records) // number]
-    rows = [draw_row(model, record, reader, cfg) for record in chosen[:number]]
+    rows = [draw_row(model, record, reader) for record in chosen[:number]]
     picture = below_each_other(rows)[:, :, ::-1]
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     write_atomically(output, cv2.imencode(output.suffix, half)[1].tobytes())

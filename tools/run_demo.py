@@ -19,17 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pppc
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.engine import DefaultPredictor
 from pppc.arguments import ToolParser, whole_number
-from pppc.config.device import with_inference_device
 from pppc.data import label_reader
-from pppc.data.catalog import model_metadata
-from pppc.data.images import read_image
 from pppc.errors import InputError, run_tool
-from pppc.evaluation.class_map import class_map
 from pppc.files import user_path, write_atomically
+from pppc.prediction import Predictor
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 from tabulate import tabulate
 
@@ -86,14 +81,6 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
     return {key.removeprefix("sem_seg/"): value for key, value in last.items()}
 
 
-def load_config(folder: Path) -> CfgNode:
-    """The configuration of a finished run, for prediction with its last checkpoint."""
-    cfg = with_inference_device(pppc.load_config(folder / "config.yaml"))
-    cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
-    cfg.TEST.UNCERTAINTY = cfg.PPPC.CONTRAST.ENABLED
-    return cfg
-
-
 def comparison_table(results: dict[str, dict[str, float]], classes: list[str]) -> str:
     """IoU of every class and their mean, a column per method, in percent."""
     rows = [[name, *(scores.get(f"IoU-{name}") for scores in results.values())] for name in classes]
@@ -103,28 +90,22 @@ def comparison_table(results: dict[str, dict[str, float]], classes: list[str]) -
     )
 
 
-def draw_predictions(configs: dict[str, CfgNode], folder: Path, count: int) -> list[Path]:
+def draw_predictions(models: dict[str, Predictor], folder: Path, count: int) -> list[Path]:
     """A picture per target image: image, truth, a prediction per method, PPPC's uncertainty."""
-    predictors = {method: DefaultPredictor(cfg) for method, cfg in configs.items()}
-    name = configs["PPPC"].DATASETS.TEST[0]
-    metadata = model_metadata(configs["PPPC"])
+    cfg, colors = models["PPPC"].cfg, models["PPPC"].colors
+    name = cfg.DATASETS.TEST[0]
     records = DatasetCatalog.get(name)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for record in records[:: max(1, len(records) // count)][:count]:
-        intensities = predictors["PPPC"].model.intensities
-        image = read_image(record["file_name"], "BGR", intensities)
-        truth = label_reader(configs["PPPC"], name).read(record["sem_seg_file_name"])
-        row = {
-            "target image": image[:, :, ::-1],
-            "truth": colorize_labels(truth, metadata.stuff_colors),
-        }
-        for method, predictor in predictors.items():
-            output = predictor(image)
-            classes = class_map(output["sem_seg"], record["file_name"])
-            row[method] = colorize_labels(classes, metadata.stuff_colors)
-            if "uncertainty" in output:
-                row["uncertainty"] = colorize_uncertainty(output["uncertainty"].cpu().numpy())
+        truth = label_reader(cfg, name).read(record["sem_seg_file_name"])
+        row = {}
+        for method, model in models.items():
+            result = model.predict(record["file_name"])
+            row |= {"target image": result.image, "truth": colorize_labels(truth, colors)}
+            row[method] = colorize_labels(result.labels, colors)
+            if result.uncertainty is not None:
+                row["uncertainty"] = colorize_uncertainty(result.uncertainty)
         paths.append(folder / f"{Path(record['file_name']).stem}.png")
         picture = np.ascontiguousarray(captioned_row(row)[:, :, ::-1])
         write_atomically(paths[-1], cv2.imencode(".png", picture)[1].tobytes())
@@ -162,10 +143,9 @@ def main() -> None:
         }
         results = {method: run.result() for method, run in runs.items()}
 
-    configs = {method: load_config(folder) for method, folder in folders.items()}
-    pictures = draw_predictions(configs, output / "pictures", args.pictures)
-    classes = model_metadata(configs["PPPC"]).stuff_classes
-    table = comparison_table(results, classes)
+    models = {method: pppc.load(folder) for method, folder in folders.items()}
+    pictures = draw_predictions(models, output / "pictures", args.pictures)
+    table = comparison_table(results, models["PPPC"].names)
     write_atomically(output / "results.md", f"{table}\n".encode())
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")

@@ -26,7 +26,7 @@ from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from pppc.arguments import ToolParser
-from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.checkpoints.checkpointer import trained_model
 from pppc.config.checks import check_config
 from pppc.config.device import with_inference_device
 from pppc.data import check_data
@@ -93,9 +93,8 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     prepare_process(cfg, args)
     cfg = with_inference_device(cfg)
     check_data(cfg, training=False)
-    model = Trainer.build_model(cfg)
-    checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
-    checkpointer.load(weights, checked=checkpoint is not None)
+    cfg.MODEL.WEIGHTS = weights
+    model = trained_model(cfg, checked=checkpoint is not None)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
     log.open(folder)
     results = Trainer.test(cfg, model)

@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     check_requirements()
     from . import data, modeling  # noqa: F401  (imported to register)
     from .config import add_pppc_config, get_config_file, load_config
+    from .prediction import load
 
 import_named()
 
-__all__ = ["add_pppc_config", "get_config_file", "load_config"]
+__all__ = ["add_pppc_config", "get_config_file", "load", "load_config"]

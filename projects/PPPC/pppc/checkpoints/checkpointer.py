@@ -304,10 +304,15 @@ class StrictCheckpointer(DetectionCheckpointer):
             )
 
 
-def trained_model(cfg: CfgNode) -> nn.Module:
+def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
 
-    It is on MODEL.DEVICE, or on one that this machine has.
+    It is on MODEL.DEVICE, or on one that this machine has. Its ``class_names`` are those that the file
+    names, else the data set's.
+
+    Args:
+        cfg: the configuration.
+        checked: the file's checksums were looked at already.
 
     Raises:
         InputError: there are none, or from :meth:`StrictCheckpointer.load`.
@@ -315,7 +320,9 @@ def trained_model(cfg: CfgNode) -> nn.Module:
     if not cfg.MODEL.WEIGHTS:
         raise InputError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
     model = build_model(with_inference_device(cfg)).eval()
-    StrictCheckpointer(model, cfg=cfg, trained=True).load(cfg.MODEL.WEIGHTS)
+    checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
+    content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
+    model.class_names = list(content.get("class_names", checkpointer.class_names()))
     return model
 
 

@@ -17,7 +17,7 @@ from ..files import user_path
 from .checks import check_config
 from .defaults import add_pppc_config, by_key, section_of
 
-__all__ = ["get_config_file", "load_config", "read_yaml"]
+__all__ = ["get_config_file", "load_config", "load_recorded_config", "read_yaml"]
 
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
@@ -53,10 +53,29 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         InputError: a file can't be read or is no YAML; there is no such key; a value is not one
             that its key can have (:func:`pppc.config.checks.check_config`).
     """
+    return _configuration(_read(os.fspath(config_file)), config_file, opts)
+
+
+def load_recorded_config(
+    text: str, file: str | os.PathLike, opts: Sequence[object] = ()
+) -> CfgNode:
+    """As :func:`load_config`, of what a run has recorded: YAML of all keys.
+
+    Args:
+        text: the YAML.
+        file: that holds it, for messages.
+        opts: KEY, VALUE, ...
+    """
+    return _configuration(dict(_flat_yaml(yaml.safe_load(text))), file, opts)
+
+
+def _configuration(
+    settings: Mapping[str, object], file: str | os.PathLike, opts: Sequence[object]
+) -> CfgNode:
     cfg = get_cfg()
     add_pppc_config(cfg)
-    source = f"{config_file}, or the options after it"
-    problems = list(_merge(cfg, _read(os.fspath(config_file)))) + list(_merge(cfg, _pairs(opts)))
+    source = f"{file}, or the options after it" if opts else str(file)
+    problems = [*_merge(cfg, settings), *_merge(cfg, _pairs(opts))]
     if problems:
         raise InputError(f"{source}: {'; '.join(problems)}")
     try:

@@ -320,12 +320,15 @@ class TestMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
-        sample = T.AugInput(
-            read_image(record["file_name"], self.image_format, record.get("intensities"))
-        )
-        height, width = sample.image.shape[:2]
+        image = read_image(record["file_name"], self.image_format, record.get("intensities"))
+        return record | self.resized(image)
+
+    def resized(self, image: np.ndarray) -> dict:
+        """What a model takes of an image ``(H, W, 3)`` uint8, channels as ``image_format`` says."""
+        sample = T.AugInput(image)
         self.resize(sample)
-        return {**record, "height": height, "width": width, "image": _image_tensor(sample.image)}
+        height, width = image.shape[:2]
+        return {"height": height, "width": width, "image": _image_tensor(sample.image)}
 
 
 def collate(samples: list[dict]) -> PixelBatch:

@@ -1,0 +1,178 @@
+"""From a checkpoint to predictions: the one way of all tools, and of scripts of one's own.
+
+Shapes: an image of H x W pixels, C classes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.utils.visualizer import Visualizer
+
+from .checkpoints.checkpointer import trained_model
+from .checkpoints.path_handlers import local_path
+from .config import load_config
+from .config.files import load_recorded_config
+from .data.catalog import class_colors, model_metadata, with_intensities
+from .data.images import read_image
+from .data.mapper import TestMapper
+from .errors import InputError
+from .evaluation.class_map import class_map
+from .files import user_path
+
+__all__ = ["Prediction", "Predictor", "load"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in an image.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, RGB.
+        labels: ``(H, W)`` uint8, the class of each pixel, an index in ``names``.
+        confidence: ``(H, W)`` float32, the probability of that class.
+        uncertainty: ``(H, W)`` float32, how far a pixel's Gaussian lies between the prototypes, in nats
+            (:meth:`pppc.modeling.meta_arch.PPPCSegmentor.uncertainty`); None for a model without them.
+        names: of the classes.
+        colors: of the classes, RGB, 0 to 255.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    uncertainty: np.ndarray | None
+    names: list[str]
+    colors: list[list[int]]
+
+    def draw(self) -> np.ndarray:
+        """The classes over the image, with their names, by Detectron2's visualizer: ``(H, W, 3)`` RGB."""
+        metadata = Metadata(stuff_classes=self.names, stuff_colors=self.colors)
+        return Visualizer(self.image, metadata).draw_sem_seg(self.labels).get_image()
+
+
+class Predictor:
+    """A trained model and how its images are read and resized.
+
+    Args:
+        cfg: the configuration, with MODEL.WEIGHTS.
+
+    Raises:
+        InputError: the weights do not fit the configuration
+            (:func:`pppc.checkpoints.checkpointer.trained_model`).
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.model = trained_model(cfg)
+        self.cfg = with_intensities(cfg, self.model)
+        self.mapper = TestMapper(cfg)
+        number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        names = self.model.class_names or [f"class {index}" for index in range(number)]
+        try:
+            metadata = model_metadata(cfg)
+        except InputError:  # its data sets are not at hand
+            metadata = Metadata(stuff_classes=names)
+        self.names, self.colors = names, class_colors(metadata)
+
+    @torch.no_grad()
+    def __call__(self, image: str | os.PathLike | np.ndarray) -> dict[str, torch.Tensor]:
+        """A prediction in Detectron2's format.
+
+        Args:
+            image: a file's name, or ``(H, W, 3)`` uint8, RGB.
+
+        Returns:
+            see :meth:`pppc.modeling.meta_arch.PPPCSegmentor.inference`.
+        """
+        return self._outputs(self.read(image))
+
+    def predict(self, image: str | os.PathLike | np.ndarray) -> Prediction:
+        """What the model sees in an image, a file or ``(H, W, 3)`` uint8, RGB.
+
+        Raises:
+            InputError: the file can't be read, or the image is of another kind.
+        """
+        pixels = self.read(image)
+        output = self._outputs(pixels)
+        scores = output["sem_seg"]
+        name = "the image" if isinstance(image, np.ndarray) else os.fspath(image)
+        uncertainty = output.get("uncertainty")
+        return Prediction(
+            pixels,
+            class_map(scores, name),
+            torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy(),
+            None if uncertainty is None else uncertainty.cpu().numpy(),
+            self.names,
+            self.colors,
+        )
+
+    def read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
+        """An image as training reads it, ``(H, W, 3)`` uint8, RGB."""
+        if not isinstance(image, np.ndarray):
+            return read_image(os.fspath(image), "RGB", getattr(self.model, "intensities", None))
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(
+                f"the image is {image.dtype} of shape {image.shape}: give (height, width, 3) uint8, RGB, "
+                "or a file's name"
+            )
+        return image
+
+    @torch.no_grad()
+    def _outputs(self, pixels: np.ndarray) -> dict[str, torch.Tensor]:
+        if self.cfg.INPUT.FORMAT == "BGR":
+            pixels = pixels[:, :, ::-1]
+        return self.model([self.mapper.resized(pixels)])[0]
+
+
+def load(path: str | os.PathLike, opts: Sequence[object] = ()) -> Predictor:
+    """A trained model, ready to predict.
+
+    Args:
+        path: a checkpoint of a run, or a run's folder: its final checkpoint, or the last one.
+        opts: KEY, VALUE, ... to change of the run's configuration.
+
+    Raises:
+        InputError: there is no such checkpoint, it does not say how it was trained, or it does not fit
+            that configuration.
+
+    Examples::
+
+        model = pppc.load("output/demo/pppc")
+        result = model.predict("street.png")
+        result.labels, result.confidence, result.uncertainty, result.names
+    """
+    file = _checkpoint(user_path(os.fspath(path), "the model"))
+    cfg = _recorded_config(file, ["MODEL.WEIGHTS", file, *opts])
+    cfg.TEST.UNCERTAINTY |= cfg.PPPC.CONTRAST.ENABLED
+    return Predictor(cfg)
+
+
+def _checkpoint(path: str) -> str:
+    if not os.path.isdir(path):
+        return local_path(path)
+    last = Path(path, "last_checkpoint")
+    for name in ("model_final.pth", last.read_text().strip() if last.is_file() else ""):
+        if name and os.path.isfile(file := os.path.join(path, name)):
+            return file
+    raise InputError(f"{path} holds no checkpoint: give a run's folder, or a checkpoint")
+
+
+def _recorded_config(file: str, opts: Sequence[object]) -> CfgNode:
+    """The configuration in a checkpoint of a run, or beside it."""
+    try:
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        return load_recorded_config(content["trainer"]["config"], file, opts)
+    except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError):
+        beside = Path(file).with_name("config.yaml")
+        if beside.is_file():
+            return load_config(beside, opts)
+        raise InputError(
+            f"{file} does not say how it was trained: put the run's config.yaml beside it"
+        ) from None

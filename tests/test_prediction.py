@@ -1,0 +1,102 @@
+"""From a checkpoint to a prediction: one way, checked everywhere alike."""
+
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pppc
+import pytest
+import torch
+from conftest import REPOSITORY
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.data.catalog import model_metadata
+from pppc.data.mapper import TestMapper
+from pppc.errors import InputError
+from tiny_run import OPTIONS, demo_config, tiny_config
+
+
+def run_folder(folder, *opts: object, method: str = "pppc"):
+    """The folder of a run that has its final checkpoint, of random weights."""
+    folder.mkdir(exist_ok=True)
+    cfg = tiny_config(folder, *opts, method=method)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
+    checkpointer = StrictCheckpointer(model, str(folder), cfg=cfg)
+    checkpointer.save("model_final", trainer={"config": cfg.dump()}, iteration=5)
+    return folder
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+def test_a_run_s_folder_predicts_as_evaluation_does(image_format, datasets_root, tmp_path):
+    folder = run_folder(tmp_path, "INPUT.FORMAT", image_format)
+    file = DatasetCatalog.get("cityscapes_val")[0]["file_name"]
+    model = pppc.load(folder)
+    result = model.predict(file)
+    (output,) = model.model([TestMapper(model.cfg)({"file_name": file})])
+    probability = output["sem_seg"].softmax(0)
+    assert result.labels.shape == result.confidence.shape == (64, 128)
+    np.testing.assert_array_equal(result.labels, probability.argmax(0))
+    np.testing.assert_allclose(result.confidence, probability.amax(0), rtol=1e-5)
+    np.testing.assert_array_equal(result.uncertainty, output["uncertainty"])
+    assert result.names == list(model_metadata(model.cfg).stuff_classes)
+    assert result.draw().shape == (64, 128, 3)
+    # A picture is the same as its file, and a checkpoint as its folder.
+    pixels = cv2.imread(file)[:, :, ::-1]
+    again = pppc.load(folder / "model_final.pth").predict(pixels)
+    np.testing.assert_array_equal(again.labels, result.labels)
+    np.testing.assert_array_equal(again.image, pixels)
+    assert torch.equal(model(file)["sem_seg"], output["sem_seg"])
+
+
+def test_a_model_without_contrast_and_without_its_data_sets(tmp_path, monkeypatch):
+    run_folder(tmp_path, method="dacs")
+
+    def missing(cfg):
+        raise InputError("no data set is named so")
+
+    monkeypatch.setattr("pppc.prediction.model_metadata", missing)
+    monkeypatch.setattr("pppc.checkpoints.checkpointer.model_metadata", missing)
+    model = pppc.load(tmp_path)
+    assert model.names[:2] == ["road", "sidewalk"] and len(model.colors) == 19
+    assert model.predict(np.zeros((40, 60, 3), np.uint8)).uncertainty is None
+
+
+def test_what_holds_no_model_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        pppc.load(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint .*nothing.pth"):
+        pppc.load(tmp_path / "nothing.pth")
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="does not say how it was trained"):
+        pppc.load(tmp_path / "other.pth")
+    model = pppc.load(run_folder(tmp_path))
+    with pytest.raises(InputError, match=r"float32 of shape \(4, 4\).*uint8, RGB"):
+        model.predict(np.zeros((4, 4), np.float32))
+
+
+def test_a_file_that_does_not_fit_is_refused_everywhere_with_the_same_line(
+    datasets_root, tmp_path, monkeypatch, capsys
+):
+    weights = run_folder(tmp_path / "run") / "model_final.pth"
+    opts = [*OPTIONS, "MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "24",
+            "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "out"]  # fmt: skip
+    lines = set()
+    for tool, *arguments in (
+        ("train_net.py", "--eval-only"),
+        ("export_model.py", "--output", tmp_path / "model.pt"),
+        ("export_dark_zurich.py", "--output", tmp_path / "all.zip", "--num-images", "2"),
+        ("draw_uncertainty.py", "--output", tmp_path / "a.png"),
+    ):
+        command = [tool, *arguments, "--config-file", demo_config("pppc"), *opts]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(REPOSITORY / "tools" / tool), run_name="__main__")
+        assert end.value.code == 2
+        lines.add(capsys.readouterr().err.splitlines()[-1].removeprefix("error: "))
+    with pytest.raises(InputError) as caught:
+        pppc.load(weights, ["MODEL.SEM_SEG_HEAD.CONVS_DIM", 24])
+    assert lines == {str(caught.value)} and "does not fit the configured model" in lines.pop()
