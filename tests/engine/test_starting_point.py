@@ -125,7 +125,10 @@ def test_no_checkpoint_is_told_with_the_place_that_was_looked_at(tmp_path, caplo
     )
     assert "training begins with iteration 0" in caplog.text
     assert last_checkpoint(tiny_config(tmp_path), otherwise="evaluating MODEL.WEIGHTS") is None
-    assert f"no checkpoint in {tmp_path}, nor" in caplog.text and "evaluating" in caplog.text
+    assert f"no checkpoint in {tmp_path}: evaluating" in caplog.text
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    assert starting_point(tiny_config(tmp_path), resume=True) is None
+    assert "nor model_final.pth, which last_checkpoint names and which is not there" in caplog.text
 
 
 @pytest.mark.parametrize("copied", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -24,7 +25,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        # A library's reason in it may end with a full stop, too.
+        super().__init__(re.sub(r"(?<=\w)\.\.(?= [A-Z])", ".", printable(message)))
 
 
 def printable(text: str) -> str:

@@ -166,9 +166,8 @@ def last_checkpoint(
             f"{folder} holds checkpoints, but a run can go on from none of them ({reasons}). "
             "Choose another OUTPUT_DIR, with MODEL.WEIGHTS FILE.pth to start from one's weights"
         )
-    logger.warning(
-        "--resume found no checkpoint in %s, nor %s: %s%s", place, doubt, otherwise, elsewhere
-    )
+    nor = f", nor {doubt}" if (folder / "last_checkpoint").exists() else ""
+    logger.warning("--resume found no checkpoint in %s%s: %s%s", place, nor, otherwise, elsewhere)
     return None
 
 
