@@ -74,6 +74,28 @@ def test_the_evaluated_network_is_exported_with_its_class_weights(evaluate_teach
         assert export_model.largest_difference(segmentor, written) > 0.1
 
 
+@pytest.mark.parametrize(
+    ("write", "name"), [("write_onnx", "model.onnx"), ("write_torchscript", "model.pt")]
+)
+def test_an_encoder_that_needs_whole_strides_is_exported_with_its_padding(write, name, tmp_path):
+    segmentor = build_model(
+        load_config(
+            CONFIG, [*SMALL, "MODEL.TIMM.NAME", "dla46_c", "MODEL.TIMM.DROP_PATH_RATE", 0.0]
+        )
+    ).eval()
+    assert segmentor.student.size_divisibility == 32
+    torch.nn.init.normal_(segmentor.student.sem_seg_head.classifier[1].weight)
+    with torch.no_grad():
+        written = getattr(export_model, write)(
+            export_model.Deployed(segmentor).eval(), str(tmp_path / name)
+        )
+        assert any(side % 32 for shape in export_model.OTHERS for side in shape[2:])
+        assert export_model.largest_difference(segmentor, written) < export_model.TOLERANCE
+        image = 255 * torch.rand(1, 3, 5, 40)
+        expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
+        torch.testing.assert_close(written(image)[0], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_another_format_is_an_error(model, tmp_path):
     run = export(tmp_path / "model.engine", model[1])
     assert run.returncode and ".onnx, .pt" in run.stderr.splitlines()[-1]

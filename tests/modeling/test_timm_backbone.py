@@ -1,11 +1,15 @@
 """Encoders: maps at the stated strides, MiT against the published architecture, clear errors."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import build_model
 from pppc.checkpoints import from_other_layout
 from pppc.modeling.timm_backbone import TimmBackbone
 from timm.layers import DropPath
+from tiny_run import tiny_config
 from torch import Tensor, nn
 
 
@@ -41,6 +45,39 @@ def test_odd_sizes_are_rounded_up(name: str, output_stride: int) -> None:
     strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
     sizes = [tuple(feature.shape[-2:]) for feature in features.values()]
     assert sizes == [(-(-150 // stride), -(-203 // stride)) for stride in strides]
+
+
+@pytest.mark.parametrize(
+    ("name", "min_size", "multiple"),
+    [
+        ("resnet18", 1, 1),
+        ("mit_b0", 32, 1),
+        ("hrnet_w18_small", 32, 32),
+        ("dla46_c", 32, 32),
+        ("tresnet_m", 32, 32),
+        ("inception_v3", 128, 1),
+    ],
+)
+def test_images_of_any_size_give_scores_of_their_size(name, min_size, multiple) -> None:
+    """What an encoder needs is known when it is built, and the network pads images to that."""
+    opts = ["MODEL.TIMM.NAME", name, "MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"]
+    model = build_model(tiny_config(Path("unused"), *opts)).eval()
+    backbone, student = model.student.backbone, model.student
+    assert (backbone.min_size, backbone.size_divisibility) == (min_size, multiple)
+    for height, width in ((1, 1), (5, 70), (75, 150), (107, 86)):
+        (output,) = model([{"image": 255 * torch.rand(3, height, width)}])
+        assert output["sem_seg"].shape[1:] == (height, width)
+        assert output["sem_seg"].isfinite().all()
+    # What is padded is ImageNet's mean, so zeros to the encoder, and the rest is the image's.
+    image = 255 * torch.rand(1, 3, 75, 150)
+    seen = []
+    backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        student(image, embedding=False)
+    expected = (image - student.pixel_mean) / student.pixel_std
+    torch.testing.assert_close(seen[0][..., :75, :150], expected)
+    assert not seen[0][..., 75:, :].any() and not seen[0][..., 150:].any()
+    assert seen[0].shape[-2] % multiple == 0 and seen[0].shape[-2] >= min_size
 
 
 @pytest.mark.parametrize(

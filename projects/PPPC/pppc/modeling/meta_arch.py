@@ -180,7 +180,11 @@ class PPPCSegmentor(nn.Module):
             cfg.MODEL.PIXEL_MEAN,
             cfg.MODEL.PIXEL_STD,
             mixed_precision_type(cfg),
-            1 if isinstance(decoder, SemanticHead) else max(s.stride for s in shape.values()),
+            max(
+                backbone.size_divisibility,
+                1 if isinstance(decoder, SemanticHead) else max(s.stride for s in shape.values()),
+            ),
+            getattr(backbone, "min_size", 1),
         )
         recompute_blocks(student, cfg.MODEL.RECOMPUTE)
 

@@ -39,8 +39,9 @@ class SegmentationNetwork(nn.Module):
         probabilistic_head: features to Gaussians, or None.
         pixel_mean, pixel_std: of the images' channels, in [0, 255].
         mixed_precision: run under autocast to this type; None: in float32.
-        size_divisibility: height and width of images are padded to multiples of it, for decoders
-            that need whole strides (Detectron2's do); what they make of the padding is cut off.
+        size_divisibility: height and width of images are padded to multiples of it, for encoders
+            and decoders that need whole strides; what they make of the padding is cut off.
+        min_size: height and width of images are padded to that many pixels at least.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class SegmentationNetwork(nn.Module):
         pixel_std: tuple[float, ...] = IMAGENET_STD,
         mixed_precision: torch.dtype | None = None,
         size_divisibility: int = 1,
+        min_size: int = 1,
     ):
         super().__init__()
         self.size_divisibility = size_divisibility
+        self.min_size = min_size
         self.mixed_precision = mixed_precision
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
@@ -75,14 +78,16 @@ class SegmentationNetwork(nn.Module):
         """
         size = image.shape[-2:]
         image = (image - self.pixel_mean) / self.pixel_std
-        height, width = (-length % self.size_divisibility for length in size)
+        height, width = map(self._padding, size)
         image = F.pad(image, (0, width, 0, height))
         padded = image.shape[-2:]
 
         def cut(features: Tensor) -> Tensor:
             """Without the padding, of which a map of any stride has its share."""
             parts = zip(features.shape[-2:], size, padded)
-            height, width = (-(-length * inner // outer) for length, inner, outer in parts)
+            height, width = (
+                (length * inner + outer - 1) // outer for length, inner, outer in parts
+            )
             return features[..., :height, :width]
 
         if self.mixed_precision is not None:
@@ -98,6 +103,19 @@ class SegmentationNetwork(nn.Module):
                 return NetworkOutput(None, mean, log_var)
             features = {name: map.contiguous() for name, map in features.items()}
             return NetworkOutput(cut(self.sem_seg_head.layers(features)), mean, log_var)
+
+    def _padding(self, length: int) -> int:
+        """By how many pixels a side is padded.
+
+        In arithmetic that an export keeps for all sizes: negative numbers are divided otherwise in
+        ONNX, and ``max`` would be taken for one of its sides.
+        """
+        multiple = self.size_divisibility
+        if multiple > 1:
+            multiple = max(multiple, self.min_size)
+            return (length + multiple - 1) // multiple * multiple - length
+        lacking = self.min_size - length
+        return (lacking + abs(lacking)) // 2
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Sequence
 
 import timm
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -34,8 +35,11 @@ class TimmBackbone(Backbone):
         drop_path_rate: stochastic depth of the last block, linear over the depth.
         pretrained: download timm's weights.
 
+    Attributes:
+        min_size: the least height and width of images that the encoder takes, pixels.
+
     Raises:
-        InputError: timm has no such model, or it takes images of one size only, or it cannot
+        InputError: timm has no such model, or it takes images of few sizes only, or it cannot
             return four maps at this stride, or timm's weights cannot be downloaded.
     """
 
@@ -91,6 +95,38 @@ class TimmBackbone(Backbone):
             f"stage{i}": ShapeSpec(channels=c, stride=s)
             for i, (c, s) in enumerate(zip(channels, strides), start=1)
         }
+        sides = (1, *(output_stride * factor for factor in (1, 2, 4)))
+        least = next((side for side in sides if self._takes(side, side)), None)
+        if least is None:
+            raise InputError(
+                f"MODEL.TIMM.NAME: {name} takes no images of {sides[-1]}x{sides[-1]} pixels"
+            )
+        self.min_size = least
+        base = max(least, output_stride)
+        odd = self._takes(base + 1, 2 * base + output_stride // 3)
+        self._size_divisibility = 1 if odd else base
+        if not odd and not self._takes(base, 2 * base):
+            raise InputError(f"MODEL.TIMM.NAME: {name} takes images of few sizes only")
+
+    @torch.no_grad()
+    def _takes(self, height: int, width: int) -> bool:
+        """Whether the encoder runs on images of this size; tried on shapes, without numbers."""
+        mode = self.training
+        tensors = dict([*self.named_parameters(), *self.named_buffers()])
+        shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        image = torch.empty(1, 3, height, width, device="meta")
+        try:
+            torch.func.functional_call(self.eval(), shapes, (image,))
+        except (AssertionError, RuntimeError, ValueError):
+            return False
+        finally:
+            self.train(mode)
+        return True
+
+    @property
+    def size_divisibility(self) -> int:
+        """What the sides of images must be multiples of."""
+        return self._size_divisibility
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each stage."""
