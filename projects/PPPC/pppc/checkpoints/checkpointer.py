@@ -25,6 +25,7 @@ from ..files import whole_file, write_atomically
 from ..modeling.normalization import InputStatistics
 from ..modeling.timm_backbone import TimmBackbone
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
+from .detectron2_zoo import Preparation, from_detectron2, preparation_of
 from .encoders import OTHER_NETWORK
 from .path_handlers import local_path
 from .reading import read_weights
@@ -162,23 +163,25 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict:
         content = read_weights(filename, checked=self._checked)
         model = getattr(self.model, "module", self.model)
-        student = [
-            key.removeprefix("student.") for key in model.state_dict() if key.startswith("student.")
-        ]
-        backbone = model.student.backbone
-        encoder = backbone.name if isinstance(backbone, TimmBackbone) else ""
+        student = model.student.state_dict()
         names = class_names_of(content, filename)
-        translation = own_names(content["model"], self._path)
+        prepared = preparation_of(content, self._path)
+        translation = own_names(content["model"], self._path) if prepared is None else None
         own = translation is not None
         if not own:
-            translation = from_other_layout(content["model"], student, self._path, encoder)
+            backbone = model.student.backbone
+            encoder = backbone.name if isinstance(backbone, TimmBackbone) else ""
+            if encoder:
+                translation = from_other_layout(content["model"], student, self._path, encoder)
+                told = description(filename).get("pretrained_cfg", {})
+                mean, std = backbone.statistics()
+                prepared = Preparation(told.get("mean", mean), told.get("std", std), "RGB")
+            else:
+                translation = from_detectron2(content["model"], student, self._path)
             logger.info(describe(translation))
             self._missing = translation.missing
-            if self.cfg is not None and encoder:
-                mean, std = backbone.statistics()
-                told = description(filename).get("pretrained_cfg", {})
-                mean, std = told.get("mean", mean), told.get("std", std)
-                InputStatistics.of(self.cfg).warn_unless(mean, std, encoder)
+            if self.cfg is not None and prepared is not None:
+                InputStatistics.of(self.cfg).warn_unless(*prepared, name=encoder or self._path)
         if lost := [key for key, why in translation.dropped.items() if why == OTHER_NETWORK]:
             logger.warning(
                 "%s: %d of its %d tensors are not used: %s%s",

@@ -60,8 +60,8 @@ def _meta_architectures() -> Iterator[str]:
 
 
 def _decoders() -> Iterator[str]:
-    """Those whose ``layers`` make class scores of features; of Detectron2's some do."""
-    names = ("SemSegFPNHead", "DeepLabV3PlusHead")
+    """This project's, the user's own, and those of Detectron2 that make class scores of features."""
+    names = ("SemSegFPNHead", "DeepLabV3PlusHead", "DeepLabV3Head")
     return (
         name
         for name, part in SEM_SEG_HEADS_REGISTRY

@@ -181,7 +181,7 @@ class PPPCSegmentor(nn.Module):
             cfg.MODEL.PIXEL_STD,
             mixed_precision_type(cfg),
             max(
-                backbone.size_divisibility,
+                getattr(backbone, "size_divisibility", 0),  # Detectron2's Swin has none
                 1 if isinstance(decoder, SemanticHead) else max(s.stride for s in shape.values()),
             ),
             getattr(backbone, "min_size", 1),

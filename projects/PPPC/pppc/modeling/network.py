@@ -102,7 +102,14 @@ class SegmentationNetwork(nn.Module):
             if not logits:
                 return NetworkOutput(None, mean, log_var)
             features = {name: map.contiguous() for name, map in features.items()}
-            return NetworkOutput(cut(self.sem_seg_head.layers(features)), mean, log_var)
+            return NetworkOutput(cut(self._scores(features)), mean, log_var)
+
+    def _scores(self, features: dict[str, Tensor]) -> Tensor:
+        head = self.sem_seg_head
+        if hasattr(head, "layers"):
+            return head.layers(features)
+        # Detectron2's DeepLabV3Head
+        return head.predictor(head.aspp(features[head.in_features[0]]))
 
     def _padding(self, length: int) -> int:
         """By how many pixels a side is padded.

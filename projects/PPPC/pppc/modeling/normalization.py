@@ -34,14 +34,17 @@ class InputStatistics:
         model = cfg.MODEL
         return cls(cfg.INPUT.FORMAT, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
 
-    def warn_unless(self, mean: Sequence[float], std: Sequence[float], encoder: str) -> None:
+    def warn_unless(
+        self, mean: Sequence[float], std: Sequence[float], image_format: str = "RGB", *, name: str
+    ) -> None:
         """One warning where an encoder's weights were trained with other statistics.
 
         Args:
             mean, std: of red, green and blue in [0, 1], as timm has them.
-            encoder: its name, for the message.
+            image_format: the order of the channels that the encoder takes.
+            name: of the encoder or its file, for the message.
         """
-        order = -1 if self.format == "BGR" else 1
+        order = -1 if image_format == "BGR" else 1
         wanted = {
             "MODEL.PIXEL_MEAN": (self.mean, [round(255 * value, 3) for value in mean][::order]),
             "MODEL.PIXEL_STD": (self.std, [round(255 * value, 3) for value in std][::order]),
@@ -51,11 +54,11 @@ class InputStatistics:
             for key, (ours, theirs) in wanted.items()
             if len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > TOLERANCE
         ]
-        if self.format == "BGR":
-            changes.append("INPUT.FORMAT RGB, with values in that order: red and blue are swapped")
+        if self.format != image_format:
+            changes.append(f"INPUT.FORMAT {image_format}: red and blue are swapped")
         if changes:
             logger.warning(
                 "The weights of %s were trained on images that were prepared otherwise. Set %s",
-                encoder,
+                name,
                 " and ".join(changes),
             )

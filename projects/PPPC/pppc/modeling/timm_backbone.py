@@ -167,7 +167,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         pretrained=pretrained,
     )
     if pretrained:
-        InputStatistics.of(cfg).warn_unless(*backbone.statistics(), backbone.name)
+        InputStatistics.of(cfg).warn_unless(*backbone.statistics(), name=backbone.name)
     return backbone
 
 
