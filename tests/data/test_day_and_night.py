@@ -2,6 +2,7 @@
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -45,8 +46,8 @@ def test_every_night_image_has_the_day_image_that_its_csv_row_names(datasets_roo
 @pytest.mark.parametrize(
     ("csv", "error", "message"),
     [
-        ("train/night/A/x,train/day/B/y\n", ValueError, r"row 1 names A/x_rgb_anon\.png"),
-        ("{night},train/day/B/y\n", ValueError, r"row 1 names .*day/B/y_rgb_anon\.png"),
+        ("train/night/A/x,train/day/B/y\n", ValueError, r"row 1 names A/x_rgb_anon,"),
+        ("{night},train/day/B/y\n", ValueError, r"row 1 names .*day/B/y_rgb_anon,"),
         ("{night}\n", ValueError, "row 1 is not .*night/SEQUENCE/FRAME"),
         ("", ValueError, "no CSV file in .* names a day image for"),
     ],
@@ -70,7 +71,7 @@ def test_day_image_is_resized_and_flipped_like_its_night_image(datasets_root):
         torch.testing.assert_close(sample["day_image"], mapper(by_day, None, seed)["image"])
         night = detection_utils.read_image(record["file_name"], "RGB")
         height, width = sample["image"].shape[1:]
-        resized = np.asarray(Image.fromarray(night).resize((width, height), Image.BILINEAR))
+        resized = cv2.resize(night, (width, height), interpolation=cv2.INTER_LINEAR)
         flips.add(bool((sample["image"].numpy() != resized.transpose(2, 0, 1)).any()))
     assert (height, width) == (56, 112) and flips == {False, True}
 
