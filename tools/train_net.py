@@ -33,6 +33,7 @@ from pppc.data import check_data
 from pppc.engine import Trainer
 from pppc.engine.resume import from_main_process, last_checkpoint, starting_point
 from pppc.engine.run_folder import settled
+from pppc.engine.stopping import StopOnSignal
 from pppc.errors import InputError, Stopped, run_tool
 from pppc.files import free_path, user_path
 from torch.multiprocessing import ProcessExitedException
@@ -156,12 +157,18 @@ def run_and_report(args: argparse.Namespace, report: str) -> None:
 def run_processes(args: argparse.Namespace) -> int:
     """Launch all processes of this machine; returns the exit status.
 
-    A signal goes on to them, so that they stop as one process does.
+    A signal goes on to them, so that they stop as one process does; a second one ends them at once.
+
+    Raises:
+        Stopped: a signal ended a process.
     """
+    received: list[signal.Signals] = []
 
     def pass_on(number: int, frame: object) -> None:
+        received.append(signal.Signals(number))
+        as_other = next(n for n, means in StopOnSignal.SIGNALS.items() if n != means == number)
         for child in active_children():
-            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, as_other if len(received) == 1 else signal.SIGKILL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
@@ -178,12 +185,20 @@ def run_processes(args: argparse.Namespace) -> int:
                 dist_url=args.dist_url,
                 args=(args, str(report)),
             )
-        except ProcessExitedException:
-            if not report.exists():
+        except ProcessExitedException as error:
+            if report.exists():
+                status, line = json.loads(report.read_text())
+                print(line, file=sys.stderr)
+                return status
+            if received:
+                raise Stopped(f"stopped by {received[0].name}", 128 + received[0]) from error
+            if error.exit_code >= 0:
                 raise
-            status, line = json.loads(report.read_text())
-            print(line, file=sys.stderr)
-            return status
+            raise Stopped(
+                f"one of {args.num_gpus} processes was ended by {error.signal_name}; if there is a "
+                "checkpoint, continue with --resume",
+                128 - error.exit_code,
+            ) from error
     return 0
 
 

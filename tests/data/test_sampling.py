@@ -264,7 +264,8 @@ def test_batches_of_the_demo_data(datasets_root):
     # 40 rows after resizing: the rest is padding without labels.
     assert (source.label[:, 40:] == 255).all() and (source.label[:, :40] != 255).any()
     assert target.image.shape == (2, 3, 64, 128) and target.label is None
-    assert source.image.max() > 1 and source.image.dtype == torch.float32
+    assert source.image.max() > 1 and source.image.dtype == torch.float32  # padded
+    assert target.image.dtype == torch.uint8
 
     cfg.INPUT.CROP.SIZE = [65, 80]
     with pytest.raises(ValueError, match=r"leftImg8bit\.png is 128x64 .* INPUT.TARGET.MIN_SIZE"):

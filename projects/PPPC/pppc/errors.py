@@ -40,16 +40,20 @@ def printable(text: str) -> str:
 
 
 class Stopped(SystemExit):
-    """A signal ended the process at a place from which it can go on.
+    """A signal, or the end of a process that is needed, ended this process.
 
     Args:
         message: one line for the user.
-        number: of the signal. The exit status is 128 more, as in a shell.
+        status: the process's exit status; of a signal 128 and its number, as in a shell.
     """
 
-    def __init__(self, message: str, number: int):
-        super().__init__(128 + number)
+    def __init__(self, message: str, status: int):
+        super().__init__(message, status)  # so that other processes get it whole
         self.message = message
+        self.code = status
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:

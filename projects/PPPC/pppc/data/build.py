@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
 from .catalog import dataset_records, label_files, label_reader, own_reader
@@ -18,7 +17,8 @@ from .checks import check_source_classes, refuse_problems
 from .file_checks import check_files
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .processes import from_main_process
-from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw, ignore_signals
+from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
+from .workers import batches, check_shared_memory, end_with_parent, or_input_error, shared_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,13 @@ def _only(names: tuple[str, ...], key: str) -> str:
     return names[0]
 
 
-def _stop_opencv_threads() -> None:
-    """Loaders fork their workers, and a fork of a process in which OpenCV has threads can hang."""
-    cv2.setNumThreads(0)
-
-
 def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.
 
     Raises:
-        InputError: a source label is wrong, or DATASETS.TRAIN or TARGET is not one data set.
+        InputError: a source label is wrong, DATASETS.TRAIN or TARGET is not one data set, or the
+            batches of the workers do not fit in shared memory.
     """
-    _stop_opencv_threads()
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
@@ -70,7 +65,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         draw = ShuffledDraw(len(records), target_draw)
         streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper, skip))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
-    return PairedLoader(
+    loader = PairedLoader(
         streams,
         batch_sizes,
         collate,
@@ -79,6 +74,16 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         comm.get_world_size(),
         cfg.DATALOADER.MAX_UNREADABLE,
     )
+    if cfg.DATALOADER.NUM_WORKERS:
+        from_main_process(lambda: _check_shared_memory(cfg, loader))
+    return loader
+
+
+def _check_shared_memory(cfg: CfgNode, loader: PairedLoader) -> None:
+    """See that the workers of this machine's processes have room, those of an evaluation, too."""
+    tests = [build_test_loader(cfg, name).shared_bytes() for name in cfg.DATASETS.TEST]
+    needed = loader.shared_bytes() + max(tests, default=0)
+    check_shared_memory(comm.get_local_size() * needed, cfg.DATALOADER.NUM_WORKERS)
 
 
 def source_records(cfg: CfgNode) -> tuple[list[dict], list[dict]]:
@@ -105,11 +110,10 @@ def class_frequencies(cfg: CfgNode) -> list[float]:
 
 def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> TestLoader:
     """Detectron2's loader over a test set, or ``records`` of it, one image a batch."""
-    _stop_opencv_threads()
     return TestLoader(
         build_detection_test_loader(
             dataset_records(cfg, name) if records is None else records,
-            mapper=_ErrorAsValue(TestMapper(cfg)),
+            mapper=_OrInputError(TestMapper(cfg)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
     )
@@ -148,33 +152,45 @@ class TestLoader:
     """Batches of one record of :class:`TestMapper`.
 
     Raises:
-        InputError: from the iterator, where an image can't be read.
+        InputError: from the iterator, where an image can't be read, or shared memory is full.
+        Stopped: from the iterator, where a worker process was ended.
     """
 
     __test__ = False  # not a test case, whatever its name says
 
     def __init__(self, loader: DataLoader):
         self._loader = loader
-        loader.worker_init_fn = ignore_signals
+        loader.worker_init_fn = end_with_parent
 
     def __len__(self) -> int:
         return len(self._loader)
 
+    def shared_bytes(self) -> int:
+        """Shared memory that the first image's size calls for; 0 without workers."""
+        sample = self._loader.dataset[0]
+        return shared_bytes(
+            self._loader, 0 if isinstance(sample, InputError) else sample["image"].nbytes
+        )
+
     def __iter__(self) -> Iterator[list[dict]]:
-        for (sample,) in self._loader:
+        for ((sample,),) in batches(self._loader):
             if isinstance(sample, InputError):
                 raise sample
             yield [sample]
 
 
-class _ErrorAsValue:
-    """Returns an InputError: raised in a loader's process it would come as many lines of text."""
+class _OrInputError:
+    """A mapper for a loader's process: see :func:`or_input_error`."""
 
     def __init__(self, mapper: TestMapper):
         self.mapper = mapper
 
     def __call__(self, record: dict) -> dict | InputError:
-        try:
-            return self.mapper(record)
-        except InputError as error:
-            return error
+        return or_input_error(lambda: self._sample(record))
+
+    def _sample(self, record: dict) -> dict:
+        sample = self.mapper(record)
+        if get_worker_info() is not None:
+            # Here a lack of memory is an error; in the queue's thread it would only be printed.
+            sample["image"].share_memory_()
+        return sample

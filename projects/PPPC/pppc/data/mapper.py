@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from ..errors import InputError
 from ..method.pixel_batch import PixelBatch
@@ -34,12 +35,12 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 
 def _image_tensor(image: np.ndarray) -> Tensor:
-    """``(H, W, 3)`` to a contiguous ``(3, H, W)`` float32 tensor in [0, 255]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
+    """``(H, W, 3)`` uint8 to a contiguous ``(3, H, W)`` tensor."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _padded(tensor: Tensor, padding: Tensor) -> Tensor:
-    """``padding`` with ``tensor``, which is not larger, at its top left."""
+    """``padding`` with ``tensor``, which is not larger, at its top left; of the padding's type."""
     if tensor.shape == padding.shape:
         return tensor
     height, width = tensor.shape[-2:]
@@ -129,7 +130,7 @@ class SourceMapper:
         )
         self.flip = _random_flip(flip)
         self.padding = torch.tensor(pad_value).view(-1, 1, 1).repeat(1, *crop_size)
-        self.ignored = torch.full(crop_size, ignore_label)
+        self.ignored = torch.full(crop_size, ignore_label, dtype=torch.uint8)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, label_reader: LabelReader) -> dict:
@@ -159,7 +160,8 @@ class SourceMapper:
             seed: of the augmentation.
 
         Returns:
-            "image" ``(3, H, W)`` float32, "label" ``(H, W)`` int64, and "file", the image's.
+            "image" ``(3, H, W)`` uint8, or float32 where it is padded, "label" ``(H, W)`` uint8, and
+            "file", the image's.
 
         Raises:
             InputError: a file can't be read, or image and label differ in size.
@@ -179,7 +181,7 @@ class SourceMapper:
             self.flip(sample)
         return {
             "image": _padded(_image_tensor(sample.image), self.padding),
-            "label": _padded(torch.from_numpy(sample.sem_seg.astype(np.int64)), self.ignored),
+            "label": _padded(torch.from_numpy(np.ascontiguousarray(sample.sem_seg)), self.ignored),
             "file": record["file_name"],
         }
 
@@ -260,7 +262,7 @@ class TargetMapper:
     def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
         """
         Returns:
-            "image" ``(3, H, W)`` float32 and, where the record has a "day_file_name", "day_image",
+            "image" ``(3, H, W)`` uint8 and, where the record has a "day_file_name", "day_image",
             resized and flipped alike; "file", the image's; and "cut", the place in [0, 1)^2 where
             :func:`collate` cuts an image that is higher or wider than others of its batch.
 
@@ -319,7 +321,7 @@ class TestMapper:
         }
 
     def __call__(self, record: dict) -> dict:
-        """The record with "image" ``(3, H, W)`` and its original "height" and "width"."""
+        """The record with "image" ``(3, H, W)`` uint8 and its original "height" and "width"."""
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         return record | self.resized(image)
 
@@ -332,7 +334,9 @@ class TestMapper:
 
 
 def collate(samples: list[dict]) -> PixelBatch:
-    """Stack samples. Images that are higher or wider than the smallest ones are cut to their size.
+    """Stack samples, in a worker in shared memory.
+
+    Images that are higher or wider than the smallest ones are cut to their size.
 
     The place where an image is cut comes from its own seed ("cut"); the size that is left, from the
     other images of its batch.
@@ -348,8 +352,14 @@ def collate(samples: list[dict]) -> PixelBatch:
         top, left = (int(place * (room + 1)) for place, room in zip(sample["cut"], (down, right)))
         return image[..., top : top + height, left : left + width]
 
-    tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
+    def together(name: str) -> Tensor:
+        tensors = [cut(sample, name) for sample in samples]
+        if len({tensor.dtype for tensor in tensors}) > 1:  # some are padded, with the mean color
+            tensors = [tensor.float() for tensor in tensors]
+        return default_collate(tensors)
+
+    names = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
     return PixelBatch(
-        **{name: torch.stack([cut(sample, name) for sample in samples]) for name in tensors},
+        **{name: together(name) for name in names},
         files=tuple(sample["file"] for sample in samples),
     )

@@ -2,11 +2,14 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from detectron2.utils import comm
 
 from ..errors import InputError
+from .workers import end_with_parent
 
 __all__ = ["from_main_process", "map_in_processes"]
 
@@ -29,12 +32,22 @@ def map_in_processes(
         items: its arguments.
         num_processes: how many processes work.
         chunk_size: items handed to a process at a time.
+
+    Raises:
+        InputError: a process was ended from outside.
     """
     if num_processes == 1:
         yield from map(function, items)
         return
-    with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
-        yield from pool.imap(function, items, chunk_size)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, spawn, initializer=end_with_parent) as pool:
+        try:
+            yield from pool.map(function, items, chunksize=chunk_size)
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {num_processes} processes was ended by the system, as it does where memory "
+                "runs out: use fewer"
+            ) from error
 
 
 def from_main_process(function: Callable[[], Result]) -> Result:

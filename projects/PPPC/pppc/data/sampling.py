@@ -7,7 +7,6 @@ iteration and sees what an uninterrupted one would have seen, whatever the numbe
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import InputError
+from .workers import batches, end_with_parent, or_input_error, shared_bytes
 
 __all__ = [
     "Drawn",
@@ -26,7 +26,6 @@ __all__ = [
     "RareClassDraw",
     "SampleStream",
     "ShuffledDraw",
-    "ignore_signals",
     "rare_class_probabilities",
 ]
 
@@ -118,7 +117,8 @@ class Drawn(NamedTuple):
     """What a stream gives: an exception would leave a loader's process as many lines of text.
 
     Attributes:
-        value: a sample or a batch; None: no image could be read for it.
+        value: a sample or a batch; None: no image could be read for it; an InputError: there is no
+            memory for it.
         problems: what was wrong with images that were drawn and can't be read, by their files.
     """
 
@@ -192,16 +192,6 @@ class _Positions(Sampler):
             start += self.batch_size
 
 
-def ignore_signals(worker: int) -> None:
-    """Let a loader's worker live until the main process ends it.
-
-    Ctrl-C and a batch system's SIGTERM go to all processes of a run; the main one writes a
-    checkpoint then, which a worker's death would prevent.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 class PairedLoader:
     """Endless (source batch, target batch) pairs; the target batch is None without a target.
 
@@ -222,7 +212,8 @@ class PairedLoader:
 
     Raises:
         InputError: a batch cannot be shared equally by the processes. From the iterator: an image
-            cannot be read, or too many cannot.
+            cannot be read, or too many cannot, or shared memory is full.
+        Stopped: from the iterator: a worker process was ended.
     """
 
     def __init__(
@@ -246,7 +237,7 @@ class PairedLoader:
                 collate_fn=partial(_collate_drawn, collate=collate),
                 num_workers=-(-num_workers // len(streams)),
                 pin_memory=torch.cuda.is_available(),
-                worker_init_fn=ignore_signals,
+                worker_init_fn=end_with_parent,
                 generator=torch.Generator(),  # or a loader that starts would draw from the global one
             )
             for stream, positions in zip(streams, self._positions)
@@ -269,17 +260,28 @@ class PairedLoader:
         for positions in self._positions:
             positions.start_iteration = iteration
 
+    def shared_bytes(self) -> int:
+        """Shared memory that the first batches' sizes call for; 0 without workers."""
+        needed = 0
+        for loader, positions in zip(self._loaders, self._positions):
+            if loader.num_workers:
+                drawn = loader.collate_fn([loader.dataset[i] for i in next(iter(positions))])
+                needed += shared_bytes(loader, getattr(drawn.value, "nbytes", 0))
+        return needed
+
     def __iter__(self) -> Iterator[tuple]:
-        for drawn in zip(*self._loaders):
-            batches = [self._checked(number, one) for number, one in enumerate(drawn)]
+        for drawn in batches(*self._loaders):
+            pair = [self._checked(number, one) for number, one in enumerate(drawn)]
             if has_event_storage():
                 get_event_storage().put_scalar(
                     "data/unreadable", sum(map(len, self.unreadable)), smoothing_hint=False
                 )
-            yield (*batches, None)[:2]
+            yield (*pair, None)[:2]
 
     def _checked(self, number: int, drawn: Drawn) -> object:
         """The batch of stream ``number``, after a look at what could not be read for it."""
+        if isinstance(drawn.value, InputError):
+            raise drawn.value
         stream, unreadable = self._streams[number], self.unreadable[number]
         hint = "tools/check_datasets.py --read names all of them"
         if drawn.problems and not stream.skip_unreadable:
@@ -309,4 +311,6 @@ def _is_deep(stream: SampleStream) -> bool:
 def _collate_drawn(samples: list[Drawn], collate: Callable[[list], object]) -> Drawn:
     problems = {file: text for sample in samples for file, text in sample.problems.items()}
     values = [sample.value for sample in samples]
-    return Drawn(None if None in values else collate(values), problems)
+    if any(value is None for value in values):
+        return Drawn(None, problems)
+    return Drawn(or_input_error(lambda: collate(values)), problems)

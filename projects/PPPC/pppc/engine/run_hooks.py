@@ -1,4 +1,4 @@
-"""What keeps a run safe: learning rate, checkpoints, evaluation, metrics, stopping.
+"""What keeps a run safe: learning rate, checkpoints, evaluation, metrics.
 
 As hooks they act in the order in which the trainer registers them; see
 :meth:`pppc.engine.trainer.Trainer.build_hooks`.
@@ -11,10 +11,7 @@ import logging
 import math
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -24,8 +21,9 @@ from detectron2.utils.events import EventWriter
 
 from ..checkpoints.checkpointer import StrictCheckpointer
 from ..checkpoints.reading import checkpoint_damage
-from ..errors import InputError, Stopped
+from ..errors import InputError
 from .run_folder import RunFolder
+from .stopping import StopOnSignal
 
 __all__ = [
     "BestModel",
@@ -34,7 +32,6 @@ __all__ = [
     "Evaluation",
     "LearningRate",
     "MetricsWriter",
-    "StopOnSignal",
 ]
 
 logger = logging.getLogger(__name__)
@@ -52,78 +49,6 @@ class LearningRate(hooks.LRScheduler):
 
     def state_dict(self) -> dict:
         return {}
-
-
-class StopOnSignal(HookBase):
-    """SIGTERM and Ctrl-C write a checkpoint after the current step and end the run.
-
-    A second Ctrl-C ends it at once.
-
-    Args:
-        checkpointer: of the run.
-    """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self, checkpointer: StrictCheckpointer):
-        self.checkpointer = checkpointer
-        self.received: int | None = None
-        self.at_once = False
-
-    def before_train(self) -> None:
-        self.process = os.getpid()
-        self.former = {}
-        if threading.current_thread() is threading.main_thread():
-            self.former = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
-
-    def _receive(self, number: int, frame: object) -> None:
-        if os.getpid() != self.process:
-            return  # a loader's worker, which ends with its parent
-        if self.received == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-        if self.at_once:
-            raise Stopped("stopped", number)
-
-    def after_step(self) -> None:
-        # All processes stop after the same step, whichever was told.
-        received = [number for number in comm.all_gather(self.received) if number is not None]
-        # After the last step little is left to do.
-        if received and self.trainer.iter + 1 < self.trainer.max_iter:
-            self.stop(received[0], self.trainer.iter)
-
-    def stop(self, number: int, iteration: int) -> None:
-        """Write a checkpoint that includes ``iteration``, and end.
-
-        Raises:
-            Stopped: always.
-        """
-        name = f"model_{iteration:07d}"
-        self.checkpointer.save(name, iteration=iteration)
-        comm.synchronize()  # no process ends, and has the others ended, before it is written
-        raise Stopped(
-            f"stopped by {signal.Signals(number).name} after iteration {iteration}; "
-            f"{self.checkpointer.save_dir}/{name}.pth is written: continue with --resume",
-            number,
-        )
-
-    @contextmanager
-    def interruptible(self, iteration: int) -> Iterator[None]:
-        """Stop in the middle of this block, in which the state of training does not change."""
-        self.at_once = True
-        try:
-            yield
-        except BaseException:
-            self.at_once = False
-            if self.received is not None:
-                self.stop(self.received, iteration)
-            raise
-        finally:
-            self.at_once = False
-
-    def after_train(self) -> None:
-        for number, handler in self.former.items():
-            signal.signal(number, handler)
 
 
 class _Size(io.RawIOBase):
@@ -224,7 +149,7 @@ class Evaluation(hooks.EvalHook):
             return
         storage = self.trainer.storage
         storage.iter = iteration
-        self._evaluate(iteration)
+        self.stop.agreed(self._do_eval)
         if comm.is_main_process():
             latest = storage.latest().items()
             results = {name: value for name, (value, of) in latest if of == iteration}
@@ -232,11 +157,7 @@ class Evaluation(hooks.EvalHook):
 
     def after_step(self) -> None:
         if self.due(self.trainer.iter + 1):
-            self._evaluate(self.trainer.iter)
-
-    def _evaluate(self, iteration: int) -> None:
-        with self.stop.interruptible(iteration):
-            self._do_eval()
+            self.stop.agreed(self._do_eval)
 
     def after_train(self) -> None:
         del self._func  # as Detectron2: it is likely to hold the trainer

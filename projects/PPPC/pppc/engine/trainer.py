@@ -48,9 +48,9 @@ from .run_hooks import (
     Evaluation,
     LearningRate,
     MetricsWriter,
-    StopOnSignal,
 )
 from .solver import build_optimizer
+from .stopping import StopOnSignal, StoppableEvaluator
 
 __all__ = ["Trainer"]
 
@@ -233,7 +233,7 @@ class Trainer(DefaultTrainer):
         cfg, loop = self.cfg, self._trainer
         method: list[HookBase] = loop.hooks()
         main = comm.is_main_process()
-        stop = StopOnSignal(self.checkpointer)
+        self.stop = stop = StopOnSignal(self.checkpointer)
         method += [hooks.IterationTimer(), LearningRate()]
         if main:
             method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg)]
@@ -251,7 +251,11 @@ class Trainer(DefaultTrainer):
         return method
 
     def _evaluate(self) -> OrderedDict:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        evaluators = [
+            StoppableEvaluator(self.build_evaluator(self.cfg, name), self.stop)
+            for name in self.cfg.DATASETS.TEST
+        ]
+        self._last_eval_results = self.test(self.cfg, self.model, evaluators)
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:

@@ -21,9 +21,10 @@ class PixelBatch:
     """Images of one size, with what is known of their pixels.
 
     Attributes:
-        image: ``(N, 3, H, W)`` float32 in [0, 255], channels as INPUT.FORMAT says.
-        label: ``(N, H, W)`` int64 train IDs or the ignore label; None for target images that have
-            no pseudo-label yet.
+        image: ``(N, 3, H, W)`` float32 in [0, 255], or uint8 before :meth:`to`; channels as
+            INPUT.FORMAT says.
+        label: ``(N, H, W)`` int64 (uint8 before :meth:`to`) train IDs or the ignore label; None for
+            target images that have no pseudo-label yet.
         weight: ``(N, H, W)`` float32 weight of each pixel in the cross-entropy; None: 1 everywhere.
         confidence: ``(N, H, W)`` float32 probability of each pseudo-label; None where labels are
             given.
@@ -69,9 +70,21 @@ class PixelBatch:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
     def to(self, device: torch.device) -> PixelBatch:
-        """The same batch on ``device``."""
-        return self._of_each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on ``device``, where bytes become float32 images and int64 labels."""
+        batch = self._of_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(
+            batch,
+            image=batch.image.float(),
+            label=None if batch.label is None else batch.label.long(),
+            day_image=None if batch.day_image is None else batch.day_image.float(),
+        )
 
     def pin_memory(self) -> PixelBatch:
         """The same batch in page-locked memory; PyTorch's loaders call this."""
