@@ -2,8 +2,11 @@
 """Run the paper's experiments by their numbers.
 
     tools/run_experiment.py --list
-    tools/run_experiment.py --exp 1 [--model mit_b5] [--method pppc] [--seeds 43,44] [KEY VALUE ...]
+    tools/run_experiment.py --exp 1 [--model mit_b5] [--method pppc] [--recipe published]
+        [--seeds 43,44] [KEY VALUE ...]
 
+PPPC runs by the published recipe, if no other is named, and in OUTPUT/NAME_recommended by the
+recommended one (configs/methods/recommended.yaml).
 Each seed is a run of tools/train_net.py in OUTPUT/NAME/seed_SEED, one after the other. Called again,
 it goes on where it stopped: finished seeds are skipped, a stopped one is resumed.
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import pppc
 from pppc.arguments import ToolParser, whole_number
+from pppc.config.files import read_settings
 from pppc.errors import InputError, run_tool
 from pppc.files import user_path, write_atomically
 from tabulate import tabulate
@@ -28,6 +32,7 @@ EXPERIMENTS = {
 }
 FINISHED = "finished.json"  # written when all is done, the last evaluation too
 METHODS = ("pppc", "dacs", "source_only")
+RECIPES = ("published", "recommended")  # of pppc; the experiments' configurations are published
 MODELS = {
     "mit_b5": "MiT-B5, DAFormer decoder",
     "r101": "ResNet-101, DeepLabV3+ (the released configuration)",
@@ -42,7 +47,11 @@ def list_experiments() -> str:
         for method in METHODS
         for model in MODELS
     ]
-    return tabulate(rows, headers=["--exp", "--method", "--model", "configuration"])
+    table = tabulate(rows, headers=["--exp", "--method", "--model", "configuration"])
+    return (
+        f"{table}\n\n--recipe of pppc: published, which these configurations are, if none is given; or "
+        "recommended: configs/methods/recommended.yaml over them"
+    )
 
 
 def seeds(text: str) -> list[str]:
@@ -84,6 +93,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show what there is and end")
     parser.add_argument("--exp", type=int, metavar="N", help=names)
     parser.add_argument("--method", choices=METHODS, default="pppc")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, help="of --method pppc; published if it is not given"
+    )
     parser.add_argument("--model", choices=MODELS, default="mit_b5", help=str(MODELS)[1:-1])
     parser.add_argument(
         "--seeds", type=seeds, default="43", help="one or several: 43,44; 43 is published"
@@ -100,24 +112,31 @@ def main() -> int:
         raise InputError(f"--exp takes the number of an experiment, {given}. They are {names}")
     name = f"{EXPERIMENTS[arguments.exp]}_{arguments.method}_{arguments.model}"
     config_file = REPOSITORY / "configs" / f"{name}.yaml"
+    opts = arguments.opts
+    if arguments.recipe and arguments.method != "pppc":
+        raise InputError(f"--recipe is of --method pppc: leave it out for {arguments.method}")
+    if arguments.recipe == "recommended":
+        name += "_recommended"
+        recipe = read_settings(str(REPOSITORY / "configs/methods/recommended.yaml"))
+        opts = [*(str(word) for pair in recipe.items() for word in pair), *opts]
     for key, option in (("SEED", "--seeds"), ("OUTPUT_DIR", "--output")):
         if key in arguments.opts[::2]:
             raise InputError(f"{key} differs from run to run: give {option} instead")
-    pppc.load_config(config_file, arguments.opts)  # what is wrong in it is said once, and first
+    pppc.load_config(config_file, opts)  # what is wrong in it is said once, and first
     output = Path(user_path(arguments.output, "--output"))
     for seed in arguments.seeds:
         folder = output / name / f"seed_{seed}"
-        if is_finished(folder, arguments.opts):
+        if is_finished(folder, opts):
             print(f"{folder} is finished", flush=True)
             continue
         command = [
             sys.executable, str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", str(config_file), "--num-gpus", str(arguments.num_gpus),
-            *arguments.opts, "OUTPUT_DIR", str(folder), "SEED", seed,
+            *opts, "OUTPUT_DIR", str(folder), "SEED", seed,
         ]  # fmt: skip
         if status := subprocess.run(command).returncode:
             return status
-        write_atomically(folder / FINISHED, json.dumps(arguments.opts).encode())
+        write_atomically(folder / FINISHED, json.dumps(opts).encode())
     return 0
 
 

@@ -111,6 +111,7 @@ def refusal(*opts: str, config=None) -> str:
         (f"TEST.EVALUATE_TEACHER True {SOURCE_ONLY}", "or TEST.EVALUATE_TEACHER False"),
         (f"TEST.UNCERTAINTY True {SOURCE_ONLY}", "or TEST.UNCERTAINTY False"),
         ("PPPC.PROTOTYPES.CONVENTION published", "give CONVENTION 'log_variance'"),
+        ("PPPC.CONTRAST.START_ITER -2", "or -1 for the published one, scaled"),
         ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.1", "give one frequency of each class"),
         ("PPPC.SELF_TRAINING.STATIC_CLASSES ['raod']", "no class of cityscapes_train_unlabeled: "
          "give road"),
@@ -347,6 +348,8 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         ("run_experiment.py --exp 4", "--exp", "there is no 4"),
         ("run_experiment.py --exp one", "--exp", "invalid int value"),
         ("run_experiment.py --exp 1 --method dac", "--method", "'dacs'"),
+        ("run_experiment.py --exp 1 --recipe best", "--recipe", "'recommended'"),
+        ("run_experiment.py --exp 1 --method dacs --recipe published", "--recipe", "leave it out"),
         ("run_experiment.py --exp 1 --seeds 43;44", "--seeds", "such as 43,44"),
         ("run_experiment.py --exp 1 --seeds 43,43", "--seeds", "different whole numbers"),
         ("run_experiment.py --exp 1 SEED 43", "SEED", "give --seeds instead"),

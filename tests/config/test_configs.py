@@ -1,13 +1,18 @@
 """The configurations: their contrast acts, and they can be built."""
 
+import math
+
 import pytest
 import torch
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from pppc import add_pppc_config, load_config
+from pppc.config.scaling import contrast_start, crop_temperature, crop_top_k
 from pppc.method.contrast import contrast_schedule
 from pppc.method.pixel_batch import PixelBatch
+from pppc.modeling.probabilistic_head import build_probabilistic_head
 
 CONFIGS = REPOSITORY / "configs"
 PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")
@@ -39,14 +44,45 @@ def test_methods_and_ablations_differ_from_each_other_and_from_pppc():
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_published_contrast_is_that_of_the_defaults(pair):
-    """All but what depends on the length of a run and the size of its images."""
+    """All but what is scaled, which is that of the defaults at their size."""
     published, defaults = load(f"{pair}_pppc_published"), get_cfg()
     add_pppc_config(defaults)
-    defaults.PPPC.CONTRAST.START_ITER = published.PPPC.CONTRAST.START_ITER
+    size = ["INPUT.CROP.SIZE", "[640,640]", "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 40000,
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 19, "INPUT.TARGET.MIN_SIZE", 640,
+            "INPUT.TARGET.MAX_SIZE", 1280]  # fmt: skip
+    at_size = load(f"{pair}_pppc_published", *size)
+    crop, contrast = published.PPPC.AMBIGUITY_CROP, published.PPPC.CONTRAST
+    for node, name, scaled in (
+        (crop, "TOP_K", crop_top_k),
+        (crop, "TEMPERATURE", crop_temperature),
+        (contrast, "START_ITER", contrast_start),
+    ):
+        assert node[name] == -1
+        node[name] = scaled(defaults)
+        assert scaled(at_size) == node[name]
     for node in ("CONTRAST", "PROTOTYPES", "AMBIGUITY_CROP", "STRONG_AUGMENTATION"):
         assert published.PPPC[node] == defaults.PPPC[node]
     head = published.MODEL.PROBABILISTIC_HEAD
-    assert head.LOG_VARIANCE_SHIFT == 0 and head.LEARN_VARIANCE
+    assert not head.VARIANCE_OVER_DIM and head.LEARN_VARIANCE
+
+
+def test_published_constants_follow_the_size():
+    demo = load("demo_gta_to_cityscapes_pppc_published", "SOLVER.MAX_ITER", 700)
+    assert contrast_start(demo) == 52 and crop_top_k(demo) == 10
+    assert crop_temperature(demo) == pytest.approx(0.01 * (2 * 640 * 640) / (4 * 128 * 192))
+    camvid = load("camvid_day_to_dusk_pppc_published", "SOLVER.MAX_ITER", 1000)
+    assert contrast_start(camvid) == 75 and crop_top_k(camvid) == 6
+
+
+def test_the_recommended_embedding_is_scaled_by_its_dimensions():
+    for dim in (16, 512):
+        cfg = load("demo_gta_to_cityscapes_pppc", "MODEL.PROBABILISTIC_HEAD.DIM", dim)
+        head = build_probabilistic_head(
+            cfg, {f"stage{n}": ShapeSpec(4, stride=2**n) for n in (2, 3, 4)}
+        )
+        features = {f"stage{n}": torch.randn(1, 4, 2 ** (7 - n), 2 ** (7 - n)) for n in (2, 3, 4)}
+        variance = head(features)[1].exp()
+        assert 1 <= dim * variance.min() and dim * variance.max() <= math.e
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -55,7 +91,7 @@ def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
     contrast, max_iter = cfg.PPPC.CONTRAST, cfg.SOLVER.MAX_ITER
     scales = [
         contrast.LOSS_WEIGHT
-        * contrast_schedule(t, max_iter, contrast.START_ITER, contrast.RAMP_MULTIPLIER)
+        * contrast_schedule(t, max_iter, contrast_start(cfg), contrast.RAMP_MULTIPLIER)
         for t in range(max_iter)
     ]
     assert sum(scale > 0 for scale in scales) >= max_iter / 2

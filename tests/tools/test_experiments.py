@@ -162,10 +162,11 @@ def experiments(demo_datasets, tmp_path_factory):
                                      (3, "mit_b5", "mit_b0")):  # fmt: skip
         run = run_tool(
             "run_experiment.py", "--exp", number, "--model", network, "--output", output,
-            *SMALL, "MODEL.TIMM.NAME", encoder, DETECTRON2_DATASETS=str(demo_datasets),
+            *(["--recipe", "recommended"] if number == 2 else []), *SMALL, "MODEL.TIMM.NAME", encoder, DETECTRON2_DATASETS=str(demo_datasets),
         )  # fmt: skip
         assert run.returncode == 0, run.stderr[-3000:]
-        folder = output / f"{PAIRS[number]}_pppc_{network}/seed_43"
+        name = f"{PAIRS[number]}_pppc_{network}" + "_recommended" * (number == 2)
+        folder = output / name / "seed_43"
         lines = (folder / "metrics.json").read_text().splitlines()
         metrics[number] = {k: v for line in lines for k, v in json.loads(line).items()}
     return output, metrics
@@ -182,6 +183,18 @@ def test_each_experiment_trains_all_losses_and_is_evaluated(experiments):
         1: False, 2: True, 3: False,
     }  # fmt: skip
     assert 0 <= metrics[2]["sem_seg/mIoU16"] <= 100
+
+
+def test_the_recommended_recipe_is_laid_over_the_experiment(experiments):
+    output, metrics = experiments
+    run = load_config(output / "synthia_to_cityscapes_pppc_mit_b5_recommended/seed_43/config.yaml")
+    recipe = load_config(REPOSITORY / "configs/methods/recommended.yaml")
+    recipe.PPPC.CONTRAST.START_ITER = 0  # among the options, which come after it
+    for node in ("CONTRAST", "PROTOTYPES", "AMBIGUITY_CROP"):
+        assert run.PPPC[node] == recipe.PPPC[node]
+    assert run.MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM
+    assert run.DATASETS.TRAIN == ("synthia_train",)
+    assert metrics[2]["crop/by_chance"] == 1
 
 
 def test_a_finished_experiment_is_not_repeated(experiments, demo_datasets):
@@ -206,6 +219,7 @@ def test_a_batch_too_small_for_the_decoder_is_an_error_before_training(demo_data
 
 def test_list_names_every_configuration_and_a_foreign_number_is_an_error():
     listed = run_tool("run_experiment.py", "--list").stdout
+    assert "published, which these configurations are, if none is given" in listed
     for pair in PAIRS.values():
         names = {path.name for path in (REPOSITORY / "configs").glob(f"{pair}_*_*.yaml")}
         assert len(names) == 6 and all(f"configs/{name}" in listed for name in names)

@@ -77,10 +77,10 @@ CONFLICTS = (
              lambda uncertainty, contrast: uncertainty and not contrast,
              "there is no embedding to tell it: set PPPC.CONTRAST.ENABLED True, or TEST.UNCERTAINTY "
              "False"),
-    Conflict("PPPC.PROTOTYPES.CONVENTION MODEL.PROBABILISTIC_HEAD.LOG_VARIANCE_SHIFT "
+    Conflict("PPPC.PROTOTYPES.CONVENTION MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM "
              "MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE",
-             lambda convention, shift, learnt: convention == "published" and (
-                 shift < 0 or not learnt and shift == 0),
+             lambda convention, over_dim, learnt: convention == "published" and (
+                 over_dim or not learnt),
              "the published convention takes these numbers for variances, which are above 0: give "
              "CONVENTION 'log_variance'"),
     *(

@@ -47,7 +47,6 @@ from .rules import (
     Key,
     OneOf,
     Rule,
-    number,
     whole,
 )
 
@@ -190,13 +189,13 @@ _MODEL = (
     Key("MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 256, whole(0),
         "Channels of the mean branch's hidden layers; 0: as many as come in."),
     Key("MODEL.PROBABILISTIC_HEAD.NUM_CONVS", 2, whole(1), "1x1 convolutions of the mean branch."),
-    Key("MODEL.PROBABILISTIC_HEAD.LOG_VARIANCE_SHIFT", 0.0, number(-30, 30),
-        "Added to the log-variances, which are in (0, 1) otherwise (published: 0). Means have unit "
+    Key("MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM", False, SWITCH,
+        "Divide the variances, which are in (1, e) otherwise (published), by DIM. Means have unit "
         "length, so two of them differ by at most 4 / DIM a dimension, squared: beside variances above 1 "
-        "that is little, beside variances near 1 / DIM (a shift of -log DIM) it tells classes apart."),
+        "that is little, beside variances near 1 / DIM it tells classes apart, whatever DIM is."),
     Key("MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", True, SWITCH,
-        "Predict log-variances. False: they are LOG_VARIANCE_SHIFT everywhere, so that pixels are points, "
-        "for the deterministic contrast that the paper compares with."),
+        "Predict log-variances. False: they are the same everywhere, so that pixels are points, for the "
+        "deterministic contrast that the paper compares with."),
 )  # fmt: skip
 
 _SOLVER = (

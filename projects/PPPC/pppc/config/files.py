@@ -17,7 +17,7 @@ from ..files import user_path
 from .checks import check_config
 from .defaults import add_pppc_config, by_key, section_of
 
-__all__ = ["get_config_file", "load_config", "load_recorded_config", "read_yaml"]
+__all__ = ["get_config_file", "load_config", "load_recorded_config", "read_settings", "read_yaml"]
 
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
@@ -53,7 +53,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         InputError: a file can't be read or is no YAML; there is no such key; a value is not one
             that its key can have (:func:`pppc.config.checks.check_config`).
     """
-    return _configuration(_read(os.fspath(config_file)), config_file, opts)
+    return _configuration(read_settings(os.fspath(config_file)), config_file, opts)
 
 
 def load_recorded_config(
@@ -126,7 +126,7 @@ def read_yaml(path: str, named: str) -> dict:
     return content
 
 
-def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
+def read_settings(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
     """All keys of a file, with those of the files that its _BASE_ names, and their values.
 
     Args:
@@ -149,7 +149,7 @@ def _read(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
         base = user_path(base, f"{BASE} of {path}")
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
-        settings |= _read(base, (*within, path))
+        settings |= read_settings(base, (*within, path))
     return settings | dict(_flat_yaml(content))
 
 

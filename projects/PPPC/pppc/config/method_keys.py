@@ -18,6 +18,7 @@ from .rules import (
     Key,
     OneOf,
     number,
+    or_scaled,
     whole,
 )
 
@@ -75,10 +76,11 @@ METHOD_KEYS = (
     Key("PPPC.AMBIGUITY_CROP.SCALE", 1.0, PART,
         "Side of the image that the teacher labels for this choice, as a multiple of the target's "
         "(published: 1). The crop is cut from the whole image and labeled anew."),
-    Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, whole(1),
-        '"class_variance": classes that count, the most ambiguous ones.'),
-    Key("PPPC.AMBIGUITY_CROP.TEMPERATURE", 0.01, ABOVE_0,
-        '"class_variance": temperature of the softmax over what the prototypes keep of it.'),
+    Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, or_scaled(whole(1)),
+        '"class_variance": classes that count, the most ambiguous ones. -1: 10 of 19, in proportion.'),
+    Key("PPPC.AMBIGUITY_CROP.TEMPERATURE", 0.01, or_scaled(ABOVE_0),
+        '"class_variance": temperature of the softmax over what the prototypes keep of it. -1: 0.01 for a '
+        "source batch of two crops of 640x640, in inverse proportion, as a product's variance is."),
     Key("PPPC.PROTOTYPES.CONVENTION", "published", OneOf(CONVENTIONS),
         'What the embedding\'s variance head gives. "log_variance": log-variances. "published": numbers in '
         '(0, 1) that the prototypes take for variances, and the score for log-variances; crop and score '
@@ -111,7 +113,8 @@ METHOD_KEYS = (
     Key("PPPC.CONTRAST.MAX_PIXELS_PER_CLASS", 0, whole(0),
         "Of each class and pass that many pixels at most, drawn at random; 0: all (published)."),
     Key("PPPC.CONTRAST.LOSS_WEIGHT", 1.0, NOT_BELOW_0, "Weight of the contrast beside cross-entropy."),
-    Key("PPPC.CONTRAST.START_ITER", 3000, whole(0), "Iterations before the contrast begins."),
+    Key("PPPC.CONTRAST.START_ITER", 3000, or_scaled(whole(0)),
+        "Iterations before the contrast begins. -1: 3,000 of 40,000, in proportion."),
     Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
         "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
 )  # fmt: skip

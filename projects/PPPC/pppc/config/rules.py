@@ -80,6 +80,14 @@ def number(low: float, high: float) -> Rule:
     return Rule(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
+def or_scaled(rule: Rule) -> Rule:
+    """Also -1, for the published value at this size (:mod:`pppc.config.scaling`)."""
+    return Rule(
+        f"{rule.words}, or -1 for the published one, scaled",
+        lambda value: value == -1 or rule.holds(value),
+    )
+
+
 def _numbers(low: float = -math.inf, count: int | None = None, types=(int, float)):
     """A condition: a list of numbers from ``low`` on."""
     return lambda values: (

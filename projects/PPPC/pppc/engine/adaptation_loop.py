@@ -16,6 +16,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..config.scaling import contrast_start, crop_temperature, crop_top_k
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
 from ..errors import InputError
@@ -126,9 +127,11 @@ class AdaptationLoop(SimpleTrainer):
             class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS, segmentor.device),
         )
 
+        start = contrast_start(cfg)
+
         def contrast_weight(iteration: int) -> float:
             return contrast.LOSS_WEIGHT * contrast_schedule(
-                iteration, cfg.SOLVER.MAX_ITER, contrast.START_ITER, contrast.RAMP_MULTIPLIER
+                iteration, cfg.SOLVER.MAX_ITER, start, contrast.RAMP_MULTIPLIER
             )
 
         return cls(
@@ -146,8 +149,8 @@ class AdaptationLoop(SimpleTrainer):
             ambiguity_crop=AmbiguityCrop(
                 tuple(cfg.INPUT.CROP.SIZE),
                 crop.NUM_CANDIDATES,
-                crop.TEMPERATURE,
-                crop.TOP_K,
+                crop_temperature(cfg),
+                crop_top_k(cfg),
                 crop.SCALE,
                 crop.CRITERION,
             ),

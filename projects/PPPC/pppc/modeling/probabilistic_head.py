@@ -9,6 +9,7 @@ the backward pass: kept, ten of ``(N, D, h, w)`` would be a gigabyte for 640x640
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -171,6 +172,6 @@ def build_probabilistic_head(
         head.DIM,
         head.MID_CHANNELS or None,
         head.NUM_CONVS,
-        head.LOG_VARIANCE_SHIFT,
+        -math.log(head.DIM) if head.VARIANCE_OVER_DIM else 0.0,
         head.LEARN_VARIANCE,
     )

@@ -1,0 +1,38 @@
+"""Constants that are -1 in a configuration: the published ones, scaled to its size.
+
+They were published for 40,000 iterations, 19 classes and batches of two crops of 640x640.
+"""
+
+from __future__ import annotations
+
+import math
+
+from detectron2.config import CfgNode
+
+__all__ = ["contrast_start", "crop_temperature", "crop_top_k"]
+
+
+def contrast_start(cfg: CfgNode) -> int:
+    """The first iteration with the contrast: 3,000 of 40,000.
+
+    Examples:
+        >>> from pppc import load_config
+        >>> cfg = load_config("configs/demo_gta_to_cityscapes_pppc.yaml")
+        >>> cfg.PPPC.CONTRAST.START_ITER, contrast_start(cfg)
+        (-1, 52)
+    """
+    start = cfg.PPPC.CONTRAST.START_ITER
+    return 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start
+
+
+def crop_top_k(cfg: CfgNode) -> int:
+    """How many classes count by the variance of their prototype: 10 of 19."""
+    top_k = cfg.PPPC.AMBIGUITY_CROP.TOP_K
+    return math.ceil(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES * 10 / 19) if top_k == -1 else top_k
+
+
+def crop_temperature(cfg: CfgNode) -> float:
+    """Of the softmax over the prototypes' variances, which are about one over a class's pixels."""
+    temperature = cfg.PPPC.AMBIGUITY_CROP.TEMPERATURE
+    pixels = cfg.SOLVER.IMS_PER_BATCH * math.prod(cfg.INPUT.CROP.SIZE)
+    return 0.01 * 2 * 640 * 640 / pixels if temperature == -1 else temperature
