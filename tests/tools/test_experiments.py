@@ -162,7 +162,8 @@ def experiments(demo_datasets, tmp_path_factory):
                                      (3, "mit_b5", "mit_b0")):  # fmt: skip
         run = run_tool(
             "run_experiment.py", "--exp", number, "--model", network, "--output", output,
-            *(["--recipe", "recommended"] if number == 2 else []), *SMALL, "MODEL.TIMM.NAME", encoder, DETECTRON2_DATASETS=str(demo_datasets),
+            *(["--recipe", "recommended"] if number == 2 else []), *SMALL,
+            "MODEL.TIMM.NAME", encoder, DETECTRON2_DATASETS=str(demo_datasets),
         )  # fmt: skip
         assert run.returncode == 0, run.stderr[-3000:]
         name = f"{PAIRS[number]}_pppc_{network}" + "_recommended" * (number == 2)
