@@ -380,7 +380,6 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         (f"research/benchmark.py training {PPPC} --rounds 0", "--rounds", "1 or more"),
         (f"research/benchmark.py training {PPPC} --json FOLDER", "FOLDER", "name of a new file"),
         (f"research/benchmark.py evaluation {PPPC} DATASETS.TEST ()", "DATASETS.TEST", "labeled data set"),
-        ("research/benchmark_parts.py everything", "everything", "invalid choice"),
         ("research/study.py NOWHERE.yaml", "NOWHERE.yaml", "Give the name of a YAML file"),
         ("research/study.py FILE", "FILE", "not KEY: VALUE"),
         ("research/study.py docs/study/demo.yaml --jobs 0", "--jobs", "1 or more"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from benchmarks.timing import Stages  # noqa: E402
+from benchmark import Stages
 from conftest import run_tool
 
 SMALL = [
@@ -77,12 +77,6 @@ def test_contradictions_are_errors(arguments, message):
     config = "configs/gta_to_cityscapes_pppc_mit_b5.yaml"
     run = run_tool("research/benchmark.py", *arguments, "--config-file", config)
     assert run.returncode == 2 and message in run.stderr
-
-
-def test_parts_beside_other_ways():
-    run = run_tool("research/benchmark_parts.py", "training", "--rounds", "1")
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "here: fused" in run.stdout
 
 
 def test_a_stage_within_another_counts_for_itself_alone(monkeypatch):

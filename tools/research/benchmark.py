@@ -14,28 +14,221 @@ machine, units hardly. Peak memory is of a process with three steps: the whole o
 included (on CUDA what PyTorch reserves of the device), and of the tensors alive at a time.
 """
 
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pppc
 import torch
-from benchmarks.data import Evaluation, Loading, drawn_data
-from benchmarks.inference import Inference
-from benchmarks.needs import NEEDS
-from benchmarks.training import TrainingStep, Unit
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.checks import check_config
 from pppc.config.device import check_training_device
-from pppc.data import build_train_loader
+from pppc.data import build_test_loader, build_train_loader, label_reader
+from pppc.engine.adaptation_loop import AdaptationLoop
+from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError, run_tool
+from pppc.evaluation import MeanIoUEvaluator
 from pppc.files import new_file, write_atomically
+from pppc.method.pixel_batch import PixelBatch
 from tabulate import tabulate
+from torch._C._profiler import _EventType
+from torch.utils.flop_counter import FlopCounterMode
+
+TOOLS = Path(__file__).resolve().parents[1]
+STEPS = 3  # of a training whose memory is measured
+
+
+class Stages:
+    """Seconds by the stage that calls belong to; a call within another counts for its own alone.
+
+    Args:
+        device: whose work is waited for.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._open: list[float] = []  # seconds that calls within each open one have taken
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def call(self, stage: str, function: Callable, *arguments, **options):
+        """Call a function; its time is the stage's."""
+        start = self.now()
+        self._open.append(0.0)
+        result = function(*arguments, **options)
+        seconds = self.now() - start
+        self._seconds[stage] += seconds - self._open.pop()
+        if self._open:
+            self._open[-1] += seconds
+        return result
+
+    def watch(self, owner: object, method: str, stage: str | Callable[..., str]) -> None:
+        """Time a method of an object from now on; ``stage`` may be a function of its arguments."""
+        function = getattr(owner, method)
+        stages = self
+
+        class Watched:
+            def __call__(self, *arguments, **options):
+                name = stage if isinstance(stage, str) else stage(*arguments, **options)
+                return stages.call(name, function, *arguments, **options)
+
+            def __getattr__(self, name: str):  # what the method holds stays within reach
+                return getattr(function, name)
+
+        setattr(owner, method, Watched())
+
+    def take(self) -> dict[str, float]:
+        """Seconds of each stage since the last call of this."""
+        taken, self._seconds = dict(self._seconds), defaultdict(float)
+        return taken
+
+
+def random_pair(cfg: CfgNode) -> tuple[PixelBatch, PixelBatch]:
+    """Random source and target batches of the configured sizes."""
+    height, width = cfg.INPUT.CROP.SIZE
+    generator = torch.Generator().manual_seed(0)
+
+    def images(number: int, width: int) -> torch.Tensor:
+        return 255 * torch.rand(number, 3, height, width, generator=generator)
+
+    label = torch.randint(
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (cfg.SOLVER.IMS_PER_BATCH, height // 32, width // 32),
+        generator=generator,
+    ).repeat_interleave(32, 1).repeat_interleave(32, 2)  # fmt: skip
+    source = PixelBatch(images(cfg.SOLVER.IMS_PER_BATCH, width), label)
+    return source, PixelBatch(images(cfg.SOLVER.TARGET_IMS_PER_BATCH, 2 * width))
+
+
+class TrainingStep:
+    """The step of a configuration, with the contrast under way, on random or loaded batches."""
+
+    def __init__(self, cfg: CfgNode, loader: Iterable | None = None):
+        torch.manual_seed(0)
+        self.segmentor = build_model(cfg).train()
+        self.stages = Stages(self.segmentor.device)
+        optimizer = build_optimizer(cfg, self.segmentor)
+        batches = self._timed(itertools.repeat(random_pair(cfg)) if loader is None else loader)
+        self.loop = AdaptationLoop.from_config(cfg, self.segmentor, batches, optimizer)
+        self.loop.register_hooks(self.loop.hooks())
+        self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
+        watch = self.stages.watch
+        watch(self.loop, "ambiguity_crop", "teacher on the whole target, crop")
+        watch(self.loop, "label_target", "teacher on the crop")
+        watch(self.loop.dacs_mixing, "strong", "strong augmentation")
+        watch(self.loop, "dacs_mixing", "mixing")
+        watch(self.loop, "backward_pass", lambda name, *_, **__: f"student {name}")
+        watch(optimizer, "step", "optimizer")
+        watch(self.loop, "after_step", "moving average")
+        if self.segmentor.prototypes is not None:
+            watch(self.loop, "prototype_update", "teacher on the source")
+            watch(self.segmentor.prototypes, "update", "prototypes")
+
+    def _timed(self, loader: Iterable) -> Iterator:
+        batches = iter(loader)
+        while True:
+            yield self.stages.call("data", next, batches)
+
+    def run(self) -> dict[str, float]:
+        """One step with its hooks; seconds by stage and of all."""
+        start = self.stages.now()
+        with EventStorage(self.loop.iter) as self.loop.storage:
+            self.loop.before_step()
+            self.loop.run_step()
+            self.loop.after_step()
+        seconds = self.stages.now() - start
+        self.loop.iter += 1  # other random numbers
+        return self.stages.take() | {"seconds": seconds}
+
+
+class Unit:
+    """One forward and backward pass of the plain network in float32 on a source batch."""
+
+    def __init__(self, cfg: CfgNode):
+        plain = cfg.clone()
+        plain.merge_from_list(
+            ["SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none",
+             "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False,
+             "TEST.UNCERTAINTY", False, "TEST.EVALUATE_TEACHER", False]
+        )  # fmt: skip
+        self.segmentor = build_model(plain).train()
+        self.source = random_pair(plain)[0].to(self.segmentor.device)
+        self.stages = Stages(self.segmentor.device)
+
+    def run(self) -> float:
+        """Its seconds."""
+        start = self.stages.now()
+        self.segmentor(self.source)["loss_segmentation"].backward()
+        seconds = self.stages.now() - start
+        self.segmentor.zero_grad()
+        return seconds
+
+
+class Inference:
+    """From a random image to scores at its size, with random weights."""
+
+    def __init__(self, cfg: CfgNode):
+        self.model = build_model(cfg).eval()
+        size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        self.inputs = [{"image": 255 * torch.rand(3, *size)}]
+        self.stages = Stages(self.model.device)
+
+    def run(self) -> dict[str, float]:
+        start = self.stages.now()
+        self.model(self.inputs)
+        return {"seconds": self.stages.now() - start}
+
+
+class Loading:
+    """The loader of source and target batches, as a training waits for it."""
+
+    def __init__(self, cfg: CfgNode):
+        self.batches = iter(build_train_loader(cfg, seed=0))
+        self.images = cfg.SOLVER.IMS_PER_BATCH
+        if cfg.PPPC.SELF_TRAINING.ENABLED:
+            self.images += cfg.SOLVER.TARGET_IMS_PER_BATCH
+
+    def run(self) -> dict[str, float]:
+        """One pair of batches."""
+        start = time.perf_counter()
+        next(self.batches)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "images per second": self.images / seconds}
+
+
+class Evaluation:
+    """An image of a validation set from its file to the confusion matrix, with random weights."""
+
+    def __init__(self, cfg: CfgNode):
+        self.model = build_model(cfg).eval()
+        name = cfg.DATASETS.TEST[0]
+        self.batches = itertools.chain.from_iterable(itertools.repeat(build_test_loader(cfg, name)))
+        self.evaluator = MeanIoUEvaluator(label_reader(cfg, name))
+        self.stages = Stages(self.model.device)
+        self.stages.watch(self.model, "inference", "network and scores at the image's size")
+        self.stages.watch(self.evaluator, "process", "class map, label, confusion matrix")
+
+    def run(self) -> dict[str, float]:
+        """One image."""
+        start = self.stages.now()
+        inputs = self.stages.call("waiting for the image", next, self.batches)
+        self.evaluator.process(inputs, self.model(inputs))
+        return self.stages.take() | {"seconds": self.stages.now() - start}
+
 
 KINDS = {
     "training": TrainingStep,
@@ -43,8 +236,6 @@ KINDS = {
     "evaluation": Evaluation,
     "loading": Loading,
 }
-
-
 # What each can work on, its default first.
 DATA = {
     "training": ("random", "drawn", "own"),
@@ -52,6 +243,80 @@ DATA = {
     "evaluation": ("drawn", "own"),
     "loading": ("drawn", "own"),
 }
+
+
+def process_memory(cfg: CfgNode) -> float:
+    """GB of the whole process, libraries included; on CUDA what PyTorch has reserved of the device."""
+    step = TrainingStep(cfg)
+    for _ in range(STEPS):
+        step.run()
+    if step.segmentor.device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 1e9
+    # Not getrusage: its maximum includes the parent's, from before the program was started.
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) / 1e6
+
+
+def tensor_memory(cfg: CfgNode) -> float:
+    """GB of tensors that are alive at a time, whatever the allocator does with freed ones."""
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        step = TrainingStep(cfg)
+        for _ in range(STEPS):
+            step.run()
+    if step.segmentor.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    peak, events = 0, list(profiler.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.tag == _EventType.Allocation:
+            peak = max(peak, event.extra_fields.total_allocated)
+    return peak / 1e9
+
+
+def operations(cfg: CfgNode) -> float:
+    """Multiplications and additions of matrix products, convolutions and attention in one step."""
+    step = TrainingStep(cfg)
+    with FlopCounterMode(display=False) as counter:
+        step.run()
+    return counter.get_total_flops() / 1e12
+
+
+# What a training step needs.
+NEEDS = {
+    "peak memory, process, GB": process_memory,
+    "peak memory, tensors, GB": tensor_memory,
+    "operations, 10^12": operations,
+}
+
+
+def needs(configuration: list[str]) -> dict[str, float]:
+    """What training needs, each measured in a process of its own."""
+    measured = {}
+    for name in NEEDS:
+        command = [sys.executable, "-W", "ignore", __file__, "training", "--need", name,
+                   "--config-file", *configuration]  # fmt: skip
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if run.returncode:  # it has said why
+            sys.exit(run.returncode)
+        measured[name] = float(run.stdout.split()[-1])
+    return measured
+
+
+def drawn_data(folder: Path) -> Path:
+    """Draw a few images of each data set of the experiments in a folder, and convert their labels."""
+    root = folder / "datasets"
+    numbers = {"gta-train": 2, "synthia-train": 2, "cityscapes-train": 2, "cityscapes-val": 1,
+               "dark-zurich-train": 1, "dark-zurich-val": 1, "dark-zurich-test": 1}  # fmt: skip
+    options = [text for name, number in numbers.items() for text in (f"--{name}", str(number))]
+    commands = [["make_demo_data.py", root, "--size", "2048x1024", *options]]
+    commands += [
+        [f"convert_datasets/{name}.py", root / name] for name in ("gta", "synthia", "cityscapes")
+    ]
+    for tool, *arguments in commands:
+        command = [sys.executable, TOOLS / tool, *arguments, "--nproc", "1"]
+        subprocess.run(command, check=True, capture_output=True)
+    return root
 
 
 def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
@@ -72,30 +337,21 @@ def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def build(kind: str, data: str, cfg: CfgNode):
-    """What to measure, with random, drawn or the user's own data."""
-    if kind == "training" and data != "random":
-        return TrainingStep(cfg, build_train_loader(cfg, seed=0))
-    return KINDS[kind](cfg)
-
-
-def measure(kind: str, data: str, configurations: dict[str, list[str]], rounds: int) -> dict:
+def measure(kind: str, data: str, configurations: dict[str, CfgNode], rounds: int) -> dict:
     """Alternate the settings; the first round warms up and is left out.
 
     Args:
         kind: what to measure, of :data:`KINDS`.
         data: "random", "drawn" or "own".
-        configurations: by the name of a setting, its configuration file and options.
+        configurations: by the name of a setting.
         rounds: how often.
     """
+    loaded = kind == "training" and data != "random"
     subjects = {
-        name: build(kind, data, read_settings(kind, file, opts))
-        for name, (file, *opts) in configurations.items()
+        name: TrainingStep(cfg, build_train_loader(cfg, seed=0)) if loaded else KINDS[kind](cfg)
+        for name, cfg in configurations.items()
     }
-    unit = None
-    if kind == "training":
-        file, *opts = next(iter(configurations.values()))
-        unit = Unit(pppc.load_config(file, opts))
+    unit = Unit(next(iter(configurations.values()))) if kind == "training" else None
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
     for number in range(rounds + 1):
         unit_seconds = unit.run() if unit else None
@@ -106,10 +362,10 @@ def measure(kind: str, data: str, configurations: dict[str, list[str]], rounds: 
             if number:
                 rows[name].append(row)
     results = {"kind": kind, "data": data, "rounds": rounds}
+    main = "units" if unit else "seconds"
     for name, of_rounds in rows.items():
         columns = {key: [row[key] for row in of_rounds] for key in of_rounds[0]}
         results[name] = {key: statistics.median(values) for key, values in columns.items()}
-        main = "units" if kind == "training" else "seconds"
         results[name] |= {"least": min(columns[main]), "most": max(columns[main])}
     if len(rows) == 2:
         pairs = zip(*([row["seconds"] for row in of_rounds] for of_rounds in rows.values()))
@@ -117,30 +373,13 @@ def measure(kind: str, data: str, configurations: dict[str, list[str]], rounds: 
     return results
 
 
-def needs(configuration: list[str]) -> dict[str, float]:
-    """What training needs, each measured in a process of its own."""
-    measured = {}
-    for name in NEEDS:
-        command = [sys.executable, "-W", "ignore", __file__, "training", "--need", name,
-                   "--config-file", *configuration]  # fmt: skip
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if run.returncode:  # it has said why
-            sys.exit(run.returncode)
-        measured[name] = float(run.stdout.split()[-1])
-    return measured
-
-
 def table(results: dict, headers: dict[str, str]) -> str:
     keys = dict.fromkeys(key for name in headers for key in results[name])
     rows = [[key, *(results[name].get(key) for name in headers)] for key in keys]
-    digits = ".2f" if results["kind"] == "training" else ".3f"
-    text = tabulate(rows, headers=["", *headers.values()], floatfmt=digits, tablefmt="pipe")
-    if "ratios" in results:
-        ratios = results["ratios"]
-        text += (
-            f"\n\nSecond over first: {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+    text = tabulate(rows, headers=["", *headers.values()], floatfmt=".3f", tablefmt="pipe")
+    if ratios := results.get("ratios"):
+        middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
+        text += f"\n\nSecond over first: {middle:.3f} ({least:.3f} to {most:.3f})"
     return text
 
 
@@ -174,22 +413,23 @@ def main() -> None:
     data = arguments.data or DATA[arguments.what][0]
     if data not in DATA[arguments.what]:
         parser.error(f"{arguments.what} works on {' or '.join(DATA[arguments.what])} data")
-    first = [arguments.config_file, *arguments.opts]
-    configurations = {"first": first}
+    settings = {"first": [arguments.config_file, *arguments.opts]}
     if arguments.against:
-        configurations["second"] = [*first, *arguments.against]
+        settings["second"] = [*settings["first"], *arguments.against]
 
     json_file = new_file(arguments.json, "--json") if arguments.json else None
-    cfg, *_ = [read_settings(arguments.what, file, opts) for file, *opts in configurations.values()]
+    configurations = {
+        name: read_settings(arguments.what, file, opts) for name, (file, *opts) in settings.items()
+    }
     if arguments.need:
-        print(NEEDS[arguments.need](cfg))
+        print(NEEDS[arguments.need](configurations["first"]))
         return
     if arguments.profile:
-        print(profile(TrainingStep(cfg)))
+        print(profile(TrainingStep(configurations["first"])))
         return
     # First, as long as this process leaves the device to theirs.
     of_training = arguments.what == "training"
-    needed = {name: needs(c) for name, c in configurations.items()} if of_training else {}
+    needed = {name: needs(c) for name, c in settings.items()} if of_training else {}
     with tempfile.TemporaryDirectory() as folder:
         if data == "drawn":
             os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder)))
@@ -197,9 +437,9 @@ def main() -> None:
     for name, measured in needed.items():
         results[name] |= measured
     titles = {"first": "as configured", "second": " ".join(arguments.against)}
-    print(table(results, {name: titles[name] for name in configurations}))
+    print(table(results, {name: titles[name] for name in settings}))
     if json_file:
-        text = json.dumps({"settings": configurations} | results, indent=1) + "\n"
+        text = json.dumps({"settings": settings} | results, indent=1) + "\n"
         write_atomically(json_file, text.encode())
 
 

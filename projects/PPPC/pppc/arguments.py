@@ -39,7 +39,14 @@ class ToolParser(argparse.ArgumentParser):
 
     def parse_args(self, *arguments: object, **options: object) -> argparse.Namespace:
         """As argparse's."""
-        parsed = super().parse_args(*arguments, **options)
+        return self._with_imports(super().parse_args(*arguments, **options))
+
+    def parse_intermixed_args(self, *arguments: object, **options: object) -> argparse.Namespace:
+        """As argparse's."""
+        return self._with_imports(super().parse_intermixed_args(*arguments, **options))
+
+    @staticmethod
+    def _with_imports(parsed: argparse.Namespace) -> argparse.Namespace:
         import_own(vars(parsed).pop("imports"))
         return parsed
 
