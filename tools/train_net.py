@@ -204,6 +204,8 @@ def run_processes(args: argparse.Namespace) -> int:
 
 def main() -> int | None:
     parser = ToolParser(__doc__, parents=[default_argument_parser()], conflict_handler="resolve")
+    # A free port; Detectron2's own default is one, so that two runs of a user would collide.
+    parser.set_defaults(dist_url="auto")
     parser.add_argument(
         "--allow-changes",
         action="store_true",
@@ -215,6 +217,8 @@ def main() -> int | None:
         raise InputError(
             f"--num-gpus is {args.num_gpus}: PyTorch finds {number}, give that or less"
         )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise InputError("--num-machines needs --dist-url tcp://HOST:PORT of the first machine")
     if args.num_gpus * args.num_machines > 1:
         return run_processes(args)
     return run(args)

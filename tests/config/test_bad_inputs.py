@@ -340,6 +340,7 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         ("train_net.py --config-file", "--config-file", "expected one argument"),
         ("train_net.py --config-fiel a.yaml SEED 1", "--config-fiel", "--help shows what there is"),
         (f"train_net.py {PPPC} --num-gpus two", "--num-gpus", "invalid int value: 'two'"),
+        (f"train_net.py {PPPC} --num-machines 2", "--num-machines", "--dist-url tcp://HOST:PORT"),
         (f"train_net.py {PPPC} --eval-only DATASETS.TEST () MODEL.WEIGHTS a.pth", "DATASETS.TEST",
          "name labeled data sets"),
         (f"train_net.py {PPPC} --eval-only", "MODEL.WEIGHTS", "give"),
@@ -442,8 +443,9 @@ def test_a_bug_is_in_a_run_s_log_and_wrong_input_is_not(error, logged, monkeypat
 
     tool = load_tool("train_net.py")
     monkeypatch.setattr(tool, "train", broken)
+    monkeypatch.setattr(tool, "LogFile", list)  # its loggers propagate nothing
     with pytest.raises(type(error)):
-        tool.run(Namespace(config_file=demo_config("pppc"), opts=[], eval_only=False))
+        tool.run(Namespace(config_file=str(demo_config("pppc")), opts=[], eval_only=False))
     assert [record.getMessage() for record in caplog.records] == logged
     assert all(record.exc_info[1] is error for record in caplog.records)
 

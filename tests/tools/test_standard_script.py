@@ -101,16 +101,16 @@ def test_detectron2_s_own_script_runs_from_a_wheel_without_the_repository(
         "PYTHONPATH": str(installed), "DETECTRON2_DATASETS": str(demo_datasets), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
 
-    def run(*arguments: object) -> subprocess.CompletedProcess:
+    def run(flags: list[str], *opts: str) -> subprocess.CompletedProcess:
         options = [*OPTIONS, "SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu", "VIS_PERIOD", "0"]
         return subprocess.run(
-            [sys.executable, "train_net.py", *map(str, arguments), *options],
+            [sys.executable, "train_net.py", *flags, *options, *opts],
             cwd=tmp_path, env=environment, capture_output=True, text=True,
         )  # fmt: skip
 
-    for number in (1, 2):
+    for number in ("1", "2"):
         folder = tmp_path / f"run_{number}"
-        trained = run("--num-gpus", number, "OUTPUT_DIR", folder.name)
+        trained = run(["--num-gpus", number, "--dist-url", "auto"], "OUTPUT_DIR", folder.name)
         assert trained.returncode == 0, trained.stderr
         assert f"test package {installed}" in trained.stdout
         assert (folder / "model_final.pth").is_file()
@@ -122,7 +122,7 @@ def test_detectron2_s_own_script_runs_from_a_wheel_without_the_repository(
         # Messages of this project are where Detectron2's are.
         assert "pppc.checkpoints" in (folder / "log.txt").read_text()
     weights = ("MODEL.WEIGHTS", "run_2/model_final.pth")
-    evaluated = run("--eval-only", *weights, "OUTPUT_DIR", "evaluated")
+    evaluated = run(["--eval-only"], *weights, "OUTPUT_DIR", "evaluated")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "test shape torch.Size([19, 64, 128])" in evaluated.stdout
     assert f"test mIoU {line['sem_seg/mIoU']}" in evaluated.stdout
