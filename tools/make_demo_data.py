@@ -11,12 +11,17 @@ from pppc.arguments import ToolParser, whole_number
 from pppc.errors import run_tool
 from pppc.files import user_path
 
+SMALLEST, LARGEST = 16, 8192  # pixels of a side: less shows nothing, more fills the memory
+
 
 def width_x_height(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r}: give WIDTHxHEIGHT, such as 320x160")
-    return int(found[1]), int(found[2])
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if min(size) < SMALLEST or max(size) > LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give WIDTHxHEIGHT, each from {SMALLEST} to {LARGEST}, such as 320x160"
+        )
+    return size
 
 
 def main() -> None:

@@ -387,6 +387,7 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         ("make_demo_data.py FOLDER", "FOLDER", "name another folder"),
         ("make_demo_data.py FILE/a", "FILE", "name another place"),
         ("make_demo_data.py NEW --size 320", "--size", "such as 320x160"),
+        ("make_demo_data.py NEW --size 7x3", "--size", "each from 16 to 8192"),
         ("make_demo_data.py NEW --gta-train -1", "--gta-train", "0 or more"),
         ("run_demo.py --pictures 0", "--pictures", "1 or more"),
         ("run_demo.py --output NEW SOLVER.MAXITER 5", "SOLVER.MAXITER", "did you mean"),

@@ -150,6 +150,18 @@ def replaced(path, content):
     path.with_suffix(".new").replace(path)
 
 
+def test_a_second_start_opens_no_file_that_is_unchanged(own, monkeypatch):
+    monkeypatch.setattr(file_checks, "TIME_STAMP_NS", -(10**12))  # made just now, but no matter
+    check_data(config())
+    build_train_loader(config(), seed=0)
+    opened = []
+    monkeypatch.setattr(file_checks, "_report", lambda read, path: opened.append(path) or {})
+    monkeypatch.setattr(file_checks, "_digest", lambda path: opened.append(path))
+    check_data(config())
+    build_train_loader(config(), seed=0)
+    assert opened == []
+
+
 @pytest.mark.parametrize("young", [True, False])
 @pytest.mark.parametrize("change", [in_place, replaced])
 def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, young, monkeypatch):

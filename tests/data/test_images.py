@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from pppc.data.images import image_size, intensity_range, read_image
+from pppc.data.file_checks import high_depth_images
+from pppc.data.images import image_size, intensity_range, read_image, size_and_bits
+from pppc.data.label_images import read_label_image
 from pppc.errors import InputError
 
 
@@ -93,7 +95,8 @@ def test_more_than_8_bits_keep_their_contrast(tmp_path, kind, bits, channels):
 
 def test_eight_bits_are_left_as_they_are(tmp_path):
     Image.new("RGB", (4, 4), (7, 8, 9)).save(tmp_path / "a.png")
-    assert intensity_range([str(tmp_path / "a.png")], "full_range") is None
+    assert size_and_bits(str(tmp_path / "a.png")) == ((4, 4), 8)
+    assert intensity_range([], "full_range") is None
     assert read_image(str(tmp_path / "a.png"), "RGB", (0, 9)).tolist()[0][0] == [7, 8, 9]
 
 
@@ -310,6 +313,19 @@ def test_one_rule_for_the_number_of_bands(bands, photometric, extra, kind, tmp_p
         assert (read_image(str(path), "RGB", (0, 65535)) == expected).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_that_lacks_strips_is_named(kind, tmp_path):
+    path = tmp_path / "image.tif"
+    content = bytearray(tiff(np.zeros((6, 5, 1), kind), 1))
+    path.write_bytes(content)
+    assert read_image(str(path), "RGB").shape == (6, 5, 3)
+    struct.pack_into("<H", content, 10 + 12 + 8, 600)  # the height; strips are of 6 rows
+    path.write_bytes(content)
+    for read in (read_label_image, lambda name: read_image(name, "RGB")):
+        with pytest.raises(InputError, match="image.tif: not a whole image"):
+            read(str(path))
+
+
 @pytest.mark.parametrize(("kind", "bands"), [(b"P5", 1), (b"P6", 3)])
 @pytest.mark.parametrize("maximum", [255, 1000, 65535])
 def test_a_pnm_is_stretched_from_its_own_maximum(kind, bands, maximum, tmp_path):
@@ -368,6 +384,5 @@ def test_one_image_of_16_bits_among_many_has_the_data_set_s_range(tmp_path):
         paths.append(str(tmp_path / f"{number:02d}.png"))
         deep = number == 37
         cv2.imwrite(paths[-1], np.full((4, 4), 300 if deep else 3, np.uint16 if deep else np.uint8))
-    assert intensity_range(paths, "full_range") == (0, 65535)
-    assert intensity_range(paths, "percentiles") == (300, 300)
-    assert intensity_range(paths[:30], "full_range") is None
+    assert high_depth_images(paths) == [paths[37]] and high_depth_images(paths[:30]) == []
+    assert intensity_range(high_depth_images(paths), "percentiles") == (300, 300)

@@ -24,6 +24,7 @@ from detectron2.utils.logger import log_first_n
 from torch import nn
 
 from ..errors import InputError, printable
+from .file_checks import high_depth_images
 from .images import intensity_range
 from .label_images import read_label_image
 from .labels import LabelReader
@@ -231,7 +232,10 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
     records = list_records(name)
     keys = ("file_name", "day_file_name")
     paths = [record[key] for record in records for key in keys if key in record]
-    intensities = cfg.INPUT.INTENSITIES or intensity_range(paths, cfg.INPUT.HIGH_BIT_DEPTH)
+    deep = high_depth_images(paths)
+    intensities = deep and (
+        cfg.INPUT.INTENSITIES or intensity_range(deep, cfg.INPUT.HIGH_BIT_DEPTH)
+    )
     if not intensities:
         return records
     logger.info("%s: of more than 8 bits, values %g to %g become 0 to 255", name, *intensities)

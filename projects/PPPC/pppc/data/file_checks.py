@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import write_atomically
-from .images import image_size, read_image
+from .images import image_size, read_image, size_and_bits
 from .labels import LabelReader, pixel_histogram
 from .stamps import stamp_of
 
-__all__ = ["FilesChecked", "Job", "check_files", "cache_folder", "look_at"]
+__all__ = ["FilesChecked", "Job", "check_files", "cache_folder", "high_depth_images", "look_at"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,15 @@ def check_files(
     return checked
 
 
+def _read_header(path: str) -> dict:
+    size, bits = size_and_bits(path)
+    return {"size": size, "bits": bits}
+
+
+def _read_label_header(path: str) -> dict:
+    return {"size": image_size(path), "stamp": stamp_of(path)[0]}
+
+
 class Job(NamedTuple):
     """How to look at a file.
 
@@ -135,17 +144,26 @@ class Job(NamedTuple):
 
     kind: str
     decode: Callable[[str], dict] | None
-    header: Callable[[str], dict] = lambda path: {"size": image_size(path)}
+    header: Callable[[str], dict] = _read_header
 
 
 def look_at(jobs: dict[str, Job], progress: bool = False) -> dict[str, dict]:
     """What is known of files, or found by reading them; "problem" where one can't be read."""
-    with _Cache(dict.fromkeys(os.path.dirname(path) for path in jobs)) as known:
-        return dict(zip(jobs, _in_threads(known.look, jobs, progress)))
+    with _Cache(dict.fromkeys(os.path.dirname(path) for path in jobs)) as cache:
+        found = {path: report for path, job in jobs.items() if (report := cache.known(path, job))}
+        # Threads take longer to ask for an unchanged file than the file itself.
+        others = {path: job for path, job in jobs.items() if path not in found}
+        return found | dict(zip(others, _in_threads(cache.look, others, progress)))
+
+
+def high_depth_images(paths: Iterable[str]) -> list[str]:
+    """Those images that have more than 8 bits a channel, by their headers."""
+    found = look_at(dict.fromkeys(paths, Job("image", None)))
+    return [path for path in found if found[path].get("bits", 8) > 8]
 
 
 def _decode_image(path: str) -> dict:
-    return {"size": read_image(path, "RGB").shape[:2]}
+    return {**_read_header(path), "size": read_image(path, "RGB").shape[:2]}
 
 
 def _decode_label(path: str, reader: LabelReader) -> dict:
@@ -173,8 +191,12 @@ def cache_folder() -> Path:
     return Path(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pppc")
 
 
+# Of the cache files that were read last: their stamps and what they hold. A start asks several times.
+_LOADED: dict[Path, tuple[tuple, dict[str, dict]]] = {}
+
+
 class _Cache:
-    """What was found in whole files, one cache file for each of these folders.
+    """What was found in files, one cache file for each of these folders.
 
     Only what is right is kept: a file that could not be read may be readable the next time.
     """
@@ -187,8 +209,16 @@ class _Cache:
         return cache_folder() / f"checked_{_hash(os.path.abspath(folder))}.json"
 
     def _load(self, folder: str) -> dict[str, dict]:
+        path = self._path(folder)
+        now = (_stamp(path), _readers())
+        if path not in _LOADED or _LOADED[path][0] != now:
+            _LOADED[path] = now, self._read(path)
+        return _LOADED[path][1]
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, dict]:
         try:
-            content = json.loads(self._path(folder).read_bytes())
+            content = json.loads(path.read_bytes())
             if content["readers"] != _readers():
                 return {}
             keys = ("kind", "stamp", "checked", "digest", "report")
@@ -208,39 +238,50 @@ class _Cache:
             try:
                 cache_folder().mkdir(parents=True, exist_ok=True)
                 content = {"readers": _readers(), "files": self.entries[folder]}
-                write_atomically(self._path(folder), json.dumps(content).encode())
+                path = self._path(folder)
+                write_atomically(path, json.dumps(content).encode())
+                _LOADED[path] = (_stamp(path), _readers()), self.entries[folder]
             except OSError as error:  # full, or not to be written to
                 logger.info("The next check reads these files again: %s", error)
                 return
 
-    def look(self, path: str, job: Job) -> dict:
-        """What is known of a file, or found by decoding it, or in its header."""
+    def known(self, path: str, job: Job) -> dict | None:
+        """What was found in a file, if it is the same by its times; of its header, if that is enough."""
         folder, name = os.path.split(path)
-        name = f"{job.kind.split()[0]} {name}"  # one file may be looked at as several kinds
-        stamp, entry = _stamp(path), self.entries[folder].get(name)
-        if entry is not None and entry["kind"] != job.kind:
-            entry = None
-        if entry is not None and stamp is not None and entry["stamp"] == stamp:
-            if entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
-                return entry["report"]
+        stamp = _stamp(path)
+        for whole in (True, False) if job.decode is None else (True,):
+            entry = self.entries[folder].get(_key(job.kind, name, whole))
+            if entry is not None and (entry["kind"], entry["stamp"]) == (job.kind, stamp):
+                if stamp and entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
+                    return entry["report"]
+        return None
+
+    def look(self, path: str, job: Job) -> dict:
+        """What is found by decoding a file, or in its header, or known of the same content."""
+        folder, name = os.path.split(path)
+        entry = self.entries[folder].get(key := _key(job.kind, name, job.decode is not None))
+        stamp, checked, digest = _stamp(path), time.time_ns(), None
         if job.decode is None:
-            return _report(job.header, path)
-        checked, digest = time.time_ns(), _digest(path)
-        if entry is not None and entry["digest"] == digest:
-            report = entry["report"]
+            report = _report(job.header, path)
         else:
-            report = _report(job.decode, path)
-        if "problem" not in report and digest is not None and stamp == _stamp(path):
+            digest = _digest(path)
+            if digest and entry and (entry["kind"], entry["digest"]) == (job.kind, digest):
+                report = entry["report"]
+            else:
+                report = _report(job.decode, path)
+        readable = "problem" not in report and (digest is not None or job.decode is None)
+        if readable and stamp is not None and stamp == _stamp(path):
             self.changed.add(folder)
-            self.entries[folder][name] = {
+            self.entries[folder][key] = {
                 "kind": job.kind, "stamp": stamp, "checked": checked, "digest": digest,
                 "report": report,
             }  # fmt: skip
         return report
 
 
-def _read_label_header(path: str) -> dict:
-    return {"size": image_size(path), "stamp": stamp_of(path)[0]}
+def _key(kind: str, name: str, whole: bool) -> str:
+    """One file may be looked at as several kinds, whole or its header alone."""
+    return f"{kind.split()[0]}{'' if whole else ' header'} {name}"
 
 
 def _report(read: Callable[[str], dict], path: str) -> dict:
@@ -250,7 +291,7 @@ def _report(read: Callable[[str], dict], path: str) -> dict:
         return {"problem": str(error)}
 
 
-def _stamp(path: str) -> list[int] | None:
+def _stamp(path: str | Path) -> list[int] | None:
     try:
         status = os.stat(path)
     except OSError:

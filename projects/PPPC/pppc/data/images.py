@@ -17,12 +17,13 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import stat
 import zlib
-from collections.abc import Sequence
-from typing import IO, BinaryIO
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -41,6 +42,7 @@ __all__ = [
     "pnm_maximum",
     "png_is_complete",
     "read_image",
+    "size_and_bits",
     "turned",
 ]
 
@@ -60,13 +62,25 @@ def image_size(path: str) -> tuple[int, int]:
     Raises:
         InputError: the file is no image, or can't be read; the message names it.
     """
+    return size_and_bits(path)[0]
+
+
+def size_and_bits(path: str) -> tuple[tuple[int, int], int]:
+    """:func:`image_size`, and how many bits a channel has (:func:`bits_of`), from the header.
+
+    Raises:
+        InputError: as :func:`image_size`.
+    """
     try:
         with _regular_file(path) as file:
+            start = file.read(4096)
+            file.seek(0)
             image = _open(path, file)
             width, height = image.size
             if isinstance(image, TiffImageFile):  # Pillow's size is turned already
                 width, height = image.tag_v2[256], image.tag_v2[257]
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            turned = _orientation(image) >= 5
+            return (width, height) if turned else (height, width), bits_of(start, image)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
 
@@ -84,7 +98,8 @@ def open_whole(path: str) -> tuple[bytes, ImageFile.ImageFile, int]:
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
     image = _open(path, io.BytesIO(content))
-    if image.format == "PNG" and not _is_whole_png(content):
+    cut = image.format == "PNG" and not _is_whole_png(content)
+    if cut or (isinstance(image, TiffImageFile) and not _has_all_parts(image.tag_v2)):
         raise InputError(f"{path}: not a whole image, a part was cut off or changed: get it again")
     return content, image, _orientation(image)
 
@@ -135,6 +150,19 @@ def _is_whole_png(content: bytes) -> bool:
             return True
         position = end + 4
     return False
+
+
+def _has_all_parts(tags: Mapping[int, Any]) -> bool:
+    """Whether a TIFF has as many strips or tiles as its size calls for; decoders invent the rest."""
+    try:
+        planes = tags[277] if tags.get(284) == 2 else 1
+        if 324 in tags:
+            parts = math.ceil(tags[256] / tags[322]) * math.ceil(tags[257] / tags[323])
+            return len(tags[324]) >= parts * planes
+        parts = math.ceil(tags[257] / min(tags.get(278, tags[257]), tags[257]))
+        return len(tags[273]) >= parts * planes
+    except (KeyError, TypeError, ZeroDivisionError):
+        return False
 
 
 def png_is_complete(content: bytes) -> bool:
@@ -360,20 +388,19 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
     One range for the whole data set keeps differences of brightness between its images.
 
     Args:
-        paths: of the images.
+        paths: of those images.
         rule: "full_range", 0 to 65535; or "percentiles", 0.1 and 99.9 of the pixels of some images,
             evenly spaced over the data set, since cameras use 10, 12 or 14 of 16 bits.
 
     Returns:
-        None where no image has more than 8 bits. Those that can't be read are for others to name.
+        None where there is none. Those that can't be read are for others to name.
     """
-    deep = [path for path in paths if _has_more_than_8_bits(path)]
-    if not deep:
+    if not paths:
         return None
     if rule == "full_range":
         return 0.0, float(2**16 - 1)
     values = []
-    for path in deep[:: max(1, len(deep) // SAMPLE_FILES)]:
+    for path in paths[:: max(1, len(paths) // SAMPLE_FILES)]:
         try:
             pixels = _high_depth(path, *open_whole(path)[:2]).ravel()
         except InputError:
@@ -383,17 +410,3 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
         return None
     low, high = np.percentile(np.concatenate(values), PERCENTILES)
     return float(low), float(high)
-
-
-def _has_more_than_8_bits(path: str) -> bool:
-    try:
-        with _regular_file(path) as file:
-            start = file.read(4096)
-            if start.startswith(PNG_SIGNATURE):
-                return start[24:25] == b"\x10"
-            if start.startswith(b"\xff\xd8"):  # JPEG: the most frequent kind need not be opened
-                return False
-            file.seek(0)
-            return bits_of(start, _open(path, file)) > 8
-    except (InputError, OSError):
-        return False

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
@@ -276,6 +277,7 @@ def _is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
+@lru_cache(maxsize=256)  # of a suffix or pattern it is asked for each file
 def _parts(name: str) -> tuple[str, str]:
     """A name or pattern without the ending of an image, and the kind of the ending, "" for none.
 
