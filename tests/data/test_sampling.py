@@ -11,12 +11,19 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
+from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
 from pppc.data import build_test_loader, build_train_loader
 from pppc.data.labels import LabelReader
-from pppc.data.mapper import SourceMapper, TargetMapper, TestMapper, collate
+from pppc.data.mapper import (
+    SourceMapper,
+    TargetMapper,
+    TestMapper,
+    _CropOfSeveralClasses,
+    collate,
+)
 from pppc.data.sampling import (
     PairedLoader,
     RareClassDraw,
@@ -24,7 +31,9 @@ from pppc.data.sampling import (
     ShuffledDraw,
     rare_class_probabilities,
 )
+from pppc.engine import Trainer
 from pppc.errors import InputError
+from tiny_run import tiny_config
 
 GOLDEN = REPOSITORY / "tests/golden"
 
@@ -249,6 +258,26 @@ def test_an_unreadable_test_image_is_one_line_out_of_a_loaders_process(tmp_path)
             list(build_test_loader(cfg, "bad"))
     finally:
         DatasetCatalog.remove("bad")
+
+
+def test_crops_are_detectron2_s_though_classes_are_counted_otherwise():
+    label = np.random.default_rng(0).choice([0, 0, 0, 1, 255], (8, 10)).astype(np.uint8)
+    label = label.repeat(4, 0).repeat(4, 1)
+    arguments = ("absolute", (16, 16), 0.6, 255)
+    crops = []
+    for crop in (_CropOfSeveralClasses, T.RandomCrop_CategoryAreaConstraint):
+        np.random.seed(0)
+        drawn = [crop(*arguments).get_transform(label, label) for _ in range(50)]
+        crops.append([(one.x0, one.y0, one.w, one.h) for one in drawn])
+    assert crops[0] == crops[1] and len(set(crops[0])) > 20
+
+
+def test_a_test_label_is_decoded_once_for_all_evaluators(datasets_root, tmp_path, monkeypatch):
+    cfg = tiny_config(tmp_path, "TEST.UNCERTAINTY", True, "DATALOADER.NUM_WORKERS", 0)
+    read, files = LabelReader.read, []
+    monkeypatch.setattr(LabelReader, "read", lambda self, p: files.append(p) or read(self, p))
+    Trainer.test(cfg, Trainer.build_model(cfg))
+    assert len(files) == len(set(files)) == 3
 
 
 def test_batches_of_the_demo_data(datasets_root):

@@ -116,7 +116,7 @@ class Predictor:
     def read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
         """An image as training reads it, ``(H, W, 3)`` uint8, RGB."""
         if not isinstance(image, np.ndarray):
-            return read_image(os.fspath(image), "RGB", getattr(self.model, "intensities", None))
+            return read_image(os.fspath(image), "RGB", self.cfg.INPUT.INTENSITIES or None)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
                 f"the image is {image.dtype} of shape {image.shape}: give (height, width, 3) uint8, RGB, "

@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
+from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
@@ -110,10 +111,13 @@ def class_frequencies(cfg: CfgNode) -> list[float]:
 
 def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> TestLoader:
     """Detectron2's loader over a test set, or ``records`` of it, one image a batch."""
+    records = dataset_records(cfg, name) if records is None else records
+    is_labeled = any("sem_seg_file_name" in record for record in records)
+    mapper = TestMapper(cfg, label_reader(cfg, name) if is_labeled else None)
     return TestLoader(
         build_detection_test_loader(
-            dataset_records(cfg, name) if records is None else records,
-            mapper=_OrInputError(TestMapper(cfg)),
+            records,
+            mapper=_OrInputError(mapper),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
     )
@@ -168,9 +172,8 @@ class TestLoader:
     def shared_bytes(self) -> int:
         """Shared memory that the first image's size calls for; 0 without workers."""
         sample = self._loader.dataset[0]
-        return shared_bytes(
-            self._loader, 0 if isinstance(sample, InputError) else sample["image"].nbytes
-        )
+        tensors = () if isinstance(sample, InputError) else _tensors(sample)
+        return shared_bytes(self._loader, sum(tensor.nbytes for tensor in tensors))
 
     def __iter__(self) -> Iterator[list[dict]]:
         for ((sample,),) in batches(self._loader):
@@ -192,5 +195,10 @@ class _OrInputError:
         sample = self.mapper(record)
         if get_worker_info() is not None:
             # Here a lack of memory is an error; in the queue's thread it would only be printed.
-            sample["image"].share_memory_()
+            for tensor in _tensors(sample):
+                tensor.share_memory_()
         return sample
+
+
+def _tensors(sample: dict) -> list[Tensor]:
+    return [value for value in sample.values() if isinstance(value, Tensor)]

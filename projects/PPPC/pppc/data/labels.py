@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import cv2
@@ -125,6 +125,12 @@ class LabelReader:
             color = self.space.void_colors.get(value, (0, 0, 0))
             meanings.setdefault(tuple(color), set()).add(self.ignore_label)
         return {color: ids.pop() for color, ids in meanings.items() if len(ids) == 1}
+
+    def label_of(self, record: Mapping) -> np.ndarray:
+        """The train IDs of a record, ``(H, W)`` uint8: "sem_seg" where a mapper has read them already."""
+        if "sem_seg" in record:
+            return record["sem_seg"].numpy()
+        return self.read(record["sem_seg_file_name"])
 
     def read(self, path: str) -> np.ndarray:
         """The train IDs in a file, ``(H, W)`` uint8.

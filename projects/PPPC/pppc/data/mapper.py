@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 from ..errors import InputError
 from ..method.pixel_batch import PixelBatch
 from .images import read_image
-from .labels import LabelReader
+from .labels import LabelReader, pixel_histogram
 
 __all__ = ["SourceMapper", "TargetMapper", "TestMapper", "collate"]
 
@@ -64,6 +64,20 @@ class _BilinearResizeShortestEdge(T.ResizeShortestEdge):
         if isinstance(resize, T.ResizeTransform):
             return _BilinearResize(resize.h, resize.w, resize.new_h, resize.new_w)
         return resize
+
+
+class _CropOfSeveralClasses(T.RandomCrop_CategoryAreaConstraint):
+    """Detectron2's, with the same draws; its count of each class took longer than all the rest."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
+        for _ in range(10):
+            crop = self.crop_aug.get_transform(sem_seg)
+            pixels = pixel_histogram(crop.apply_segmentation(sem_seg))
+            pixels[self.ignored_category] = 0
+            most = self.single_category_max_area
+            if most >= 1 or pixels.max() < most * pixels.sum():
+                break
+        return crop
 
 
 # By the values of INPUT.RESIZING.
@@ -125,7 +139,7 @@ class SourceMapper:
         self.min_crop_ratio, self.min_area = min_crop_ratio, min_area
         self.min_pixels = min_pixels
         self.resize = RESIZING[resizing](min_size, max_size, min_size_sampling)
-        self.crop = T.RandomCrop_CategoryAreaConstraint(
+        self.crop = _CropOfSeveralClasses(
             "absolute", crop_size, single_category_max_area, ignore_label
         )
         self.flip = _random_flip(flip)
@@ -181,7 +195,7 @@ class SourceMapper:
             self.flip(sample)
         return {
             "image": _padded(_image_tensor(sample.image), self.padding),
-            "label": _padded(torch.from_numpy(np.ascontiguousarray(sample.sem_seg)), self.ignored),
+            "label": _padded(torch.from_numpy(np.array(sample.sem_seg)), self.ignored),
             "file": record["file_name"],
         }
 
@@ -300,20 +314,30 @@ class TestMapper:
         image_format: "RGB" or "BGR".
         min_size, max_size: shortest and longest side after resizing, pixels.
         resizing: as in :class:`SourceMapper`.
+        label_reader: reads the labels of records that have some, in the loader's processes; None:
+            evaluators do.
     """
 
     __test__ = False  # not a test case, whatever its name says
 
     @configurable
     def __init__(
-        self, *, image_format: str, min_size: int, max_size: int, resizing: str = "antialiased"
+        self,
+        *,
+        image_format: str,
+        min_size: int,
+        max_size: int,
+        resizing: str = "antialiased",
+        label_reader: LabelReader | None = None,
     ):
         self.image_format = image_format
         self.resize = RESIZING[resizing](min_size, max_size)
+        self.label_reader = label_reader
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode, label_reader: LabelReader | None = None) -> dict:
         return {
+            "label_reader": label_reader,
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
@@ -321,9 +345,13 @@ class TestMapper:
         }
 
     def __call__(self, record: dict) -> dict:
-        """The record with "image" ``(3, H, W)`` uint8 and its original "height" and "width"."""
+        """The record with "image" ``(3, H, W)`` uint8, its original "height" and "width", and its label of
+        that size as "sem_seg" ``(height, width)`` uint8."""
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
-        return record | self.resized(image)
+        sample = record | self.resized(image)
+        if self.label_reader is not None and "sem_seg_file_name" in record:
+            sample["sem_seg"] = torch.from_numpy(self.label_reader.label_of(record))
+        return sample
 
     def resized(self, image: np.ndarray) -> dict:
         """What a model takes of an image ``(H, W, 3)`` uint8, channels as ``image_format`` says."""

@@ -91,7 +91,7 @@ class MeanIoUEvaluator(DatasetEvaluator):
         """Count one batch of predictions against the label files of its images."""
         for record, output in zip(inputs, outputs):
             prediction = class_map(output["sem_seg"], record["file_name"])
-            label = self.label_reader.read(record["sem_seg_file_name"])
+            label = self.label_reader.label_of(record)
             if prediction.shape != label.shape:
                 raise InputError(
                     f"{record['sem_seg_file_name']} is {label.shape}, the image "

@@ -87,7 +87,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
-            label = self.label_reader.read(given["sem_seg_file_name"]).astype(np.int64)
+            label = self.label_reader.label_of(given).astype(np.int64)
             labeled = np.flatnonzero((label >= 0) & (label < self.num_classes))
             chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
             probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
