@@ -16,7 +16,7 @@ from pppc.config.defaults import KEYS, by_key
 from pppc.data.catalog import own_reader
 from pppc.data.train_ids import LABEL_SPACES
 from pppc.method.gaussian import SCORES
-from pppc.method.pixel_batch import PixelBatch
+from pppc.pixel_batch import PixelBatch
 from tiny_run import tiny_config
 
 DOCUMENTS = [path for path in REPOSITORY.glob("**/*.md") if ".venv" not in path.parts]

@@ -31,11 +31,12 @@ from pppc.config.checks import check_config
 from pppc.config.device import with_inference_device
 from pppc.data import check_data
 from pppc.engine import Trainer
-from pppc.engine.resume import from_main_process, last_checkpoint, starting_point
+from pppc.engine.resume import last_checkpoint, starting_point
 from pppc.engine.run_folder import settled
 from pppc.engine.stopping import StopOnSignal
 from pppc.errors import InputError, Stopped, run_tool
 from pppc.files import free_path, user_path
+from pppc.processes import from_main_process
 from torch.multiprocessing import ProcessExitedException
 
 

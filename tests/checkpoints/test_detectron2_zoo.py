@@ -16,7 +16,7 @@ from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
-from pppc.method.pixel_batch import PixelBatch
+from pppc.pixel_batch import PixelBatch
 from tiny_run import OPTIONS, demo_config
 
 STAGES, LEVELS = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5"]

@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from pppc import add_pppc_config, load_config
 from pppc.config.scaling import contrast_start, crop_temperature, crop_top_k
 from pppc.method.contrast import contrast_schedule
-from pppc.method.pixel_batch import PixelBatch
 from pppc.modeling.probabilistic_head import build_probabilistic_head
+from pppc.pixel_batch import PixelBatch
 
 CONFIGS = REPOSITORY / "configs"
 PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")

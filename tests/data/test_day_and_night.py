@@ -13,8 +13,8 @@ from PIL import Image
 from pppc import add_pppc_config
 from pppc.data.mapper import TargetMapper
 from pppc.engine import Trainer
-from pppc.method.pixel_batch import PixelBatch
 from pppc.method.teacher import fuse_day_night, upsampled_probabilities
+from pppc.pixel_batch import PixelBatch
 
 PAIRS = "dark_zurich_train_night_day_unlabeled"
 
@@ -110,9 +110,11 @@ def test_the_step_fuses_and_crops_pairs(datasets_root, tmp_path):
     fused = fuse_day_night(
         **probability, static_classes=static, class_weights=segmentor.class_weights
     )
-    probabilities = loop.pseudo_labeler.probabilities(loop.teacher_scores, target)
+    probabilities = loop.pseudo_labeler.probabilities(
+        loop.teacher_scores, target.image, target.day_image
+    )
     torch.testing.assert_close(probabilities, fused)
-    labeled = loop.pseudo_labeler(loop.teacher_scores, target)
+    labeled, _ = loop.pseudo_labeler(loop.teacher_scores, target.image, target.day_image)
     torch.testing.assert_close(labeled.confidence, fused.max(1).values)
-    alone = loop.pseudo_labeler(loop.teacher_scores, PixelBatch(target.image))
+    alone, _ = loop.pseudo_labeler(loop.teacher_scores, target.image)
     assert not torch.equal(alone.confidence, labeled.confidence)

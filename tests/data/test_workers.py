@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from pppc.data import build_test_loader, build_train_loader
 from pppc.data.mapper import TestMapper, collate
-from pppc.data.processes import map_in_processes
 from pppc.data.sampling import PairedLoader, SampleStream
 from pppc.errors import InputError, Stopped
+from pppc.processes import map_in_processes
 from tiny_run import tiny_config
 
 

@@ -6,6 +6,7 @@ import torch.multiprocessing as mp
 from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.method.prototypes import GaussianPrototypes
 from pppc.method.teacher import pseudo_label
+from pppc.processes import sum_over_processes
 from torch import nn
 
 
@@ -21,9 +22,9 @@ def whole_batch():
 def statistics(mean, log_var, label, probabilities):
     prototypes = GaussianPrototypes(5, 4, "ema", "count_normalized", momentum=0.9, forgetting=1.0)
     for _ in range(2):
-        prototypes.update(mean, log_var, label)
-    weight = pseudo_label(probabilities, threshold=0.5).weight
-    return {**prototypes.state_dict(), "weight": weight}
+        prototypes.update(mean, log_var, label, sum_over_processes)
+    share = pseudo_label(probabilities, 0.5, sum_over_processes).confident_share
+    return {**prototypes.state_dict(), "share": share}
 
 
 def process(rank, folder):
@@ -32,7 +33,10 @@ def process(rank, folder):
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     share = slice(0, 1) if rank == 0 else slice(1, 3)  # of unequal sizes
-    result = statistics(*(part[share] for part in whole_batch()))
+    batch = [part[share] for part in whole_batch()]
+    result = statistics(*batch)
+    if rank == 0:  # a process may ask for itself alone, which would hang if it waited for the other
+        assert pseudo_label(batch[-1], threshold=0.0).confident_share == 1
     norm = nn.BatchNorm2d(2)
     norm.running_mean.copy_(torch.tensor([1.0, 5.0]) + rank)
     norm.running_var.fill_(4.0 + 4 * rank)
@@ -47,6 +51,6 @@ def test_two_processes_agree_with_one(tmp_path):
     mp.start_processes(process, (str(tmp_path),), nprocs=2, start_method="fork")
     expected = statistics(*whole_batch())
     expected |= {"mean": torch.tensor([1.5, 5.5]), "var": torch.tensor([6.0, 6.0])}
-    assert 0 < expected["weight"] < 1
+    assert 0 < expected["share"] < 1
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pth"), expected)

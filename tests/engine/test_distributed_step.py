@@ -11,7 +11,8 @@ from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
 from pppc.method.mixing import class_mix, class_mix_mask
-from pppc.method.pixel_batch import PixelBatch
+from pppc.pixel_batch import PixelBatch
+from pppc.processes import sum_over_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,7 +62,7 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     if parallel and share.start:
         torch.randperm(len(whole_batch()["label"].unique()), generator=generator)
-    mask = class_mix_mask(source.label, generator)
+    mask = class_mix_mask(source.label, generator, sum_over_processes)
     weight = class_mix(torch.ones_like(target.weight), target.weight, mask)
     mixed = PixelBatch(class_mix(source.image, target.image, mask),
                        class_mix(source.label, target.label, mask), weight)  # fmt: skip

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pppc.engine.hooks import PrototypeUpdate
-from pppc.method.pixel_batch import PixelBatch
 from pppc.method.prototypes import GaussianPrototypes
+from pppc.pixel_batch import PixelBatch
 
 
 @pytest.mark.parametrize("include_target", [False, True])

@@ -27,7 +27,7 @@ from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.hooks import TeacherUpdate
 from pppc.engine.run_hooks import LearningRate
 from pppc.engine.solver import build_optimizer
-from pppc.method.pixel_batch import PixelBatch
+from pppc.pixel_batch import PixelBatch
 
 GOLDEN = np.load(REPOSITORY / "tests/golden/published_step.npz")
 NAMES, STATISTICS = GOLDEN["names"].tolist(), GOLDEN["statistics"].tolist()

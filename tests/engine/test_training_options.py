@@ -15,8 +15,8 @@ from pppc.data.mapper import SourceMapper, TargetMapper
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
 from pppc.method.ambiguity_crop import AmbiguityCrop
-from pppc.method.pixel_batch import PixelBatch
 from pppc.method.prototypes import GaussianPrototypes
+from pppc.pixel_batch import PixelBatch
 
 NETWORKS = {
     "MiT": ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16],

@@ -187,10 +187,10 @@ def test_sampled_pixels_alone_get_a_gradient(published):
     )
 
 
-def test_of_several_processes_each_draws_its_share_of_the_pixels(published, monkeypatch):
-    monkeypatch.setattr("pppc.method.contrast.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("pppc.method.contrast.dist.all_reduce", lambda counts: counts.mul_(2))
-    contrast = PrototypeContrast(0.01, 1e-6, max_pixels_per_class=4)
+def test_of_several_processes_each_draws_its_share_of_the_pixels(published):
+    contrast = PrototypeContrast(
+        0.01, 1e-6, max_pixels_per_class=4, processes=2, total=lambda counts: 2 * counts
+    )
     contrast(
         published["mu"], published["sigma"], published["label"], published["proto_mu"],
         published["proto_sigma"],

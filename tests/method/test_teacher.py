@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from pppc.method.class_weights import log_frequencies
-from pppc.method.pixel_batch import PixelBatch
 from pppc.method.teacher import (
     PseudoLabeler,
     fuse_day_night,
@@ -84,7 +83,7 @@ def test_pseudo_labels_and_weights_of_published_code():
     pseudo = pseudo_label(probabilities, threshold=0.968)
     assert torch.equal(pseudo.label, label)
     assert torch.equal(pseudo.confidence, maximum)
-    assert pseudo.weight.item() == pytest.approx(float(golden["ratio"]))
+    assert pseudo.confident_share.item() == pytest.approx(float(golden["ratio"]))
     weight = pixel_weights(pseudo, ignore_top=15, ignore_bottom=120)
     np.testing.assert_allclose(weight, golden["weight"], rtol=1e-6)
     np.testing.assert_array_equal(weight == 0, golden["target_contrast_label"] == 255)
@@ -114,7 +113,7 @@ def test_pseudo_labels_are_of_probabilities_divided_by_the_class_shares():
     probability = torch.tensor([0.7, 0.3])
     labeler = PseudoLabeler(threshold=0.5, prior=0.5 * log_frequencies(shares))
     scores = probability.log().view(1, 2, 1, 1).expand(1, 2, 4, 4)
-    labeled = labeler(lambda image: scores, PixelBatch(torch.zeros(1, 3, 8, 8)))
+    labeled, _ = labeler(lambda image: scores, torch.zeros(1, 3, 8, 8))
     divided = probability / shares**0.5  # 0.74 and 0.95: the rare class wins
     assert (labeled.label == 1).all()
     torch.testing.assert_close(labeled.confidence, (divided / divided.sum())[1].expand(1, 8, 8))

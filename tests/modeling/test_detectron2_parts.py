@@ -11,11 +11,11 @@ from detectron2.utils.events import EventStorage
 from pppc import add_pppc_config, load_config
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
-from pppc.method.pixel_batch import PixelBatch
 from pppc.modeling.decode_heads import SegFormerHead
 from pppc.modeling.meta_arch import PPPCSegmentor
 from pppc.modeling.network import SegmentationNetwork
 from pppc.modeling.timm_backbone import TimmBackbone
+from pppc.pixel_batch import PixelBatch
 from tiny_run import OPTIONS, demo_config
 
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32,

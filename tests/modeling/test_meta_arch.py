@@ -12,8 +12,8 @@ from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
 from pppc.method.class_weights import log_frequency_class_weights
 from pppc.method.labeled_pixels import resize_labels
-from pppc.method.pixel_batch import PixelBatch
 from pppc.modeling.meta_arch import PPPCSegmentor, pixel_cross_entropy
+from pppc.pixel_batch import PixelBatch
 from timm.layers import DropPath
 from torch import nn
 from torch.utils.data._utils.pin_memory import pin_memory
@@ -188,7 +188,8 @@ def test_uncertainty_is_the_entropy_of_the_scores_with_the_prototypes_seen():
 def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_variance():
     model = build_model(
         configuration("MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE", False, "PPPC.CONTRAST.SCORE",
-                      "cosine", "PPPC.PROTOTYPES.VARIANCE", "count_normalized")
+                      "cosine", "PPPC.PROTOTYPES.VARIANCE", "count_normalized",
+                      "PPPC.PROTOTYPES.CONVENTION", "log_variance")
     ).train()  # fmt: skip
     batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.randint(5, (2, 64, 64)))
     with torch.no_grad():

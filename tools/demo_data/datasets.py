@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from pppc.data.processes import map_in_processes
 from pppc.data.train_ids import IGNORE_LABEL, LABEL_SPACES
 from pppc.errors import InputError
+from pppc.processes import map_in_processes
 from tqdm import tqdm
 
 from . import styles

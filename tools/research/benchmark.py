@@ -40,7 +40,7 @@ from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError, run_tool
 from pppc.evaluation import MeanIoUEvaluator
 from pppc.files import new_file, write_atomically
-from pppc.method.pixel_batch import PixelBatch
+from pppc.pixel_batch import PixelBatch
 from tabulate import tabulate
 from torch._C._profiler import _EventType
 from torch.utils.flop_counter import FlopCounterMode

@@ -27,8 +27,8 @@ from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.errors import InputError, run_tool
 from pppc.method.gaussian import SCORES, mutual_likelihood_score
 from pppc.method.labeled_pixels import labeled_pixels
-from pppc.method.pixel_batch import PixelBatch
 from pppc.method.teacher import update_teacher
+from pppc.pixel_batch import PixelBatch
 from tabulate import tabulate
 from torch import Tensor
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
+from ..processes import from_main_process
 from .catalog import dataset_records, label_files, label_reader, own_reader
 from .checks import check_source_classes, refuse_problems
 from .file_checks import check_files
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
-from .processes import from_main_process
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
 from .workers import batches, check_shared_memory, end_with_parent, or_input_error, shared_bytes
 

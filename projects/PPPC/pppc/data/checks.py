@@ -10,11 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 
 from ..errors import InputError
+from ..processes import from_main_process
 from .catalog import dataset_metadata, label_files, list_records, model_metadata, own_reader
 from .file_checks import FilesChecked, check_files
 from .mapper import TargetMapper
 from .outdated import outdated_labels
-from .processes import from_main_process
 
 __all__ = ["check_data", "check_source_classes", "refuse_problems"]
 

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from ..arguments import ToolParser, whole_number
 from ..errors import InputError
 from ..files import user_path, write_atomically
+from ..processes import map_in_processes
 from .class_statistics import STATISTICS, write_statistics
 from .images import image_size, open_whole, turned
 from .labels import pixel_histogram
 from .listing import IMAGE_ENDINGS, LABEL_ENDINGS
-from .processes import map_in_processes
 from .stamps import TRAIN_IDS_SUFFIX, pixel_hash, source_hash, stamp_of, stamped
 from .train_ids import LabelSpace
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..errors import InputError
-from ..method.pixel_batch import PixelBatch
+from ..pixel_batch import PixelBatch
 from .images import read_image
 from .labels import LabelReader, pixel_histogram
 

@@ -23,9 +23,10 @@ from ..errors import InputError
 from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
 from ..method.mixing import StrongAugmentation, denormalized
-from ..method.pixel_batch import PixelBatch
 from ..method.teacher import PseudoLabeler
 from ..modeling.meta_arch import PPPCSegmentor, class_prior
+from ..pixel_batch import PixelBatch
+from ..processes import sum_over_processes
 from .hooks import (
     BatchStatisticsAverage,
     DACSMixing,
@@ -58,7 +59,8 @@ class AdaptationLoop(SimpleTrainer):
         seed: of all random numbers of the steps.
         augmentation: the strong augmentation.
         pseudo_labeler: labels the target; None: train on the source alone.
-        ambiguity_crop: cuts the target.
+        ambiguity_crop: chooses what is cut from the target.
+        crop_scale: to which target images are resized for that choice; 1: as they are.
         contrast_weight: the weight of the contrast at an iteration.
         contrast_threshold: the probability from which on a pseudo-label takes part in the contrast
             and the prototypes (published: all do).
@@ -78,6 +80,7 @@ class AdaptationLoop(SimpleTrainer):
         augmentation: StrongAugmentation,
         pseudo_labeler: PseudoLabeler | None,
         ambiguity_crop: AmbiguityCrop,
+        crop_scale: float = 1.0,
         contrast_weight: Callable[[int], float] = lambda iteration: 1.0,
         contrast_threshold: float = 0.0,
         prototypes_include_target: bool = False,
@@ -90,6 +93,7 @@ class AdaptationLoop(SimpleTrainer):
         )
         self.pseudo_labeler = pseudo_labeler
         self.ambiguity_crop = ambiguity_crop
+        self.crop_scale = crop_scale
         self.contrast_weight = contrast_weight
         self.contrast_threshold = contrast_threshold
         self.denormalized_source = denormalized_source
@@ -125,6 +129,7 @@ class AdaptationLoop(SimpleTrainer):
             [classes.index(name) for name in labels.STATIC_CLASSES if name in classes],
             segmentor.class_weights,
             class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS, segmentor.device),
+            sum_over_processes,
         )
 
         start = contrast_start(cfg)
@@ -151,9 +156,9 @@ class AdaptationLoop(SimpleTrainer):
                 crop.NUM_CANDIDATES,
                 crop_temperature(cfg),
                 crop_top_k(cfg),
-                crop.SCALE,
                 crop.CRITERION,
             ),
+            crop_scale=crop.SCALE,
             contrast_weight=contrast_weight,
             contrast_threshold=contrast.TARGET_THRESHOLD,
             prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
@@ -230,25 +235,25 @@ class AdaptationLoop(SimpleTrainer):
 
     def crop_target(self, target: PixelBatch) -> PixelBatch:
         """The part of each target image that is trained on."""
-        cropped = self.ambiguity_crop(
-            target,
+        corners = self.ambiguity_crop(
+            tuple(target.image.shape[-2:]),
+            len(target),
             self.segmentor.prototypes,
-            lambda images, scale: self.pseudo_labeler.probabilities(
-                self.teacher_scores, images, scale
+            lambda: self.pseudo_labeler.probabilities(
+                self.teacher_scores, target.image, target.day_image, self.crop_scale
             ),
             self.random.generator,
         )
         for name, value in self.ambiguity_crop.statistics.items():
             get_event_storage().put_scalar(f"crop/{name}", value, smoothing_hint=False)
-        return cropped
+        return target.crop(corners, self.ambiguity_crop.size)
 
     def label_target(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights."""
-        labeled = self.pseudo_labeler(self.teacher_scores, target)
-        # Every pixel that is not ignored has this weight.
-        share = labeled.weight.max().item()
+        pseudo, weight = self.pseudo_labeler(self.teacher_scores, target.image, target.day_image)
+        share = pseudo.confident_share.item()
         get_event_storage().put_scalar("pseudo_label/confident_share", share)
-        return labeled
+        return PixelBatch(target.image, pseudo.label, weight, pseudo.confidence, files=target.files)
 
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""

@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..method.mixing import StrongAugmentation, class_mix, class_mix_mask
-from ..method.pixel_batch import PixelBatch
 from ..method.teacher import teacher_momentum, update_teacher
 from ..modeling.meta_arch import PPPCSegmentor
+from ..pixel_batch import PixelBatch
+from ..processes import sum_over_processes
 
 __all__ = [
     "BatchStatisticsAverage",
@@ -139,6 +140,7 @@ class PrototypeUpdate(HookBase):
             torch.cat([output.mean for output in outputs]),
             torch.cat([output.log_var for output in outputs]),
             torch.cat([batch.label for batch in batches]),
+            sum_over_processes,
         )
 
     def after_step(self) -> None:
@@ -179,7 +181,7 @@ class DACSMixing(HookBase):
             as many images as the target has; the source's pixels have weight 1.
         """
         index = torch.arange(len(target), device=source.image.device) % len(source)
-        mask = class_mix_mask(source.label, self.random.generator)[index]
+        mask = class_mix_mask(source.label, self.random.generator, sum_over_processes)[index]
         return self.strong(
             PixelBatch(
                 class_mix(source.image[index], target.image, mask),

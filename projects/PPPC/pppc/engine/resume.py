@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.utils import comm
 
 from ..checkpoints.reading import checkpoint_damage
 from ..config.defaults import add_pppc_config, by_key
@@ -22,7 +20,6 @@ from .run_folder import RunFolder, settled
 __all__ = [
     "MAY_CHANGE",
     "Checkpoint",
-    "from_main_process",
     "last_checkpoint",
     "setting_differences",
     "starting_point",
@@ -99,20 +96,6 @@ class Checkpoint:
     iteration: int
     config: str
     processes: int
-
-
-def from_main_process(function: Callable[[], Found]) -> Found:
-    """What ``function`` returns, or its InputError, in all processes; the main one alone calls it."""
-    outcome: Found | InputError | None = None
-    if comm.is_main_process():
-        try:
-            outcome = function()
-        except InputError as error:
-            outcome = error
-    outcome = comm.all_gather(outcome)[0]
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome
 
 
 def last_checkpoint(

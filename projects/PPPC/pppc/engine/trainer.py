@@ -37,9 +37,10 @@ from ..data.catalog import with_intensities
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..modeling.meta_arch import PPPCSegmentor
+from ..processes import from_main_process
 from .adaptation_loop import AdaptationLoop
 from .pictures import TrainingPictures
-from .resume import Checkpoint, from_main_process, starting_point
+from .resume import Checkpoint, starting_point
 from .run_folder import RunFolder
 from .run_hooks import (
     BestModel,

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .labeled_pixels import resize_labels
-from .pixel_batch import PixelBatch
 from .prototypes import GaussianPrototypes
 
 __all__ = [
@@ -187,14 +186,13 @@ def _sum_of_weights(label: Tensor, weights: Tensor) -> Score:
 
 
 class AmbiguityCrop:
-    """Cut from each target image the most ambiguous of some random boxes (arXiv 2409.18543).
+    """Of each target image the most ambiguous of some random boxes (arXiv 2409.18543).
 
     Args:
         size: (height, width) of the boxes, pixels.
         num_candidates: boxes drawn in each image; 1: a random crop.
         temperature: of the softmax over the classes' variances.
         top_k: the number of classes that count by their variance.
-        scale: to which images are resized before the teacher labels them; 1: as they are.
         criterion: what boxes are chosen by. "class_variance": the sum over their pixels of the
             weight that the variance of its prototype gives to the pixel's class, as published.
             "class_entropy": that of the classes' entropy in the image. "pixel_entropy": that of the
@@ -217,13 +215,10 @@ class AmbiguityCrop:
         >>> crop = AmbiguityCrop(size=(4, 4), num_candidates=20)
         >>> crop.class_weights(prototypes)
         tensor([0.1192, 0.8808])
-        >>> image = torch.zeros(1, 3, 8, 8)
-        >>> image[..., 4:, 4:] = 255  # bright pixels, labeled 1
-        >>> def teacher(batch, scale):
-        ...     return torch.stack([255 - batch.image[:, 0], batch.image[:, 0]], dim=1) / 255
-        >>> cut = crop(PixelBatch(image), prototypes, teacher, torch.Generator().manual_seed(0))
-        >>> cut.image.shape, cut.image.mean()
-        (torch.Size([1, 3, 4, 4]), tensor(255.))
+        >>> probabilities = torch.zeros(1, 2, 8, 8)  # of one image
+        >>> probabilities[:, 1, 4:, 4:] = 1.0  # its lower right is of class 1
+        >>> crop((8, 8), 1, prototypes, lambda: probabilities, torch.Generator().manual_seed(0))
+        [(4, 4)]
     """
 
     def __init__(
@@ -232,7 +227,6 @@ class AmbiguityCrop:
         num_candidates: int = 10,
         temperature: float = 0.01,
         top_k: int = 10,
-        scale: float = 1.0,
         criterion: str = "class_variance",
     ):
         if criterion not in CRITERIA:
@@ -241,31 +235,37 @@ class AmbiguityCrop:
         self.num_candidates = num_candidates
         self.temperature = temperature
         self.top_k = top_k
-        self.scale = scale
         self.criterion = criterion
         self.statistics: dict[str, float] = {}
 
     def __call__(
         self,
-        target: PixelBatch,
+        image_size: tuple[int, int],
+        num_images: int,
         prototypes: GaussianPrototypes | None,
-        teacher: Callable[[PixelBatch, float], Tensor],
+        probabilities: Callable[[], Tensor],
         generator: torch.Generator,
-    ) -> PixelBatch:
-        """
+    ) -> list[tuple[int, int]]:
+        """The (top, left) corner of each image's box, pixels.
+
         Args:
-            target: images of one size.
+            image_size: (height, width) of the images, pixels.
+            num_images: how many there are.
             prototypes: of the classes; without them boxes are random by "class_variance".
-            teacher: images and a scale to class probabilities ``(N, C, h, w)`` of the resized images.
+            probabilities: gives the teacher's ``(N, C, h, w)`` of the images, maybe of smaller ones;
+                not called where boxes are random.
             generator: of the boxes, on the CPU.
 
         Raises:
             ValueError: the crop is larger than an image.
         """
-        size = (target.image.shape[-2], target.image.shape[-1])
+        scores: Sequence[Score | None] = [None] * num_images
+        scored = self.criterion != "random" and self.num_candidates > 1
+        if scored and (prototypes is not None or self.criterion != "class_variance"):
+            scores = self._scores(image_size, prototypes, probabilities())
         boxes = [
-            choose_box(score, size, self.size, self.num_candidates, generator)
-            for score in self._scores(target, prototypes, teacher)
+            choose_box(score, image_size, self.size, self.num_candidates, generator)
+            for score in scores
         ]
         self.statistics = {
             "by_chance": sum(box.by_chance for box in boxes) / len(boxes),
@@ -275,28 +275,26 @@ class AmbiguityCrop:
             weights = self.class_weights(prototypes, top_k=len(prototypes.seen))
             entropy = torch.special.entr(weights).sum().item()
             self.statistics["weights_entropy"] = entropy / math.log(len(weights))
-        return target.crop([box.corner for box in boxes], self.size)
+        return [box.corner for box in boxes]
 
     def _scores(
         self,
-        target: PixelBatch,
+        image_size: tuple[int, int],
         prototypes: GaussianPrototypes | None,
-        teacher: Callable[[PixelBatch, float], Tensor],
-    ) -> Sequence[Score | None]:
-        """For each image the score of its boxes; None where they are random."""
-        if self.criterion == "random" or self.num_candidates == 1:
-            return [None] * len(target)
-        if self.criterion == "class_variance":
-            if prototypes is None:
-                return [None] * len(target)
-            weights = [self.class_weights(prototypes)] * len(target)
-        probabilities, size = teacher(target, self.scale), target.image.shape[-2:]
+        probabilities: Tensor,
+    ) -> list[Score]:
+        """For each image the score of its boxes."""
         if self.criterion == "pixel_entropy":
             entropies = torch.stack([pixel_entropy(one) for one in probabilities])[:, None]
-            return [_sum_of(one) for one in F.interpolate(entropies, size, mode="nearest")[:, 0]]
+            entropies = F.interpolate(entropies, image_size, mode="nearest")[:, 0]
+            return [_sum_of(one) for one in entropies]
         if self.criterion == "class_entropy":
             weights = [class_entropy(one) for one in probabilities]
-        return list(map(_sum_of_weights, resize_labels(probabilities.argmax(1), size), weights))
+        else:
+            assert prototypes is not None
+            weights = [self.class_weights(prototypes)] * len(probabilities)
+        labels = resize_labels(probabilities.argmax(1), image_size)
+        return list(map(_sum_of_weights, labels, weights))
 
     def class_weights(self, prototypes: GaussianPrototypes, top_k: int | None = None) -> Tensor:
         """How much a pixel of each class counts by the variance of its prototype, ``(C,)``.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-
 __all__ = ["log_frequencies", "log_frequency_class_weights"]
 
 
@@ -38,7 +36,7 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
         spread: standard deviation of the weights, the unbiased estimate over the classes.
 
     Raises:
-        InputError: a class has no pixel, or the spread makes a weight 0 or less.
+        ValueError: a class has no pixel, or the spread makes a weight 0 or less.
 
     Examples:
         >>> log_frequency_class_weights(torch.tensor([0.6, 0.3, 0.1]), spread=0.05)
@@ -46,14 +44,14 @@ def log_frequency_class_weights(frequencies: Tensor, spread: float) -> Tensor:
     """
     if not (frequencies > 0).all():
         absent = torch.nonzero(~(frequencies > 0)).flatten().tolist()
-        raise InputError(f"class weights need pixels of every class; there are none of {absent}")
+        raise ValueError(f"class weights need pixels of every class; there are none of {absent}")
     log_frequency = frequencies.log()
     std, mean = torch.std_mean(log_frequency)
     tiny = torch.finfo(std.dtype).tiny  # all classes as frequent: all weights are 1
     weights = 1 - spread * (log_frequency - mean) / std.clamp(min=tiny)
     if not (weights > 0).all():
-        raise InputError(
-            f"PPPC.CLASS_WEIGHTS: a spread of {spread} gives class {weights.argmin()} the weight "
-            f"{weights.min():.2g}: lower TRAIN_SPREAD or TEST_SPREAD, so that all are above 0"
+        raise ValueError(
+            f"a spread of {spread} gives class {weights.argmin()} the weight {weights.min():.2g}: "
+            "lower it, so that all are above 0"
         )
     return weights

@@ -6,11 +6,10 @@ Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from detectron2.utils import comm
 from torch import Tensor, nn
 
 from .gaussian import SCORES
@@ -53,6 +52,8 @@ class PrototypeContrast(nn.Module):
             number in each process; 0: all.
         kl_reduction: the divergence's "sum" over pixels and dimensions, as published, or their
             "mean", which does not grow with images, batches and D.
+        processes: among which the batch is shared. The mean of their losses is the whole batch's.
+        total: of a tensor over the processes.
 
     Raises:
         ValueError: the score or the reduction is unknown.
@@ -77,6 +78,8 @@ class PrototypeContrast(nn.Module):
         score: str = "mutual_likelihood",
         max_pixels_per_class: int = 0,
         kl_reduction: str = "sum",
+        processes: int = 1,
+        total: Callable[[Tensor], Tensor] = lambda counts: counts,
     ):
         super().__init__()
         if score not in SCORES:
@@ -89,6 +92,8 @@ class PrototypeContrast(nn.Module):
         self.temperature = temperature
         self.kl_weight = kl_weight
         self.ignore_label = ignore_label
+        self.processes = processes
+        self.total = total
 
     def forward(
         self,
@@ -118,23 +123,20 @@ class PrototypeContrast(nn.Module):
         if seen is None:
             seen = torch.ones(len(prototypes_mean), dtype=torch.bool, device=label.device)
         pixels = labeled_pixels(mean, log_var, label, seen, self.ignore_label)
-        processes = comm.get_world_size()
         if self.max_pixels_per_class:
-            share = -(-self.max_pixels_per_class // processes)
+            share = -(-self.max_pixels_per_class // self.processes)
             pixels = at_most_per_class(pixels, share)
 
         logits = self.class_logits(
             pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
         )
-        counts = torch.bincount(pixels.label, minlength=len(seen))
-        if processes > 1:
-            dist.all_reduce(counts)
+        counts = self.total(torch.bincount(pixels.label, minlength=len(seen)))
         # Every class weighs the same, however many pixels it has. The processes' gradients are
         # averaged later: times their number, that is a sum.
-        weight = processes / ((counts > 0).sum() * counts[pixels.label])
+        weight = self.processes / ((counts > 0).sum() * counts[pixels.label])
         cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
         divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
-        kl = processes * self.kl_weight * divergence.sum()
+        kl = self.processes * self.kl_weight * divergence.sum()
         if self.kl_reduction == "mean":
             kl = kl / (counts.sum().clamp(min=1) * pixels.mean.shape[1])
         return {"loss_contrast": (weight * cross_entropy).sum(), "loss_kl": kl}

@@ -239,7 +239,7 @@ def cosine_score(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: T
     return F.normalize(mean_a.float(), dim=-1) @ F.normalize(mean_b.float(), dim=-1).T
 
 
-#: By the names that PPPC.CONTRAST.SCORE takes.
+#: By the names that configurations and :class:`PrototypeContrast` take.
 SCORES = {
     "mutual_likelihood": mutual_likelihood_score,
     "bhattacharyya": bhattacharyya_score,

@@ -5,9 +5,9 @@ Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor, nn
 
 from .labeled_pixels import labeled_pixels
@@ -111,16 +111,21 @@ class GaussianPrototypes(nn.Module):
         return self.num_updates > 0
 
     @torch.no_grad()
-    def update(self, mean: Tensor, log_var: Tensor, label: Tensor) -> None:
+    def update(
+        self,
+        mean: Tensor,
+        log_var: Tensor,
+        label: Tensor,
+        total: Callable[[Tensor], Tensor] = lambda sums: sums,
+    ) -> None:
         """Take in one batch; classes that it does not show stay as they are.
 
         Args:
             mean, log_var: ``(B, D, h, w)``.
             label: ``(B, H, W)`` train IDs or the ignore label, resized to the nearest.
+            total: of sums over the processes that share the batch.
         """
-        sums = self._batch_sums(mean, log_var, label)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(sums)
+        sums = total(self._batch_sums(mean, log_var, label))
         present = sums[:, -1] > 0
         if self.update_rule == "posterior":
             self.sums[present] = self.forgetting * self.sums[present] + sums[present]

@@ -9,12 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from detectron2.utils import comm
 from torch import Tensor, nn
-
-from .pixel_batch import PixelBatch
 
 __all__ = [
     "PseudoLabel",
@@ -71,13 +67,13 @@ class PseudoLabel(NamedTuple):
     Examples:
         >>> probabilities = torch.tensor([0.1, 0.9]).view(1, 2, 1, 1)
         >>> pseudo = pseudo_label(probabilities, threshold=0.8)
-        >>> pseudo.label, pseudo.confidence, pseudo.weight
+        >>> pseudo.label, pseudo.confidence, pseudo.confident_share
         (tensor([[[1]]]), tensor([[[0.9000]]]), tensor(1.))
     """
 
     label: Tensor  # (N, H, W) int64, the most probable class
     confidence: Tensor  # (N, H, W) float32, its probability
-    weight: Tensor  # () float32, the share of confident pixels in the batches of all processes
+    confident_share: Tensor  # () float32, of the pixels of the whole batch
 
 
 def upsampled_probabilities(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -92,37 +88,40 @@ def upsampled_probabilities(logits: Tensor, size: Sequence[int]) -> Tensor:
     return logits.softmax(dim=1)
 
 
-def pseudo_label(probabilities: Tensor, threshold: float) -> PseudoLabel:
+def pseudo_label(
+    probabilities: Tensor,
+    threshold: float,
+    total: Callable[[Tensor], Tensor] = lambda counts: counts,
+) -> PseudoLabel:
     """The most probable classes, and how many of them are trusted (DACS, arXiv 2007.08702).
 
     Args:
         probabilities: ``(N, C, H, W)``.
         threshold: the probability from which on a pixel counts as confident.
+        total: of counts over the processes that share the batch.
 
     Examples:
         >>> probabilities = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 2, 1, 2)  # of two pixels
         >>> pseudo = pseudo_label(probabilities, threshold=0.8)
-        >>> pseudo.label, pseudo.weight
+        >>> pseudo.label, pseudo.confident_share
         (tensor([[[0, 1]]]), tensor(0.5000))
     """
     confidence, label = probabilities.max(dim=1)
     confident = confidence >= threshold
-    counts = torch.stack([confident.sum(), torch.ones_like(confident).sum()])
-    if comm.get_world_size() > 1:
-        dist.all_reduce(counts)
+    counts = total(torch.stack([confident.sum(), torch.ones_like(confident).sum()]))
     return PseudoLabel(label, confidence, counts[0] / counts[1])
 
 
 def pixel_weights(pseudo: PseudoLabel, ignore_top: int, ignore_bottom: int) -> Tensor:
-    """The batch's weight at every pixel, 0 on the first and last rows: ``(N, H, W)`` float32.
+    """The share of confident pixels at every pixel, 0 on the first and last rows: ``(N, H, W)`` float32.
 
     Examples:
         >>> label = torch.zeros(1, 4, 1, dtype=torch.long)
-        >>> pseudo = PseudoLabel(label, confidence=torch.ones(1, 4, 1), weight=torch.tensor(0.5))
+        >>> pseudo = PseudoLabel(label, torch.ones(1, 4, 1), confident_share=torch.tensor(0.5))
         >>> pixel_weights(pseudo, ignore_top=1, ignore_bottom=2).flatten()
         tensor([0.0000, 0.5000, 0.0000, 0.0000])
     """
-    weight = pseudo.weight.repeat(pseudo.label.shape)
+    weight = pseudo.confident_share.repeat(pseudo.label.shape)
     height = weight.shape[1]
     weight[:, :ignore_top] = 0
     weight[:, max(height - ignore_bottom, 0) :] = 0
@@ -173,12 +172,13 @@ class PseudoLabeler:
         class_weights: ``(C,)`` factors of probabilities that a day image helped with; None: 1.
         prior: ``(C,)`` subtracted from the teacher's scores, see
             :func:`pppc.method.class_weights.log_frequencies`; None: 0.
+        total: of counts over the processes that share the batch.
 
     Examples:
         >>> teacher = lambda image: torch.stack([image[:, 0], 255 - image[:, 0]], 1)  # bright: 0
-        >>> target = PixelBatch(torch.tensor([0.0, 255.0]).view(1, 1, 2, 1).expand(1, 3, 2, 1))
-        >>> labeled = PseudoLabeler(ignore_bottom=1)(teacher, target)
-        >>> labeled.label.flatten(), labeled.weight.flatten()
+        >>> image = torch.tensor([0.0, 255.0]).view(1, 1, 2, 1).expand(1, 3, 2, 1)
+        >>> pseudo, weight = PseudoLabeler(ignore_bottom=1)(teacher, image)
+        >>> pseudo.label.flatten(), weight.flatten()
         (tensor([  1, 255]), tensor([1., 0.]))
     """
 
@@ -191,6 +191,7 @@ class PseudoLabeler:
         static_classes: Sequence[int] = (),
         class_weights: Tensor | None = None,
         prior: Tensor | None = None,
+        total: Callable[[Tensor], Tensor] = lambda counts: counts,
     ):
         self.threshold = threshold
         self.ignore_top = ignore_top
@@ -199,16 +200,22 @@ class PseudoLabeler:
         self.static_classes = static_classes
         self.class_weights = class_weights
         self.prior = prior
+        self.total = total
 
     @torch.no_grad()
     def probabilities(
-        self, teacher: Callable[[Tensor], Tensor], target: PixelBatch, scale: float = 1.0
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        image: Tensor,
+        day_image: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
         """What the teacher says of every pixel, ``(N, C, scale * H, scale * W)``.
 
         Args:
             teacher: images ``(N, 3, H, W)`` to class scores ``(N, C, h, w)``.
-            target: the images.
+            image: ``(N, 3, H, W)``.
+            day_image: ``(N, 3, H, W)`` of the same places by day, or None.
             scale: to which they are resized.
         """
 
@@ -220,14 +227,19 @@ class PseudoLabeler:
                 scores = scores - self.prior.view(-1, 1, 1)
             return upsampled_probabilities(scores, image.shape[-2:])
 
-        if target.day_image is None:
-            return of(target.image)
-        day, night = of(target.day_image), of(target.image)
-        return fuse_day_night(day, night, self.static_classes, self.class_weights)
+        if day_image is None:
+            return of(image)
+        return fuse_day_night(of(day_image), of(image), self.static_classes, self.class_weights)
 
-    def __call__(self, teacher: Callable[[Tensor], Tensor], target: PixelBatch) -> PixelBatch:
-        """The images with labels, their confidence and weights; weightless pixels are ignored."""
-        pseudo = pseudo_label(self.probabilities(teacher, target), self.threshold)
+    def __call__(
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        image: Tensor,
+        day_image: Tensor | None = None,
+    ) -> tuple[PseudoLabel, Tensor]:
+        """The teacher's labels, ignored where they have no weight, and their weights ``(N, H, W)``."""
+        probabilities = self.probabilities(teacher, image, day_image)
+        pseudo = pseudo_label(probabilities, self.threshold, self.total)
         weight = pixel_weights(pseudo, self.ignore_top, self.ignore_bottom)
         label = pseudo.label.masked_fill(weight == 0, self.ignore_label)
-        return PixelBatch(target.image, label, weight, pseudo.confidence, files=target.files)
+        return pseudo._replace(label=label), weight

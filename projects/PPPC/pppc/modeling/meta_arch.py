@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..method.class_weights import log_frequencies, log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
-from ..method.pixel_batch import PixelBatch
 from ..method.prototypes import GaussianPrototypes
+from ..pixel_batch import PixelBatch
+from ..processes import sum_over_processes
 from .decode_heads import SemanticHead
 from .network import (
     NetworkOutput,
@@ -167,6 +169,8 @@ class PPPCSegmentor(nn.Module):
                 cfg.PPPC.CONTRAST.SCORE,
                 cfg.PPPC.CONTRAST.MAX_PIXELS_PER_CLASS,
                 cfg.PPPC.CONTRAST.KL_REDUCTION,
+                comm.get_world_size(),
+                sum_over_processes,
             )
         # Detectron2's DeepLab heads would pool over images of the crop's size only.
         any_size = cfg.clone()

@@ -6,12 +6,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+import torch.distributed as dist
 from detectron2.utils import comm
+from torch import Tensor
 
-from ..errors import InputError
-from .workers import end_with_parent
+from .data.workers import end_with_parent
+from .errors import InputError
 
-__all__ = ["from_main_process", "map_in_processes"]
+__all__ = ["from_main_process", "map_in_processes", "sum_over_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,3 +68,10 @@ def from_main_process(function: Callable[[], Result]) -> Result:
     if isinstance(result, InputError):
         raise result
     return result
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over the processes of a training, in place."""
+    if comm.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
