@@ -125,8 +125,8 @@ def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
 
 
 def _of_colors(path: str, pixels: np.ndarray) -> LabelImage:
-    red, green, blue = (pixels[:, :, channel].astype(np.uint32) for channel in range(3))
-    codes = red << 16 | green << 8 | blue
+    four = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2RGBA)
+    codes = four.view("<u4")[:, :, 0] & 0xFFFFFF
     is_there = np.zeros(2**24, bool)  # tables are ten times as fast as sorting
     is_there[codes] = True
     colors = np.flatnonzero(is_there)
@@ -136,7 +136,7 @@ def _of_colors(path: str, pixels: np.ndarray) -> LabelImage:
             f"smoothing. {ADVICE}"
         )
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colors)] = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)
+    palette[: len(colors)] = np.stack([colors & 255, colors >> 8 & 255, colors >> 16], axis=1)
     numbers = np.zeros(2**24, np.uint8)
     numbers[colors] = np.arange(len(colors))
     return LabelImage(numbers[codes], palette)
