@@ -18,7 +18,7 @@ import pppc  # noqa: F401  (before Detectron2: it says what is missing)
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pppc.arguments import ToolParser
 from pppc.data.catalog import dataset_metadata, list_records, own_reader
-from pppc.data.file_checks import check_files
+from pppc.data.inspection import inspect_files
 from pppc.data.listing import datasets_root, list_split
 from pppc.data.outdated import outdated_labels
 from pppc.errors import InputError, printable, run_tool
@@ -59,7 +59,7 @@ def check(name: str, read: bool) -> tuple[list, list[str], list[str]]:
     if labels and reader is None:
         remarks.append("nothing names its classes: values of labels are not looked at")
     nothing = None if read else ()
-    found = check_files(records, reader, nothing, nothing, progress=read)
+    found = inspect_files(records, reader, nothing, nothing, progress=read)
     problems = found.problems
     if split:
         problems += outdated_labels(split, found.stamps)

@@ -16,7 +16,7 @@ import torch
 from pppc.arguments import ToolParser
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.data import build_test_loader, class_frequencies, label_reader
-from pppc.data.build import source_records
+from pppc.data.catalog import source_records
 from pppc.errors import InputError, run_tool
 from pppc.evaluation import MeanIoUEvaluator
 from pppc.modeling.meta_arch import class_prior

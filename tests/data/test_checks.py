@@ -16,9 +16,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
-from pppc.data import build_train_loader, check_data, file_checks
+from pppc.data import build_train_loader, check_data, inspection
 from pppc.data.catalog import register_split
-from pppc.data.file_checks import check_files
+from pppc.data.inspection import inspect_files
 from pppc.data.labels import LabelReader
 from pppc.data.splits import Split
 from pppc.data.train_ids import CAMVID_CLASSES
@@ -86,7 +86,7 @@ def test_every_file_is_decoded_and_the_rest_still_checked(own):
     cut(own / "images/a.png")
     Image.fromarray(np.full((32, 48), 77, np.uint8)).save(own / "labels/b.png")
     Image.new("L", (10, 20)).save(own / "labels/c.png")
-    found = check_files(records(own), READER)
+    found = inspect_files(records(own), READER)
     assert len(found.problems) == 3
     for text in (r"images/a.png", "labels/b.png", "labels/c.png is 10x20"):
         assert sum(text in problem for problem in found.problems) == 1, text
@@ -95,7 +95,7 @@ def test_every_file_is_decoded_and_the_rest_still_checked(own):
     assert [os.path.basename(label) for label in found.labels] == ["a.png", "c.png"]
     expected = {name: 128 + 200 * (name == "sky") for name in (*CAMVID_CLASSES, "")}
     assert found.class_pixels == expected
-    found = check_files(records(own), READER, (), ())  # headers alone
+    found = inspect_files(records(own), READER, (), ())  # headers alone
     assert found.labels == {} and any("labels/c.png is 10x20" in text for text in found.problems)
 
 
@@ -103,20 +103,20 @@ def test_every_file_is_decoded_and_the_rest_still_checked(own):
 def decoded(monkeypatch):
     """The names of the files that are decoded."""
     names = []
-    read_image, read_label = file_checks.read_image, LabelReader.read
+    read_image, read_label = inspection.read_image, LabelReader.read
 
     def read(function, path, *arguments):
         names.append(os.path.relpath(path, os.environ["DETECTRON2_DATASETS"]))
         return function(path, *arguments)
 
-    monkeypatch.setattr(file_checks, "read_image", lambda *a: read(read_image, *a))
+    monkeypatch.setattr(inspection, "read_image", lambda *a: read(read_image, *a))
     monkeypatch.setattr(LabelReader, "read", lambda self, p: read(lambda p: read_label(self, p), p))
     return names
 
 
 def look_again(own, decoded, **options):
     decoded.clear()
-    found = check_files(records(own), READER, **options)
+    found = inspect_files(records(own), READER, **options)
     return sorted(decoded), found
 
 
@@ -127,11 +127,11 @@ def test_what_was_found_is_kept_until_a_file_changes(own, decoded, cache, monkey
     # What is wrong is looked at again; the rest is young, so that its content is compared.
     files, second = look_again(own, decoded)
     assert files == ["own/labels/c.png"] and second == first
-    monkeypatch.setattr(file_checks, "TIME_STAMP_NS", 0)
-    monkeypatch.setattr(file_checks, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(inspection, "TIME_STAMP_NS", 0)
+    monkeypatch.setattr(inspection, "_digest", lambda path: pytest.fail(f"{path} was opened"))
     (own / "labels/c.png").unlink()
     shutil.copy(own / "labels/b.png", own / "labels/c.png")
-    monkeypatch.setattr(file_checks, "_digest", lambda path: "of c alone")
+    monkeypatch.setattr(inspection, "_digest", lambda path: "of c alone")
     assert look_again(own, decoded)[0] == ["own/labels/c.png"]
     assert look_again(own, decoded)[0] == []
     # Cut off or written by another version.
@@ -151,12 +151,12 @@ def replaced(path, content):
 
 
 def test_a_second_start_opens_no_file_that_is_unchanged(own, monkeypatch):
-    monkeypatch.setattr(file_checks, "TIME_STAMP_NS", -(10**12))  # made just now, but no matter
+    monkeypatch.setattr(inspection, "TIME_STAMP_NS", -(10**12))  # made just now, but no matter
     check_data(config())
     build_train_loader(config(), seed=0)
     opened = []
-    monkeypatch.setattr(file_checks, "_report", lambda read, path: opened.append(path) or {})
-    monkeypatch.setattr(file_checks, "_digest", lambda path: opened.append(path))
+    monkeypatch.setattr(inspection, "_report", lambda read, path: opened.append(path) or {})
+    monkeypatch.setattr(inspection, "_digest", lambda path: opened.append(path))
     check_data(config())
     build_train_loader(config(), seed=0)
     assert opened == []
@@ -168,8 +168,8 @@ def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, 
     path = own / "images/b.png"
     before, content = path.stat(), bytearray(path.read_bytes())
     if not young:
-        monkeypatch.setattr(file_checks, "TIME_STAMP_NS", 0)
-    assert check_files(records(own), READER).problems == []
+        monkeypatch.setattr(inspection, "TIME_STAMP_NS", 0)
+    assert inspect_files(records(own), READER).problems == []
     content[len(content) // 2] ^= 0xFF
     change(path, content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -180,30 +180,30 @@ def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, 
 
 def test_the_hash_tells_where_a_coarse_clock_cannot(own, decoded, monkeypatch):
     now = time.time_ns()
-    monkeypatch.setattr(file_checks, "_stamp", lambda path: [9, now, now, 1])  # of every file
-    check_files(records(own), READER)
+    monkeypatch.setattr(inspection, "_stamp", lambda path: [9, now, now, 1])  # of every file
+    inspect_files(records(own), READER)
     assert look_again(own, decoded)[0] == []
     cut(own / "images/b.png")
     files, found = look_again(own, decoded)
     assert files == ["own/images/b.png"] and len(found.problems) == 1
     old = now - 10**10  # whoever changes a file now gives it another time
-    monkeypatch.setattr(file_checks, "_stamp", lambda path: [9, old, old, 1])
+    monkeypatch.setattr(inspection, "_stamp", lambda path: [9, old, old, 1])
     look_again(own, decoded)
-    monkeypatch.setattr(file_checks, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(inspection, "_digest", lambda path: pytest.fail(f"{path} was opened"))
     assert look_again(own, decoded, decode_images=[0, 2])[0] == []
 
 
 def test_labels_of_another_label_space_are_read_anew_and_images_are_not(own, decoded):
-    check_files(records(own), READER)
+    inspect_files(records(own), READER)
     decoded.clear()
-    check_files(records(own), LabelReader("cityscapes", train_ids=True))
+    inspect_files(records(own), LabelReader("cityscapes", train_ids=True))
     assert sorted(decoded) == [f"own/labels/{name}.png" for name in "abc"]
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_check(own, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert check_files(records(own), READER).problems == []
+    assert inspect_files(records(own), READER).problems == []
 
 
 def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
@@ -454,11 +454,11 @@ def test_an_image_of_which_nothing_would_be_left_is_named(own, name):
 
 @pytest.mark.parametrize("content", ["5", "[]", "null", '{"a.png": {}}', '{"a.png": 5}'])
 def test_a_cache_of_another_content_is_read_anew(own, cache, content):
-    check_files(records(own), READER)
+    inspect_files(records(own), READER)
     for path in cache.iterdir():
         whole = json.loads(path.read_text())
         path.write_text(json.dumps(whole | {"files": json.loads(content)}))
-    assert len(check_files(records(own), READER).labels) == 3
+    assert len(inspect_files(records(own), READER).labels) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 from pppc.data import check_data, label_reader
-from pppc.data.build import _count_classes
 from pppc.data.catalog import dataset_metadata
+from pppc.data.class_counts import count_classes
 from pppc.data.train_ids import CAMVID_CLASSES
 from tiny_run import tiny_config
 
@@ -37,16 +37,16 @@ def test_labels_are_counted_whatever_statistics_lie_beside_them(gta, tmp_path):
         for record in gta
     ]
     (tmp_path / "gta/sample_class_stats.json").write_text(json.dumps(wrong))
-    counts, _ = _count_classes(tiny_config(tmp_path), "gta_train", gta)
+    counts, _ = count_classes(tiny_config(tmp_path), "gta_train", gta)
     assert counts.tolist() == counted_plainly(gta, range(19))
 
 
 def test_a_label_that_was_replaced_is_counted_anew(gta, tmp_path):
     cfg = tiny_config(tmp_path)
-    _count_classes(cfg, "gta_train", gta)
+    count_classes(cfg, "gta_train", gta)
     first, second = (tmp_path / f"gta/labels/0000{i}_labelTrainIds.png" for i in (1, 2))
     shutil.copy2(second, first)  # with the date of the other
-    assert _count_classes(cfg, "gta_train", gta)[0].tolist() == counted_plainly(gta, range(19))
+    assert count_classes(cfg, "gta_train", gta)[0].tolist() == counted_plainly(gta, range(19))
 
 
 def test_classes_are_matched_by_name(gta):
@@ -63,7 +63,7 @@ def test_source_and_target_with_different_classes(datasets_root, tmp_path):
     cfg.DATASETS.TARGET = ("camvid_dusk_train_unlabeled",)
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(CAMVID_CLASSES)
     records = DatasetCatalog.get("gta_train")
-    counts, _ = _count_classes(cfg, "gta_train", records)
+    counts, _ = count_classes(cfg, "gta_train", records)
     common = {"sky", "building", "pole", "road", "fence", "car"}
     shown = {name for name, n in zip(CAMVID_CLASSES, counts.sum(0)) if n}
     assert shown == common

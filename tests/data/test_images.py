@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from pppc.data.file_checks import high_depth_images
 from pppc.data.images import image_size, intensity_range, read_image, size_and_bits
+from pppc.data.inspection import high_depth_images
 from pppc.data.label_images import read_label_image
 from pppc.errors import InputError
 

@@ -33,7 +33,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.checks import check_config
-from pppc.config.device import check_training_device
+from pppc.config.device import require_training_device
 from pppc.data import build_test_loader, build_train_loader, label_reader
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.solver import build_optimizer
@@ -328,7 +328,7 @@ def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
     cfg = pppc.load_config(config_file, opts)
     if kind in ("training", "loading"):
         check_config(cfg)
-    check_training_device(cfg)
+    require_training_device(cfg)
     if kind == "evaluation" and not cfg.DATASETS.TEST:
         raise InputError(
             f"{config_file}: DATASETS.TEST is empty. Give a labeled data set, such as "

@@ -17,7 +17,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 
 from ..errors import InputError
 from .defaults import KEYS, add_pppc_config, by_key
-from .device import check_training_device
+from .device import require_training_device
 from .rules import is_number
 
 __all__ = ["check_config", "wrong_values"]
@@ -213,6 +213,6 @@ def check_config(cfg: CfgNode, training: bool = True) -> None:
     if problems:
         raise InputError("; ".join(problems))
     if training:
-        check_training_device(cfg)
+        require_training_device(cfg)
         for doubt in _conflicts(cfg, DOUBTS):
             logger.warning(doubt)

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 
-__all__ = ["check_training_device", "with_inference_device"]
+__all__ = ["require_training_device", "with_inference_device"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def _why_missing(name: str) -> str | None:
     return None
 
 
-def check_training_device(cfg: CfgNode) -> None:
+def require_training_device(cfg: CfgNode) -> None:
     """See that training can use MODEL.DEVICE.
 
     Raises:

@@ -14,22 +14,15 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
 from ..processes import from_main_process
-from .catalog import dataset_records, label_files, label_reader, own_reader
-from .checks import check_source_classes, refuse_problems
-from .file_checks import check_files
+from .catalog import dataset_records, label_reader, only_one, source_records
+from .class_counts import count_classes, require_classes
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
-from .workers import batches, check_shared_memory, end_with_parent, or_input_error, shared_bytes
+from .workers import batches, end_with_parent, or_input_error, require_shared_memory, shared_bytes
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["TestLoader", "build_test_loader", "build_train_loader", "class_frequencies"]
-
-
-def _only(names: tuple[str, ...], key: str) -> str:
-    if len(names) != 1:
-        raise InputError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
-    return names[0]
+__all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
 
 
 def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
@@ -42,16 +35,16 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
-    source = _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
+    source = only_one(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     records, _ = source_records(cfg)
     reader = label_reader(cfg, source)
     sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
     draw: RareClassDraw | ShuffledDraw
     unreadable: dict[str, str] = {}  # known before an image is drawn
     if sampling.ENABLED:
-        counts, unreadable = from_main_process(lambda: _count_classes(cfg, source, records))
+        counts, unreadable = from_main_process(lambda: count_classes(cfg, source, records))
         pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
-        check_source_classes(source, pixels, f"{len(records)} labels", reader.class_names)
+        require_classes(source, pixels, f"{len(records)} labels", reader.class_names)
         draw = RareClassDraw(
             counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw, sampling.MIN_PIXELS
         )
@@ -62,7 +55,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     streams = [SampleStream(records, draw, mapper, source_mapper, skip, unreadable)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
-        records = dataset_records(cfg, _only(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
+        records = dataset_records(cfg, only_one(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
         draw = ShuffledDraw(len(records), target_draw)
         streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper, skip))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
@@ -84,29 +77,7 @@ def _check_shared_memory(cfg: CfgNode, loader: PairedLoader) -> None:
     """See that the workers of this machine's processes have room, those of an evaluation, too."""
     tests = [build_test_loader(cfg, name).shared_bytes() for name in cfg.DATASETS.TEST]
     needed = loader.shared_bytes() + max(tests, default=0)
-    check_shared_memory(comm.get_local_size() * needed, cfg.DATALOADER.NUM_WORKERS)
-
-
-def source_records(cfg: CfgNode) -> tuple[list[dict], list[dict]]:
-    """The records of the source: those to train on, and those that DATASETS.HELD_OUT holds out."""
-    records = dataset_records(cfg, _only(cfg.DATASETS.TRAIN, "DATASETS.TRAIN"))
-    step = cfg.DATASETS.HELD_OUT or len(records) + 1
-    held_out = records[step - 1 :: step]
-    return [record for i, record in enumerate(records, 1) if i % step], held_out
-
-
-def class_frequencies(cfg: CfgNode) -> list[float]:
-    """Share of the source's labeled pixels that each of the model's classes has, four digits.
-
-    Raises:
-        InputError: a label can't be read, or none shows a class.
-    """
-    (source,), (records, _) = cfg.DATASETS.TRAIN, source_records(cfg)
-    images, _ = from_main_process(lambda: _count_classes(cfg, source, records))
-    counts = images.sum(0)[:-1]
-    if not counts.any():
-        raise InputError(f"{source}: no label shows a class of the model")
-    return [float(f"{share:.4g}") for share in counts / counts.sum()]
+    require_shared_memory(comm.get_local_size() * needed, cfg.DATALOADER.NUM_WORKERS)
 
 
 def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> TestLoader:
@@ -121,35 +92,6 @@ def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
     )
-
-
-def _count_classes(
-    cfg: CfgNode, name: str, records: list[dict]
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Pixels of each of the model's classes in each label.
-
-    Returns:
-        ``(images, classes + 1)`` int64; last: ignored pixels. 0 for a label that can't be read and
-        will be left out; and what is wrong with such labels, by their images.
-
-    Raises:
-        InputError: a label can't be read, or more of them than may be left out.
-    """
-    reader, labels = label_reader(cfg, name), label_files(name, records)
-    skip = cfg.DATALOADER.UNREADABLE == "skip"
-    found = check_files(records, own_reader(name), (), None)
-    refuse_problems(name, found, len(records), cfg.DATALOADER.MAX_UNREADABLE if skip else None)
-    counts = np.zeros((len(records), reader.num_classes + 1), np.int64)
-    column = {class_name: index for index, class_name in enumerate(reader.class_names)}
-    for row, label in enumerate(labels):
-        for class_name, pixels in found.labels.get(label, {}).items():
-            counts[row, column.get(class_name, -1)] += pixels
-    unreadable = {
-        record["file_name"]: found.unreadable[label]
-        for record, label in zip(records, labels)
-        if label in found.unreadable
-    }
-    return counts, unreadable
 
 
 class TestLoader:

@@ -24,8 +24,8 @@ from detectron2.utils.logger import log_first_n
 from torch import nn
 
 from ..errors import InputError, printable
-from .file_checks import high_depth_images
 from .images import intensity_range
+from .inspection import high_depth_images
 from .label_images import read_label_image
 from .labels import LabelReader
 from .listing import SPARE_LABELS, list_split
@@ -42,8 +42,10 @@ __all__ = [
     "list_records",
     "load_split",
     "model_metadata",
+    "only_one",
     "own_reader",
     "register_split",
+    "source_records",
     "with_intensities",
 ]
 
@@ -240,6 +242,20 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
         return records
     logger.info("%s: of more than 8 bits, values %g to %g become 0 to 255", name, *intensities)
     return [{**record, "intensities": intensities} for record in records]
+
+
+def only_one(names: tuple[str, ...], key: str) -> str:
+    if len(names) != 1:
+        raise InputError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
+    return names[0]
+
+
+def source_records(cfg: CfgNode) -> tuple[list[dict], list[dict]]:
+    """The records of the source: those to train on, and those that DATASETS.HELD_OUT holds out."""
+    records = dataset_records(cfg, only_one(cfg.DATASETS.TRAIN, "DATASETS.TRAIN"))
+    step = cfg.DATASETS.HELD_OUT or len(records) + 1
+    held_out = records[step - 1 :: step]
+    return [record for i, record in enumerate(records, 1) if i % step], held_out
 
 
 def with_intensities(cfg: CfgNode, model: nn.Module) -> CfgNode:

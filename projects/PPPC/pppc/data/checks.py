@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -12,11 +11,12 @@ from detectron2.data.transforms import ResizeShortestEdge
 from ..errors import InputError
 from ..processes import from_main_process
 from .catalog import dataset_metadata, label_files, list_records, model_metadata, own_reader
-from .file_checks import FilesChecked, check_files
+from .class_counts import require_classes
+from .inspection import Inspection, inspect_files, refuse_problems
 from .mapper import TargetMapper
 from .outdated import outdated_labels
 
-__all__ = ["check_data", "check_source_classes", "refuse_problems"]
+__all__ = ["check_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         }  # fmt: skip
         is_test = name in cfg.DATASETS.TEST
         logger.info("%s: looking at %d images", name, len(records))
-        found = check_files(records, reader, sample, None if is_test else sample)
+        found = inspect_files(records, reader, sample, None if is_test else sample)
         split = metadata.get("pppc_split")
         if split and (outdated := outdated_labels(split, found.stamps)):
             raise InputError(
@@ -95,15 +95,15 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
         if name in source and not cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED:
             # With it all labels are counted before training, and checked by the loader's builder.
             if sum(name in classes for name in found.class_pixels) < 2:  # to be sure
-                found = check_files(records, reader, (), None)
-            check_source_classes(
+                found = inspect_files(records, reader, (), None)
+            require_classes(
                 name, found.class_pixels, f"{len(found.labels)} of {len(records)} labels", classes
             )
         if is_test:
             _check_test_classes(name, found, classes)
 
 
-def _refuse_lines(found: FilesChecked, shortest: int, longest: int, keys: str) -> None:
+def _refuse_lines(found: Inspection, shortest: int, longest: int, keys: str) -> None:
     """Raises InputError for an image so narrow that nothing of it would be left."""
     for path, (height, width) in found.images.items():
         if shortest and min(
@@ -113,25 +113,6 @@ def _refuse_lines(found: FilesChecked, shortest: int, longest: int, keys: str) -
                 f"{path} is {width}x{height}: resized to a longest side of {longest} "
                 f"(INPUT.MAX_SIZE_{keys}) nothing of it is left. Leave it out"
             )
-
-
-def refuse_problems(name: str, found: FilesChecked, size: int, allowed: float | None) -> None:
-    """Raises InputError for problems of files; some are allowed where unreadable ones are skipped.
-
-    Args:
-        allowed: the share of them; None: none at all.
-    """
-    if not found.problems:
-        return
-    number = len(found.problems) - 1
-    more = f", and {number} more problem{'s' * (number > 1)}" if number else ""
-    text = (
-        f"{name}: {found.problems[0]}{more}. "
-        f"tools/check_datasets.py {name} --read names all of {size} images"
-    )
-    if allowed is None or len(found.problems) > max(1, allowed * size):
-        raise InputError(text)
-    logger.warning("%s (DATALOADER.UNREADABLE is skip: they will be left out)", text)
 
 
 def _check_ignored_rows(cfg: CfgNode) -> None:
@@ -148,42 +129,7 @@ def _check_ignored_rows(cfg: CfgNode) -> None:
         logger.warning(text)
 
 
-def check_source_classes(
-    name: str, pixels: Mapping[str, int], counted: str, classes: Sequence[str]
-) -> None:
-    """See that a source shows the model's classes.
-
-    Args:
-        name: of the data set.
-        pixels: of each class, by name; of no class by "".
-        counted: what was counted, for the message.
-        classes: the model's.
-
-    Raises:
-        InputError: it shows one class, or none. Classes that it does not show are warned of.
-    """
-    shown = [class_name for class_name in classes if pixels.get(class_name)]
-    ignored = pixels.get("", 0)
-    if len(shown) < 2:
-        masks = (
-            f". Masks of 0 and 255 look like this: 0 is {classes[0]}, 255 is ignored. Write the "
-            "numbers of the classes (0, 1, ...) instead of 255"
-            if ignored and shown == [classes[0]]
-            else ". Choose another source in DATASETS.TRAIN, or correct the labels"
-        )
-        raise InputError(
-            f"{name}: {counted} show {f'only {shown[0]}' if shown else 'none'} of the model's "
-            f"{len(classes)} classes, and {'some' if ignored else 'no'} ignored pixels: nothing "
-            f"can be learned from that{masks}"
-        )
-    if missing := ", ".join(class_name for class_name in classes if class_name not in shown):
-        logger.warning(
-            "%s: %s never show %s: the model can't learn these classes from it",
-            name, counted, missing,
-        )  # fmt: skip
-
-
-def _check_test_classes(name: str, found: FilesChecked, classes: list[str]) -> None:
+def _check_test_classes(name: str, found: Inspection, classes: list[str]) -> None:
     pixels = found.class_pixels
     shown = [class_name for class_name in classes if class_name in pixels]
     if not shown:

@@ -6,7 +6,7 @@
 
 Classes without a pixel are left out; paths are those of the train-id images. The converters write
 all three for other projects. This one reads none of them, as nothing in them tells whether they are
-older than the labels: it counts the labels, see :mod:`pppc.data.file_checks`.
+older than the labels: it counts the labels, see :mod:`pppc.data.inspection`.
 """
 
 from __future__ import annotations

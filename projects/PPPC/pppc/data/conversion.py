@@ -293,7 +293,7 @@ def main(
     root = user_path(arguments.root, "ROOT")
     out = root if arguments.out_dir is None else user_path(arguments.out_dir, "--out-dir")
     labels = list_labels(root, out)
-    check_writable(labels[0].output)
+    require_writable(labels[0].output)
     for name in STATISTICS:
         if os.path.isdir(file := os.path.join(out, name)):
             raise InputError(f"{file} is a folder, in the place of a file of statistics: remove it")
@@ -316,7 +316,7 @@ def main(
     return 1 if problems else 0
 
 
-def check_writable(output: str) -> None:
+def require_writable(output: str) -> None:
     """See that a file can be written.
 
     Raises:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from .file_checks import Job, look_at
+from .inspection import Job, look_at
 from .listing import LABEL_ENDINGS, datasets_root
 from .splits import Split
 from .stamps import TRAIN_IDS_SUFFIX, source_hash

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError, Stopped
 
-__all__ = ["batches", "check_shared_memory", "end_with_parent", "or_input_error", "shared_bytes"]
+__all__ = ["batches", "require_shared_memory", "end_with_parent", "or_input_error", "shared_bytes"]
 
 Batch = TypeVar("Batch")
 
@@ -118,7 +118,7 @@ def shared_bytes(loader: DataLoader, batch_bytes: int) -> int:
     return (loader.num_workers * loader.prefetch_factor + 1) * batch_bytes
 
 
-def check_shared_memory(needed: int, workers: int) -> None:
+def require_shared_memory(needed: int, workers: int) -> None:
     """See that the batches of ``workers`` worker processes fit: ``needed`` bytes.
 
     Raises:

@@ -34,7 +34,15 @@ from .images import image_size, read_image, size_and_bits
 from .labels import LabelReader, pixel_histogram
 from .stamps import stamp_of
 
-__all__ = ["FilesChecked", "Job", "check_files", "cache_folder", "high_depth_images", "look_at"]
+__all__ = [
+    "Inspection",
+    "Job",
+    "cache_folder",
+    "high_depth_images",
+    "inspect_files",
+    "look_at",
+    "refuse_problems",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +51,7 @@ TIME_STAMP_NS = 4 * 10**9
 
 
 @dataclass
-class FilesChecked:
+class Inspection:
     """What is known of the files of a data set.
 
     Attributes:
@@ -67,13 +75,13 @@ class FilesChecked:
         return sum(map(Counter, self.labels.values()), Counter())
 
 
-def check_files(
+def inspect_files(
     records: list[dict],
     reader: LabelReader | None,
     decode_images: Collection[int] | None = None,
     decode_labels: Collection[int] | None = None,
     progress: bool = False,
-) -> FilesChecked:
+) -> Inspection:
     """Read the headers of all images and labels, decode some or all of them, compare their sizes.
 
     Args:
@@ -106,7 +114,7 @@ def check_files(
             add(record["sem_seg_file_name"], label_job, chosen)
     found = look_at(jobs, progress)
     unreadable = {file: report["problem"] for file, report in found.items() if "problem" in report}
-    checked = FilesChecked(list(unreadable.values()), unreadable)
+    checked = Inspection(list(unreadable.values()), unreadable)
     keys = ("file_name", "day_file_name", "sem_seg_file_name")
     for record in records:
         files = [record[key] for key in keys if key in record]
@@ -160,6 +168,25 @@ def high_depth_images(paths: Iterable[str]) -> list[str]:
     """Those images that have more than 8 bits a channel, by their headers."""
     found = look_at(dict.fromkeys(paths, Job("image", None)))
     return [path for path in found if found[path].get("bits", 8) > 8]
+
+
+def refuse_problems(name: str, found: Inspection, size: int, allowed: float | None) -> None:
+    """Raises InputError for problems of files; some are allowed where unreadable ones are skipped.
+
+    Args:
+        allowed: the share of them; None: none at all.
+    """
+    if not found.problems:
+        return
+    number = len(found.problems) - 1
+    more = f", and {number} more problem{'s' * (number > 1)}" if number else ""
+    text = (
+        f"{name}: {found.problems[0]}{more}. "
+        f"tools/check_datasets.py {name} --read names all of {size} images"
+    )
+    if allowed is None or len(found.problems) > max(1, allowed * size):
+        raise InputError(text)
+    logger.warning("%s (DATALOADER.UNREADABLE is skip: they will be left out)", text)
 
 
 def _decode_image(path: str) -> dict:
@@ -314,6 +341,6 @@ def _hash(text: str) -> str:
 @cache
 def _readers() -> str:
     """What decides how files are read: the readers' own text and the versions of the libraries."""
-    names = ("images", "label_images", "labels", "train_ids", "file_checks", "stamps")
+    names = ("images", "label_images", "labels", "train_ids", "inspection", "stamps")
     texts = [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
     return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"
