@@ -113,6 +113,10 @@ def refusal(*opts: str, config=None) -> str:
         ("PPPC.PROTOTYPES.CONVENTION published", "give CONVENTION 'log_variance'"),
         ("PPPC.CONTRAST.START_ITER -2", "or -1 for the published one, scaled"),
         ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.1", "give one frequency of each class"),
+        ("PPPC.CLASS_WEIGHTS.TEST_SPREAD 2.0 MODEL.SEM_SEG_HEAD.NUM_CLASSES 3 "
+         "PPPC.CLASS_WEIGHTS.FREQUENCIES [0.9,0.09,0.01]", "lower TEST_SPREAD"),
+        ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.05 MODEL.SEM_SEG_HEAD.NUM_CLASSES 3 "
+         "PPPC.CLASS_WEIGHTS.FREQUENCIES [0.9,0.1,0]", "or give frequencies above 0"),
         ("PPPC.SELF_TRAINING.STATIC_CLASSES ['raod']", "no class of cityscapes_train_unlabeled: "
          "give road"),
         ("SOLVER.NESTEROV True SOLVER.MOMENTUM 0", "needs a momentum above 0"),

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from ..errors import InputError
+from ..method.class_weights import log_frequency_class_weights
 from .defaults import KEYS, add_pppc_config, by_key
 from .device import require_training_device
 from .rules import is_number
@@ -49,6 +51,14 @@ class Conflict(NamedTuple):
     keys: str
     found: Callable[..., bool]
     advice: str
+
+
+def _weights_fail(frequencies: Sequence[float], spread: float) -> bool:
+    try:
+        log_frequency_class_weights(torch.tensor(frequencies), spread)
+    except ValueError:
+        return True
+    return False
 
 
 CONFLICTS = (
@@ -88,6 +98,12 @@ CONFLICTS = (
                  "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
                  lambda spread, shares, classes: spread > 0 and len(shares) != classes,
                  f"give one frequency of each class, or {spread} 0")
+        for spread in ("TRAIN_SPREAD", "TEST_SPREAD")
+    ),
+    *(
+        Conflict(f"PPPC.CLASS_WEIGHTS.{spread} PPPC.CLASS_WEIGHTS.FREQUENCIES",
+                 lambda spread, shares: spread > 0 and bool(shares) and _weights_fail(shares, spread),
+                 f"a class's weight would be 0 or less: lower {spread}, or give frequencies above 0")
         for spread in ("TRAIN_SPREAD", "TEST_SPREAD")
     ),
     Conflict("SOLVER.NESTEROV SOLVER.MOMENTUM", lambda nesterov, momentum: nesterov and not momentum,
