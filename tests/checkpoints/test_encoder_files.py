@@ -16,6 +16,7 @@ from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.checkpoints.path_handlers import local_path
 from pppc.errors import InputError
 from pppc.modeling import timm_backbone
+from pppc.modeling.network import IMAGENET_MEAN, IMAGENET_STD
 from torch import nn
 
 
@@ -23,7 +24,8 @@ def config(encoder: str, *opts: object):
     return load_config(
         REPOSITORY / "configs/demo_gta_to_cityscapes_pppc.yaml",
         ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", encoder, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 8,
-         "MODEL.PROBABILISTIC_HEAD.DIM", 8, *opts],
+         "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PIXEL_MEAN", list(IMAGENET_MEAN),
+         "MODEL.PIXEL_STD", list(IMAGENET_STD), "MODEL.WEIGHTS", "", *opts],
     )  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def test_two_encoders_without_a_rule_are_refused_and_the_advice_works(tmp_path, 
     state |= {f"right.{key}": value + 1 for key, value in whole.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "file.pth")
     with pytest.raises(
-        InputError, match="file.pth holds several networks.*: left., right.. "
+        InputError, match="file.pth holds several networks.*: left., right. Save"
     ) as error:
         loaded(config("resnet18"), tmp_path / "file.pth")
     monkeypatch.chdir(tmp_path)

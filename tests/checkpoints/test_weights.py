@@ -75,7 +75,9 @@ def load(model: nn.Module, state: dict, tmp_path, name: str = "weights.pth", wra
 def theirs_of(model: nn.Module, layout: str) -> dict:
     """The student's weights under another project's names."""
     rename = LAYOUTS[layout].rename
-    return {rename(k): v for k, v in model.student.state_dict().items() if rename(k) is not None}
+    state = model.student.state_dict()
+    parts = ("backbone.", "sem_seg_head.") if LAYOUTS[layout].decoder else ("backbone.",)
+    return {rename(key)[0]: tensor for key, tensor in state.items() if key.startswith(parts)}
 
 
 def image() -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["prefixes_before", "trained_network"]
+__all__ = ["Network", "take_network", "trained_network"]
 
 # Words in the names of networks that no gradient trains: moving averages, as in mean-teacher, MoCo,
 # BYOL and DINO, and DAFormer's frozen ImageNet encoder.
@@ -27,15 +28,38 @@ NOT_TRAINED = {
 }
 
 
-def prefixes_before(mark: str, state: Iterable[str]) -> list[str]:
-    """What stands before a pattern in a file's names, in the file's order.
+class Network(NamedTuple):
+    """One of the networks in a file."""
+
+    prefix: str  # before its tensors' names
+    state: dict[str, Tensor]  # by what follows
+    rest: dict[str, Tensor]  # the file's other tensors
+
+
+def take_network(mark: str, state: Mapping[str, Tensor], path: str) -> Network | None:
+    """The network whose names begin with a pattern; of several the trained one; None: there is none.
+
+    Raises:
+        InputError: from :func:`trained_network`.
 
     Examples:
-        >>> prefixes_before(r"conv1\\.", ["net.conv1.weight", "net.conv1.bias", "conv1.weight"])
-        ['net.', '']
+        >>> tensors = dict.fromkeys(["net.conv1.weight", "ema.conv1.weight"], torch.ones(1))
+        >>> network = take_network(r"conv1\\.", tensors, "file.pth")
+        >>> network.prefix, list(network.state), list(network.rest)
+        ('net.', ['conv1.weight'], ['ema.conv1.weight'])
     """
     found = (re.match(rf"(|.*?\.)(?:{mark})", key) for key in state)
-    return list(dict.fromkeys(match[1] for match in found if match))
+    prefixes = list(dict.fromkeys(match[1] for match in found if match))
+    if not prefixes:
+        return None
+    prefix = trained_network(prefixes, state, path)
+    others = tuple(other for other in prefixes if not prefix.startswith(other))
+    taken = {key for key in state if key.startswith(prefix) and not key.startswith(others)}
+    return Network(
+        prefix,
+        {key.removeprefix(prefix): state[key] for key in state if key in taken},
+        {key: state[key] for key in state if key not in taken},
+    )
 
 
 def trained_network(prefixes: list[str], state: Mapping[str, Tensor], path: str) -> str:

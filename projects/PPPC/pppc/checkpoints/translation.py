@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from .encoders import OTHER_NETWORK, UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
-from .networks import prefixes_before, trained_network
+from .networks import take_network
 
 __all__ = ["Translation", "from_other_layout", "own_names"]
 
@@ -49,16 +49,13 @@ def own_names(state: Mapping[str, Tensor], path: str) -> Translation | None:
     Raises:
         InputError: several segmentors are in the file, and nothing tells which one is wanted.
     """
-    prefixes = prefixes_before(r"(?:student\.|teacher\.)?sem_seg_head\.", state)
-    if not prefixes:
+    network = take_network(r"(?:student\.|teacher\.)?sem_seg_head\.", state, path)
+    if network is None:
         return None
-    prefix = trained_network(prefixes, state, path)
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    own = network.state
     if not any(key.startswith((STUDENT, TEACHER)) for key in own):
         own = {STUDENT + key: tensor for key, tensor in own.items()}
-    dropped = {key: OTHER_NETWORK for key in state if not key.startswith(prefix)}
-    title = "this project's" + (f", under {prefix}" if prefix else "")
-    return Translation(title, own, dropped, {})
+    return Translation("this project's", own, dict.fromkeys(network.rest, OTHER_NETWORK), {})
 
 
 def from_other_layout(
@@ -82,19 +79,16 @@ def from_other_layout(
     """
     student = list(student)
     for layout in LAYOUTS.values():
-        if not (prefixes := prefixes_before(layout.mark, state)):
+        network = take_network(layout.mark, state, path)
+        if network is None:
             continue
-        prefix = trained_network(prefixes, state, path)
-        theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        translation = _translate(layout, theirs, student, STUDENT, path)
-        rest = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
-        averages = [other for other in prefixes if other != prefix]
-        if layout.decoder and len(averages) == 1:
-            average = {k.removeprefix(averages[0]): rest.pop(k) for k in list(rest)
-                       if k.startswith(averages[0])}  # fmt: skip
-            teacher = _translate(layout, average, student, TEACHER, path)
+        translation = _translate(layout, network.state, student, STUDENT, path)
+        rest = network.rest
+        if layout.decoder and (average := take_network(layout.mark, rest, path)):
+            teacher = _translate(layout, average.state, student, TEACHER, path)
             translation.state |= teacher.state
-            translation.dropped |= {averages[0] + k: why for k, why in teacher.dropped.items()}
+            translation.dropped |= {average.prefix + k: why for k, why in teacher.dropped.items()}
+            rest = average.rest
         translation.dropped |= {key: layout.reason(key) or OTHER_NETWORK for key in rest}
         return translation
     return _from_timm(state, student, path, encoder)
@@ -148,9 +142,8 @@ def _translate(
             del left[key]
     unfilled = []
     for ours in student:
-        theirs = layout.rename(ours) or ()
-        theirs = (theirs,) if isinstance(theirs, str) else theirs
-        if theirs and all(name in left for name in theirs):
+        theirs = layout.rename(ours)
+        if all(name in left for name in theirs):
             tensors = [left.pop(name) for name in theirs]
             result.state[prefix + ours] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
             continue
@@ -158,7 +151,7 @@ def _translate(
         if ours.endswith(UNUSED):
             reason = "a count that is not used"
         if reason is None:
-            unfilled.append(f"{ours} ({' and '.join(theirs) or 'no name in this layout'})")
+            unfilled.append(f"{ours} ({' and '.join(theirs)})")
         else:
             result.missing[prefix + ours] = reason
     unused = []
@@ -175,7 +168,7 @@ def _translate(
     ]
     if problems:
         advice = "Check MODEL.TIMM.NAME and MODEL.SEM_SEG_HEAD.NAME"
-        classifier = state.get(layout.rename("sem_seg_head.classifier.1.weight") or "")
+        classifier = state.get(layout.rename("sem_seg_head.classifier.1.weight")[0])
         if layout.decoder and classifier is not None:
             advice = (
                 f"Its decoder is MODEL.SEM_SEG_HEAD.NAME {layout.decoder}, "
