@@ -34,7 +34,7 @@ def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_s
 
 def test_evaluator_leaves_unlabeled_pixels_out_and_tells_them_apart(caplog):
     label = np.array([[0, 1, 255], [1, 0, 7]])
-    reader = SimpleNamespace(read=lambda name: label, num_classes=2)
+    reader = SimpleNamespace(label_of=lambda record: label, num_classes=2)
     evaluator = UncertaintyEvaluator(reader)
     probability = torch.tensor([[0.9, 0.6, 0.5], [0.45, 0.3, 0.5]])  # of class 0: 2 of 4 wrong
     output = {
