@@ -10,24 +10,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
-from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.data.catalog import model_metadata
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
-from tiny_run import OPTIONS, demo_config, tiny_config
-
-
-def run_folder(folder, *opts: object, method: str = "pppc"):
-    """The folder of a run that has its final checkpoint, of random weights."""
-    folder.mkdir(exist_ok=True)
-    cfg = tiny_config(folder, *opts, method=method)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
-    checkpointer = StrictCheckpointer(model, str(folder), cfg=cfg)
-    checkpointer.save("model_final", trainer={"config": cfg.dump()}, iteration=5)
-    return folder
+from pppc.prediction import _spans
+from tiny_run import OPTIONS, demo_config, run_folder
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
@@ -65,6 +52,34 @@ def test_a_model_without_contrast_and_without_its_data_sets(tmp_path, monkeypatc
     assert model.predict(np.zeros((40, 60, 3), np.uint8)).uncertainty is None
 
 
+@pytest.mark.parametrize("length", [1, 64, 65, 100, 113, 500])
+def test_windows_cover_each_pixel_once_and_overlap_by_a_quarter(length):
+    spans = _spans(length, 64)
+    assert [i for _, kept in spans for i in range(length)[kept]] == list(range(length))
+    for seen, kept in spans:
+        assert seen.stop - seen.start == min(length, 64)
+        assert kept.start - seen.start >= 8 or kept.start == seen.start == 0
+        assert seen.stop - kept.stop >= 8 or kept.stop == seen.stop == length
+
+
+def test_large_images_are_predicted_in_windows_and_mirror_images_averaged(tmp_path):
+    model = pppc.load(run_folder(tmp_path))
+    image = np.random.default_rng(0).integers(0, 256, (60, 150, 3), np.uint8)
+    windows = model.predict(image, window=100)
+    first, last = model.predict(image[:, :100]), model.predict(image[:, 50:])
+    for name in ("labels", "confidence", "uncertainty"):
+        halves = getattr(first, name)[:, :75], getattr(last, name)[:, 25:]
+        np.testing.assert_array_equal(getattr(windows, name), np.concatenate(halves, 1))
+    both = model.predict(image, mirror=True)
+    flipped = np.ascontiguousarray(image[:, ::-1])
+    outputs = [model(image), {k: v.flip(-1) for k, v in model(flipped).items()}]
+    probability = sum(output["sem_seg"].softmax(0) for output in outputs) / 2
+    assert (both.labels == probability.argmax(0).numpy()).mean() > 0.999  # but for equal ones
+    np.testing.assert_allclose(both.confidence, probability.amax(0), rtol=1e-4)
+    uncertainty = sum(output["uncertainty"] for output in outputs) / 2
+    np.testing.assert_allclose(both.uncertainty, uncertainty, rtol=1e-5)
+
+
 def test_what_holds_no_model_is_one_line(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         pppc.load(tmp_path)
@@ -89,7 +104,6 @@ def test_a_file_that_does_not_fit_is_refused_everywhere_with_the_same_line(
         ("train_net.py", "--eval-only"),
         ("export_model.py", "--output", tmp_path / "model.pt"),
         ("export_dark_zurich.py", "--output", tmp_path / "all.zip", "--num-images", "2"),
-        ("draw_uncertainty.py", "--output", tmp_path / "a.png"),
     ):
         command = [tool, *arguments, "--config-file", demo_config("pppc"), *opts]
         monkeypatch.setattr(sys, "argv", list(map(str, command)))

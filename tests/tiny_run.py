@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pppc
+import torch
 from conftest import REPOSITORY
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from pppc.checkpoints.checkpointer import StrictCheckpointer
 
 OPTIONS = [
     "MODEL.TIMM.NAME", "test_resnet", "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
@@ -29,3 +32,15 @@ def tiny_config(output: Path, *opts: object, method: str = "pppc") -> CfgNode:
     """The demo pair's configuration, for six iterations of seconds in all, and ``opts``."""
     options = [*OPTIONS, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(output), *opts]
     return pppc.load_config(demo_config(method), options)
+
+
+def run_folder(folder: Path, *opts: object, method: str = "pppc") -> Path:
+    """The folder of a run that has its final checkpoint, of random weights."""
+    folder.mkdir(exist_ok=True)
+    cfg = tiny_config(folder, *opts, method=method)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
+    checkpointer = StrictCheckpointer(model, str(folder), cfg=cfg)
+    checkpointer.save("model_final", trainer={"config": cfg.dump()}, iteration=5)
+    return folder

@@ -5,9 +5,10 @@ Shapes: an image of H x W pixels, C classes.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
-from detectron2.utils.visualizer import Visualizer
 
 from .checkpoints.checkpointer import trained_model
 from .checkpoints.path_handlers import local_path
@@ -27,8 +27,11 @@ from .data.mapper import TestMapper
 from .errors import InputError
 from .evaluation.class_map import class_map
 from .files import user_path
+from .visualization import overlay
 
-__all__ = ["Prediction", "Predictor", "load"]
+__all__ = ["Part", "Prediction", "Predictor", "load"]
+
+WINDOW = 2048  # pixels of a side above which an image is predicted in windows
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,22 @@ class Prediction:
 
     def draw(self) -> np.ndarray:
         """The classes over the image, with their names, by Detectron2's visualizer: ``(H, W, 3)`` RGB."""
-        metadata = Metadata(stuff_classes=self.names, stuff_colors=self.colors)
-        return Visualizer(self.image, metadata).draw_sem_seg(self.labels).get_image()
+        return overlay(self.image, self.labels, self.names, self.colors)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is predicted of a part of an image, h x w pixels, see :class:`Prediction`.
+
+    Attributes:
+        place: rows and columns of the part in the image.
+        labels, confidence, uncertainty: ``(h, w)``.
+    """
+
+    place: tuple[slice, slice]
+    labels: np.ndarray
+    confidence: np.ndarray
+    uncertainty: np.ndarray | None
 
 
 class Predictor:
@@ -93,25 +110,79 @@ class Predictor:
         """
         return self._outputs(self.read(image))
 
-    def predict(self, image: str | os.PathLike | np.ndarray) -> Prediction:
-        """What the model sees in an image, a file or ``(H, W, 3)`` uint8, RGB.
+    def predict(
+        self, image: str | os.PathLike | np.ndarray, *, window: int = WINDOW, mirror: bool = False
+    ) -> Prediction:
+        """What the model sees in an image.
+
+        Args:
+            image: a file, or ``(H, W, 3)`` uint8, RGB.
+            window, mirror: see :meth:`parts`.
 
         Raises:
             InputError: the file can't be read, or the image is of another kind.
         """
         pixels = self.read(image)
-        output = self._outputs(pixels)
-        scores = output["sem_seg"]
+        size = pixels.shape[:2]
+        labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
+        uncertainty = np.empty(size, np.float32) if self.has_uncertainty else None
         name = "the image" if isinstance(image, np.ndarray) else os.fspath(image)
-        uncertainty = output.get("uncertainty")
-        return Prediction(
-            pixels,
-            class_map(scores, name),
-            torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy(),
-            None if uncertainty is None else uncertainty.cpu().numpy(),
-            self.names,
-            self.colors,
-        )
+        for part in self.parts(pixels, window, mirror, name):
+            labels[part.place], confidence[part.place] = part.labels, part.confidence
+            if uncertainty is not None:
+                uncertainty[part.place] = part.uncertainty
+        return Prediction(pixels, labels, confidence, uncertainty, self.names, self.colors)
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether predictions have an uncertainty: the model was trained with the contrast."""
+        return getattr(self.model, "output_uncertainty", False)
+
+    def parts(
+        self,
+        pixels: np.ndarray,
+        window: int = WINDOW,
+        mirror: bool = False,
+        name: str = "the image",
+    ) -> Iterator[Part]:
+        """The prediction of an image, part by part, so that class scores take the memory of one window.
+
+        An image with a side of more than ``window`` pixels goes through the network in windows of that
+        size, each resized like an image of its own. They overlap by a quarter or more, and of each that
+        part is taken which lies nearer to its center than to its neighbors'.
+
+        Args:
+            pixels: ``(H, W, 3)`` uint8, RGB.
+            window: pixels.
+            mirror: average the probabilities of each window, and the uncertainties, with those of its
+                mirror image.
+            name: of the image, for the message of an error.
+
+        Yields:
+            parts that cover the image, each pixel once.
+
+        Raises:
+            InputError: the network's scores tell no class.
+        """
+        height, width = pixels.shape[:2]
+        for rows, kept_rows in _spans(height, window):
+            for columns, kept_columns in _spans(width, window):
+                seen = pixels[rows, columns]
+                output = self._outputs(seen)
+                scores, uncertainty = output["sem_seg"], output.get("uncertainty")
+                if mirror:
+                    output = self._outputs(np.ascontiguousarray(seen[:, ::-1]))
+                    mirrored = output["sem_seg"].flip(-1).log_softmax(0)
+                    scores = torch.logaddexp(scores.log_softmax(0), mirrored)
+                    if uncertainty is not None:
+                        uncertainty = (uncertainty + output["uncertainty"].flip(-1)) / 2
+                inner = _within(kept_rows, rows), _within(kept_columns, columns)
+                yield Part(
+                    (kept_rows, kept_columns),
+                    class_map(scores, name)[inner],
+                    torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()[inner],
+                    None if uncertainty is None else uncertainty.cpu().numpy()[inner],
+                )
 
     def read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
         """An image as training reads it, ``(H, W, 3)`` uint8, RGB."""
@@ -129,6 +200,27 @@ class Predictor:
         if self.cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[:, :, ::-1]
         return self.model([self.mapper.resized(pixels)])[0]
+
+
+def _spans(length: int, window: int) -> list[tuple[slice, slice]]:
+    """Windows along one side of an image: what each sees, and what of that is taken.
+
+    Examples:
+        >>> _spans(10, 8)
+        [(slice(0, 8, None), slice(0, 5, None)), (slice(2, 10, None), slice(5, 10, None))]
+    """
+    if length <= window:
+        return [(slice(0, length), slice(0, length))]
+    overlap = window // 4
+    number = math.ceil((length - overlap) / (window - overlap))
+    starts = [i * (length - window) // (number - 1) for i in range(number)]
+    seams = [(left + window + right) // 2 for left, right in zip(starts, starts[1:])]
+    kept = zip([0, *seams], [*seams, length])
+    return [(slice(start, start + window), slice(*ends)) for start, ends in zip(starts, kept)]
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def load(path: str | os.PathLike, opts: Sequence[object] = ()) -> Predictor:

@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+from detectron2.data import Metadata
+from detectron2.utils.visualizer import Visualizer
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["captioned_row", "colorize_labels", "colorize_uncertainty"]
+__all__ = ["captioned_row", "colorize_labels", "colorize_uncertainty", "overlay", "with_legend"]
 
 IGNORED_COLOR = (0, 0, 0)
 CAPTION_HEIGHT = 16  # pixels
+LEGEND_ROW = 18  # pixels
 
 
 def colorize_labels(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
@@ -40,3 +45,37 @@ def captioned_row(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
         )
         columns.append(np.concatenate([strip, picture]))
     return np.concatenate(columns, axis=1)
+
+
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    colors: Sequence[Sequence[int]],
+) -> np.ndarray:
+    """Train IDs ``(H, W)`` over their image, with the classes' names, by Detectron2's visualizer."""
+    metadata = Metadata(stuff_classes=list(names), stuff_colors=colors)
+    return Visualizer(image, metadata).draw_sem_seg(labels, alpha=0.5).get_image()
+
+
+def with_legend(
+    picture: np.ndarray, names: Sequence[str], colors: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """A picture, and to its right all classes with their colors.
+
+    Pictures of one size get one size.
+    """
+    font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
+    rows = max(8, picture.shape[0] // LEGEND_ROW)
+    column = 30 + round(max(font.getlength(name) for name in names))
+    height = max(picture.shape[0], LEGEND_ROW * min(rows, len(names)))
+    width = picture.shape[1] + column * -(-len(names) // rows)
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(canvas)
+    for train_id, (name, color) in enumerate(zip(names, colors)):
+        left = picture.shape[1] + column * (train_id // rows)
+        top = LEGEND_ROW * (train_id % rows)
+        draw.rectangle((left + 5, top + 3, left + 17, top + 15), tuple(color), "gray")
+        draw.text((left + 22, top + 2), name, "black", font)
+    return np.asarray(canvas)

@@ -25,6 +25,8 @@ __all__ = [
     "Listing",
     "converted_root",
     "datasets_root",
+    "files_below",
+    "is_hidden",
     "list_split",
 ]
 
@@ -157,8 +159,8 @@ def _add_day_images(
     day_images = _by_id(day_folder, split, split.image_suffix)
     known = {record["image_id"] for record in listing.records}
     day_of: dict[str, str] = {}
-    for path in sorted(_files_below(folder)):
-        if _is_hidden(path) or not path.lower().endswith(".csv"):
+    for path in sorted(files_below(folder)):
+        if is_hidden(path) or not path.lower().endswith(".csv"):
             continue
         # Names of files may hold bytes that are no text.
         try:
@@ -206,10 +208,10 @@ def _by_id(
     found: dict[str, list[str]] = {}
     together = split.label_folder == split.image_folder
     other_suffix = split.image_suffix if listing is None else split.label_suffix
-    for path in _files_below(folder):
+    for path in files_below(folder):
         stem, ending = _parts(path)
         image_id = _image_id(path, suffix)
-        if _is_hidden(path):
+        if is_hidden(path):
             reason = "hidden"
         elif not ending:
             reason = f"without an ending of images ({', '.join(IMAGE_ENDINGS)})"
@@ -253,7 +255,7 @@ def _refuse_several(name: str, kind: str, found: dict[str, list[str]]) -> None:
         )
 
 
-def _files_below(folder: Path) -> Iterator[str]:
+def files_below(folder: Path) -> Iterator[str]:
     """The paths of all files below a folder, relative to it; links to folders are followed."""
 
     def refuse(error: OSError) -> None:
@@ -273,7 +275,8 @@ def _files_below(folder: Path) -> Iterator[str]:
         yield from (name if below == "." else f"{below}/{name}" for name in sorted(files))
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Whether a relative path has a part that starts with a point."""
     return path.startswith(".") or "/." in path
 
 
