@@ -43,7 +43,7 @@ def take_network(mark: str, state: Mapping[str, Tensor], path: str) -> Network |
         InputError: from :func:`trained_network`.
 
     Examples:
-        >>> tensors = dict.fromkeys(["net.conv1.weight", "ema.conv1.weight"], torch.ones(1))
+        >>> tensors = dict.fromkeys(["net.conv1.weight", "ema.conv1.weight"], Tensor([1]))
         >>> network = take_network(r"conv1\\.", tensors, "file.pth")
         >>> network.prefix, list(network.state), list(network.rest)
         ('net.', ['conv1.weight'], ['ema.conv1.weight'])
