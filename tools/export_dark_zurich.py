@@ -29,7 +29,7 @@ from pppc.data.catalog import with_intensities
 from pppc.data.splits import SPLITS
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.class_map import class_map
-from pppc.files import new_file, whole_file
+from pppc.files import atomic_write, new_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -91,7 +91,7 @@ def main() -> None:
     paths = images_of_the_test_set(arguments.num_images)
     model = trained_model(cfg)
     with (
-        whole_file(output) as unfinished,
+        atomic_write(output) as unfinished,
         zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
     ):
         for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):

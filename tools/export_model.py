@@ -21,7 +21,7 @@ import torch
 from pppc.arguments import ToolParser
 from pppc.checkpoints.checkpointer import trained_model
 from pppc.errors import InputError, run_tool
-from pppc.files import new_file, whole_file
+from pppc.files import atomic_write, new_file
 from pppc.modeling.meta_arch import PPPCSegmentor
 from torch import Tensor, nn
 
@@ -91,7 +91,7 @@ def main() -> None:
     cfg = pppc.load_config(arguments.config_file, [*arguments.opts, *here])
     output = new_file(arguments.output, "--output", tuple(WRITERS))
     segmentor = trained_model(cfg)
-    with whole_file(output) as unfinished:
+    with atomic_write(output) as unfinished:
         written = WRITERS[output.suffix.lower()](Deployed(segmentor).eval(), str(unfinished))
         difference = largest_difference(segmentor, written)
         if not difference < TOLERANCE:

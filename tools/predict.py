@@ -39,7 +39,7 @@ from pppc.arguments import ToolParser, whole_number
 from pppc.data.labels import pixel_histogram
 from pppc.data.listing import IMAGE_ENDINGS, files_below, is_hidden
 from pppc.errors import InputError, printable, run_tool
-from pppc.files import unfinished_files, user_path, whole_file, write_atomically
+from pppc.files import atomic_write, unfinished_files, user_path, write_atomically
 from pppc.prediction import WINDOW, Predictor
 from pppc.prediction_table import PredictionTable
 from pppc.visualization import overlay, with_legend
@@ -205,7 +205,7 @@ def write_video(source: Source, frames: list[Path], path: Path, every: int) -> N
     """The overlays of a video's frames as a video of the same length."""
     rate = cv2.VideoCapture(str(source.path)).get(cv2.CAP_PROP_FPS) or 25
     height, width = (side // 2 * 2 for side in cv2.imread(str(frames[0])).shape[:2])
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         code = cv2.VideoWriter_fourcc(*"mp4v")
         video = cv2.VideoWriter(str(unfinished), code, rate / every, (width, height))
         for frame in frames:

@@ -14,7 +14,7 @@ import yaml
 from conftest import REPOSITORY, load_tool, run_tool
 from detectron2.config import get_cfg
 from pppc import add_pppc_config, load_config
-from pppc.config.checks import DOUBTS, check_config, wrong_values
+from pppc.config.checks import WARNINGS, check_config, wrong_values
 from pppc.config.defaults import KEYS, by_key, section_of
 from pppc.config.device import with_inference_device
 from pppc.config.rules import Key, whole
@@ -82,7 +82,7 @@ def refusal(*opts: str, config=None) -> str:
         ("DATASETS.TEST ('cityscapes_val','cityscapes_val')", "give a list of different names"),
         ("MODEL.DEVICE mps", "give 'cpu', 'cuda' or 'cuda:NUMBER'"),
         ("MODEL.DEVICE gpu", "give 'cpu', 'cuda' or 'cuda:NUMBER'"),
-        ("MODEL.RECOMPUTE some", "give one of 'none', 'cheap', 'all'"),
+        ("MODEL.RECOMPUTE some", "give one of 'none', 'encoder'"),
         ("INPUT.RANDOM_FLIP both", "give one of 'none', 'horizontal', 'vertical'"),
         ("INPUT.FORMAT L", "give one of 'RGB', 'BGR'"),
         ("MODEL.SEM_SEG_HEAD.NORM SyncBN", "MODEL.SYNC_BATCH_NORM True"),
@@ -306,7 +306,7 @@ def test_what_is_hardly_meant_is_a_warning(opts, doubt, caplog):
         check_config(load_config(demo_config("pppc"), [*device, *opts.split(" ")]))
     (record,) = caplog.records
     assert opts.split(" ")[0] in record.getMessage() and doubt in record.getMessage()
-    assert len(DOUBTS) == 4  # each has a row here
+    assert len(WARNINGS) == 4  # each has a row here
 
 
 def test_a_configuration_that_detectron2_made_is_checked_too():

@@ -39,7 +39,7 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
          "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
          "PPPC.SELF_TRAINING.THRESHOLD", 0.7, "PPPC.SELF_TRAINING.IGNORE_TOP", 1,
          "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2, "PPPC.CONTRAST.TEMPERATURE", 0.1,
-         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "cheap", "SEED", 0,
+         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "encoder", "SEED", 0,
          "DATASETS.TRAIN", ("gta_train",)]
     )  # fmt: skip
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ __all__ = [
     "new_file",
     "unfinished_files",
     "user_path",
-    "whole_file",
+    "atomic_write",
     "write_atomically",
 ]
 
@@ -82,7 +82,7 @@ def free_path(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Another path to write to, which becomes ``path`` at the end, or is removed after an error.
 
     The content is on the disk before it takes the name, so that a crash of the machine leaves the
@@ -111,10 +111,10 @@ def _flush(path: Path) -> None:
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file that is either whole or not there."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 def unfinished_files(folder: Path) -> list[Path]:
-    """What :func:`whole_file` is writing in a folder, or what killed processes left of that."""
+    """What :func:`atomic_write` is writing in a folder, or what killed processes left of that."""
     return sorted(folder.glob(f"{_UNFINISHED}[0-9]*_*"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from .errors import InputError
-from .files import whole_file
+from .files import atomic_write
 
 __all__ = ["PredictionTable"]
 
@@ -58,7 +58,7 @@ class PredictionTable:
         self._file = self._open(self._path, "a")
 
     def _write(self) -> None:
-        with whole_file(self._path) as unfinished, self._open(unfinished, "w") as file:
+        with atomic_write(self._path) as unfinished, self._open(unfinished, "w") as file:
             csv.writer(file).writerows([self._header, *self._own.values()])
 
     @staticmethod

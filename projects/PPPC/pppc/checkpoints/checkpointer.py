@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config.device import with_inference_device
 from ..data.catalog import model_metadata
 from ..errors import InputError
-from ..files import whole_file, write_atomically
+from ..files import atomic_write, write_atomically
 from ..modeling.normalization import InputStatistics
 from ..modeling.timm_backbone import TimmBackbone
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
@@ -84,7 +84,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         try:
-            with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+            with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
                 torch.save(self.content(**extra), file)
         except (OSError, RuntimeError) as error:
             if shutil.disk_usage(path.parent).free > ALMOST_FULL:

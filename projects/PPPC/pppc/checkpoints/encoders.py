@@ -75,7 +75,7 @@ def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Te
 
 
 def find_encoder(
-    state: Mapping[str, Tensor], names: Iterable[str], model: str, path: str
+    state: Mapping[str, Tensor], names: Iterable[str], model: str, path: str = "the file"
 ) -> EncoderTensors | None:
     """Find a timm encoder's tensors in a file, by themselves or within another network.
 

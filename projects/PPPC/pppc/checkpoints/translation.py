@@ -119,7 +119,7 @@ def _from_timm(
         if key.startswith(start) and STUDENT + key not in state
     }
     title = f"the encoder {encoder} in timm's names" + (
-        f", under {found.prefix}" if found.prefix else ""
+        f", below {found.prefix[:-1]}" if found.prefix else ""
     )
     return Translation(title, state, found.dropped, missing)
 

@@ -106,6 +106,9 @@ CONFLICTS = (
                  f"a class's weight would be 0 or less: lower {spread}, or give frequencies above 0")
         for spread in ("TRAIN_SPREAD", "TEST_SPREAD")
     ),
+    Conflict("MODEL.RECOMPUTE MODEL.BACKBONE.NAME",
+             lambda what, backbone: what == "encoder" and backbone != "build_timm_backbone",
+             "only timm's encoders can: set MODEL.RECOMPUTE none"),
     Conflict("SOLVER.NESTEROV SOLVER.MOMENTUM", lambda nesterov, momentum: nesterov and not momentum,
              "Nesterov's method needs a momentum above 0"),
     Conflict("SOLVER.LR_SCHEDULER_NAME SOLVER.BASE_LR_END SOLVER.BASE_LR",
@@ -123,7 +126,7 @@ TRAINING_CONFLICTS = (
 )  # fmt: skip
 
 # What training can go on with, though it is hardly what is meant.
-DOUBTS = (
+WARNINGS = (
     Conflict("PPPC.CONTRAST.START_ITER SOLVER.MAX_ITER PPPC.CONTRAST.ENABLED",
              lambda start, end, on: on and start >= end, "the contrast never begins"),
     Conflict("SOLVER.WARMUP_ITERS SOLVER.MAX_ITER", lambda warmup, end: warmup > end,
@@ -230,5 +233,5 @@ def check_config(cfg: CfgNode, training: bool = True) -> None:
         raise InputError("; ".join(problems))
     if training:
         require_training_device(cfg)
-        for doubt in _conflicts(cfg, DOUBTS):
+        for doubt in _conflicts(cfg, WARNINGS):
             logger.warning(doubt)

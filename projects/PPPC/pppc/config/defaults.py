@@ -150,10 +150,10 @@ _MODEL = (
         "Where the file names its classes, the classifier's rows of equal names are taken over."),
     Key("MODEL.SYNC_BATCH_NORM", False, SWITCH,
         "BatchNorm uses the statistics of all processes' batches (CUDA)."),
-    Key("MODEL.RECOMPUTE", "none", OneOf(("none", "cheap", "all")),
-        'What encoder and decoder compute again in the backward pass instead of keeping it, for less '
-        'memory: "none"; "cheap", all but costly matrix products, convolutions and attention; or "all". '
-        'Values and gradients are the same (docs/performance.md: what each costs).'),
+    Key("MODEL.RECOMPUTE", "none", OneOf(("none", "encoder")),
+        '"encoder": timm\'s encoder computes its stages again in the backward pass instead of keeping '
+        'what is in them, for less memory (docs/performance.md). Gradients are the same; running statistics '
+        'of BatchNorm see each batch twice.'),
     Key("MODEL.BACKBONE.NAME", "build_timm_backbone", OneOf(lambda: (name for name, _ in BACKBONE_REGISTRY)),
         "What builds the encoder."),
     Key("MODEL.TIMM.NAME", "mit_b5", NAME,

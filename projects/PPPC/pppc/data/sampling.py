@@ -21,7 +21,7 @@ from ..errors import InputError
 from .workers import batches, end_with_parent, or_input_error, shared_bytes
 
 __all__ = [
-    "Drawn",
+    "LoaderOutput",
     "PairedLoader",
     "RareClassDraw",
     "SampleStream",
@@ -113,7 +113,7 @@ class RareClassDraw:
         return int(rng.choice(self.images[train_id])), train_id
 
 
-class Drawn(NamedTuple):
+class LoaderOutput(NamedTuple):
     """What a stream gives: an exception would leave a loader's process as many lines of text.
 
     Attributes:
@@ -155,7 +155,7 @@ class SampleStream(Dataset):
         self.skip_unreadable = skip_unreadable
         self.unreadable = dict(unreadable)
 
-    def __getitem__(self, position: int) -> Drawn:
+    def __getitem__(self, position: int) -> LoaderOutput:
         seed = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]
         problems: dict[str, str] = {}
         for attempt in range(1 + MAX_REDRAWS * self.skip_unreadable):
@@ -165,10 +165,10 @@ class SampleStream(Dataset):
             if record["file_name"] in problems:
                 continue
             try:
-                return Drawn(self.mapper(record, train_id, int(seed)), problems)
+                return LoaderOutput(self.mapper(record, train_id, int(seed)), problems)
             except InputError as error:
                 problems[record["file_name"]] = str(error)
-        return Drawn(None, problems)
+        return LoaderOutput(None, problems)
 
 
 class _Positions(Sampler):
@@ -234,7 +234,7 @@ class PairedLoader:
             DataLoader(
                 stream,
                 batch_sampler=positions,
-                collate_fn=partial(_collate_drawn, collate=collate),
+                collate_fn=partial(_collate_outputs, collate=collate),
                 num_workers=-(-num_workers // len(streams)),
                 pin_memory=torch.cuda.is_available(),
                 worker_init_fn=end_with_parent,
@@ -278,7 +278,7 @@ class PairedLoader:
                 )
             yield (*pair, None)[:2]
 
-    def _checked(self, number: int, drawn: Drawn) -> object:
+    def _checked(self, number: int, drawn: LoaderOutput) -> object:
         """The batch of stream ``number``, after a look at what could not be read for it."""
         if isinstance(drawn.value, InputError):
             raise drawn.value
@@ -308,9 +308,11 @@ def _is_deep(stream: SampleStream) -> bool:
     return "intensities" in stream.records[0]
 
 
-def _collate_drawn(samples: list[Drawn], collate: Callable[[list], object]) -> Drawn:
+def _collate_outputs(
+    samples: list[LoaderOutput], collate: Callable[[list], object]
+) -> LoaderOutput:
     problems = {file: text for sample in samples for file, text in sample.problems.items()}
     values = [sample.value for sample in samples]
     if any(value is None for value in values):
-        return Drawn(None, problems)
-    return Drawn(or_input_error(lambda: collate(values)), problems)
+        return LoaderOutput(None, problems)
+    return LoaderOutput(or_input_error(lambda: collate(values)), problems)

@@ -28,7 +28,6 @@ from .network import (
     mixed_precision_type,
 )
 from .probabilistic_head import build_probabilistic_head
-from .recompute import recompute_blocks
 
 __all__ = ["PPPCSegmentor", "class_prior", "pixel_cross_entropy"]
 
@@ -190,7 +189,6 @@ class PPPCSegmentor(nn.Module):
             ),
             getattr(backbone, "min_size", 1),
         )
-        recompute_blocks(student, cfg.MODEL.RECOMPUTE)
 
         def class_weights(spread: float) -> Tensor | None:
             frequencies = torch.tensor(cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES)

@@ -3,14 +3,16 @@
 Shapes: N images, D embedding dimensions, h x w positions.
 
 From each branch's last normalization on all is float32, under autocast too: the scores of a pixel with
-two prototypes differ by about 1/D, which is too little for bfloat16. These maps are computed again in
-the backward pass: kept, ten of ``(N, D, h, w)`` would be a gigabyte for 640x640 pixels at stride 4.
+two prototypes differ by about 1/D, which is too little for bfloat16. What follows that normalization is
+computed again in the backward pass: kept, its maps of ``(N, D, h, w)``, 0.1 GB each for 640x640 pixels at
+stride 4, would be most of what the head keeps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +20,16 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .decode_heads import resize, select_stages
-from .recompute import recomputed
 
 __all__ = ["ProbabilisticHead", "StageProbabilisticHead", "build_probabilistic_head"]
 
 MAX_LOGIT = 80.0  # keeps exp finite in float32
 EPSILON = 1e-6
+# Of a function's maps the first alone is kept for the backward pass.
+_recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
 class _LogVarianceBranch(nn.Module):
@@ -50,10 +54,10 @@ class _LogVarianceBranch(nn.Module):
         """
         hidden = F.relu(self.bn1(linear(self._unit_rows(self.fc1))))
         hidden = F.conv2d(hidden, self._unit_rows(self.fc2))
-        return recomputed(self._log_variance, hidden, module=self.bn2)
+        return _recomputed(self._log_variance, self.bn2(hidden.float()))
 
     def _log_variance(self, hidden: Tensor) -> Tensor:
-        logit = (self.gamma * self.bn2(hidden.float()) + self.beta).clamp(max=MAX_LOGIT)
+        logit = (self.gamma * hidden + self.beta).clamp(max=MAX_LOGIT)
         return torch.sigmoid(torch.log(torch.exp(logit) + EPSILON))
 
     @staticmethod
@@ -105,13 +109,13 @@ class ProbabilisticHead(nn.Module):
     def _embed(self, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log-variance from the features' first maps, see :class:`_LogVarianceBranch`."""
         hidden = self.mean[1:-2](linear(self.mean[0].weight))
-        mean = recomputed(self._unit_mean, hidden, module=self.mean[-2])
+        mean = _recomputed(self._unit_mean, self.mean[-2](hidden.float()))
         if self.log_variance is None:
             return mean, torch.zeros_like(mean)
         return mean, self.log_variance(linear)
 
     def _unit_mean(self, hidden: Tensor) -> Tensor:
-        return F.normalize(self.mean[-2:](hidden.float()), dim=1)
+        return F.normalize(self.mean[-1](hidden), dim=1)
 
 
 class StageProbabilisticHead(ProbabilisticHead):

@@ -34,6 +34,7 @@ class TimmBackbone(Backbone):
         output_stride: of the coarsest map: 32, 16 or 8. Below 32 the last stages are dilated.
         drop_path_rate: stochastic depth of the last block, linear over the depth.
         pretrained: download timm's weights.
+        recompute: compute the stages again in the backward pass.
 
     Attributes:
         min_size: the least height and width of images that the encoder takes, pixels.
@@ -50,6 +51,7 @@ class TimmBackbone(Backbone):
         output_stride: int = 32,
         drop_path_rate: float = 0.0,
         pretrained: bool = False,
+        recompute: bool = False,
     ):
         super().__init__()
         self.name = name
@@ -108,6 +110,14 @@ class TimmBackbone(Backbone):
         if not odd and not self._takes(base, 2 * base):
             raise InputError(f"MODEL.TIMM.NAME: {name} takes images of few sizes only")
 
+        if recompute:
+            try:
+                self.model.set_grad_checkpointing()
+            except (AssertionError, AttributeError) as error:
+                raise InputError(
+                    f"MODEL.RECOMPUTE: timm's {name} cannot do so: set none"
+                ) from error
+
     @torch.no_grad()
     def _takes(self, height: int, width: int) -> bool:
         """Whether the encoder runs on images of this size; tried on shapes, without numbers."""
@@ -165,6 +175,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
         pretrained=pretrained,
+        recompute=cfg.MODEL.RECOMPUTE == "encoder",
     )
     if pretrained:
         InputStatistics.of(cfg).warn_unless(*backbone.statistics(), name=backbone.name)
