@@ -100,7 +100,9 @@ def _files_of(path: Path, text: str) -> tuple[Path, list[Path]]:
     if not glob.has_magic(text):
         raise InputError(f"--input {text}: there is no such file or folder")
     root = next(folder for folder in path.parents if not glob.has_magic(str(folder)))
-    matches = [_files_of(Path(match), match)[1] for match in glob.glob(str(path), recursive=True)]
+    matches = [
+        _files_of(Path(match), match)[1] for match in sorted(glob.glob(str(path), recursive=True))
+    ]
     return root, [
         file for files in matches for file in files if file.name.lower().endswith(endings)
     ]
