@@ -229,7 +229,7 @@ def test_the_best_model_is_kept_over_a_resume(tmp_path, datasets_root, monkeypat
     figures = {0: 30.0, 1: 40.0, 2: 35.0, 3: 40.0, 4: 39.0, 5: 41.0}
     trainers = []
 
-    def evaluate(trainer, cfg, model):
+    def evaluate(trainer, cfg, model, evaluators):
         done = min(trainers[-1].iter, trainers[-1].max_iter - 1)
         return {"sem_seg": {"mIoU": figures[done]}}
 
