@@ -16,6 +16,7 @@ import sys
 import tempfile
 from logging.handlers import MemoryHandler
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pppc  # before Detectron2: it says what is missing
@@ -38,6 +39,8 @@ from pppc.errors import InputError, Stopped, run_tool
 from pppc.files import free_path, user_path
 from pppc.processes import from_main_process
 from torch.multiprocessing import ProcessExitedException
+
+SECONDS_TO_END = 5  # of the other processes, once one has failed
 
 
 class LogFile:
@@ -159,11 +162,14 @@ def run_processes(args: argparse.Namespace) -> int:
     """Launch all processes of this machine; returns the exit status.
 
     A signal goes on to them, so that they stop as one process does; a second one ends them at once.
+    Where one fails, the others are ended soon after it.
 
     Raises:
         Stopped: a signal ended a process.
     """
     received: list[signal.Signals] = []
+    children: set[BaseProcess] = set()
+    looks_since_failure = 0
 
     def pass_on(number: int, frame: object) -> None:
         received.append(signal.Signals(number))
@@ -171,8 +177,19 @@ def run_processes(args: argparse.Namespace) -> int:
         for child in active_children():
             os.kill(child.pid, as_other if len(received) == 1 else signal.SIGKILL)
 
+    def end_survivors(number: int, frame: object) -> None:
+        # PyTorch waits 30 s for those that wait for the failed one on a GPU, and hear no signal.
+        nonlocal looks_since_failure
+        children.update(active_children())
+        looks_since_failure += any(child.exitcode for child in children)
+        if looks_since_failure > SECONDS_TO_END:
+            for child in children:
+                child.kill()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
+    signal.signal(signal.SIGALRM, end_survivors)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)  # a look each second
     # That it ends the others after one has failed is no news.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +217,8 @@ def run_processes(args: argparse.Namespace) -> int:
                 "checkpoint, continue with --resume",
                 128 - error.exit_code,
             ) from error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 

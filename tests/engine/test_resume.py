@@ -278,13 +278,16 @@ def test_killed_runs_end_as_the_one_that_was_left_alone(demo_datasets, tmp_path)
     assert len(record["kills"]) == 3 and record["problems"] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_of_a_run_writes_a_checkpoint(demo_datasets, tmp_path, number):
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_a_signal_to_all_processes_of_a_run_writes_a_checkpoint(
+    demo_datasets, tmp_path, number, processes
+):
     """As Ctrl-C and batch systems send it: to the loaders' workers, too."""
     command = [
         sys.executable, REPOSITORY / "tools/train_net.py", "--config-file", demo_config("pppc"),
-        *OPTIONS, "SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 100_000,
-        "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "run",
+        "--num-gpus", processes, "--dist-url", "auto", *OPTIONS, "SOLVER.MAX_ITER", 100_000,
+        "SOLVER.CHECKPOINT_PERIOD", 100_000, "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 2,
+        "OUTPUT_DIR", tmp_path / "run",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(demo_datasets)}
     with subprocess.Popen(

@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import load_tool, run_tool
+from detectron2.engine import default_argument_parser
 from PIL import Image
 from tiny_run import OPTIONS, demo_config
+from torch.multiprocessing import ProcessContext, ProcessRaisedException, start_processes
 
 
 def train(method: str, output: Path, root: Path, *arguments: str, opts: list[str] = ()):
@@ -157,3 +161,50 @@ def test_foreign_label_value_is_named_before_training(demo_datasets, tmp_path):
     image.save(label)
     message = _error(train("source_only", tmp_path / "out", tmp_path / "datasets"))
     assert "00002_labelTrainIds.png" in message and "42" in message
+
+
+def test_drawing_the_uncertainty_of_a_run(finished, demo_datasets, tmp_path):
+    command = [
+        "draw_uncertainty.py", "--config-file", finished / "config.yaml", "--images", 10,
+        "--output", tmp_path / "rows.png", "MODEL.WEIGHTS",
+    ]  # fmt: skip
+    data = {"DETECTRON2_DATASETS": str(demo_datasets)}
+    none = run_tool(*command, "", **data)
+    assert none.returncode and "error: no weights" in none.stderr
+    drawn = run_tool(*command, finished / "model_final.pth", **data)
+    assert drawn.returncode == 0, drawn.stderr[-3000:]
+    with Image.open(tmp_path / "rows.png") as picture:
+        assert picture.width > 2 * picture.height / 3  # seven pictures in each of three rows
+    again = run_tool(*command, finished / "model_final.pth", **data)
+    assert again.returncode and "exists: choose another --output" in again.stderr
+
+
+def one_that_fails_and_one_that_hears_nothing(rank: int) -> None:
+    if rank == 0:
+        time.sleep(2)  # processes take seconds to begin
+        raise RuntimeError("made up")
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
+    time.sleep(600)
+
+
+def test_a_process_that_waits_for_a_failed_one_is_ended(monkeypatch):
+    tool = load_tool("train_net.py")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(tool, "SECONDS_TO_END", 1)
+    monkeypatch.setattr(
+        tool,
+        "launch",
+        lambda *_, **__: start_processes(
+            one_that_fails_and_one_that_hears_nothing, nprocs=2, start_method="fork"
+        ),
+    )
+    join = ProcessContext._join_procs_with_timeout  # PyTorch's own patience would do it, too
+    monkeypatch.setattr(ProcessContext, join.__name__, lambda context, seconds: join(context, 600))
+    try:
+        with pytest.raises(ProcessRaisedException, match="made up"):
+            tool.run_processes(default_argument_parser().parse_args(["--num-gpus", "2"]))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -88,12 +88,12 @@ def _start(loaders: tuple[DataLoader, ...]) -> tuple[list, list]:
 def _worker_ended(status: int) -> Stopped:
     """Args: status: of the worker; below 0 minus the number of a signal."""
     if status > 0:
-        return Stopped(f"stopped, as a loader's process ended with status {status},", status)
+        return Stopped(f"stopped, as a loader's process ended with status {status}", status)
     number = signal.Signals(-status)
     by = f"by {number.name}"
     if number == signal.SIGKILL:
         by += " (where memory runs out the system does that: lower DATALOADER.NUM_WORKERS)"
-    return Stopped(f"stopped, as a loader's process was ended {by},", 128 + number)
+    return Stopped(f"stopped, as a loader's process was ended {by}", 128 + number)
 
 
 def or_input_error(make: Callable[[], Batch]) -> Batch | InputError:
