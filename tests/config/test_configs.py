@@ -69,7 +69,7 @@ def test_published_contrast_is_that_of_the_defaults(pair):
 def test_published_constants_follow_the_size():
     demo = load("demo_gta_to_cityscapes_pppc_published", "SOLVER.MAX_ITER", 700)
     assert contrast_start(demo) == 52 and crop_top_k(demo) == 10
-    assert crop_temperature(demo) == pytest.approx(0.01 * (2 * 640 * 640) / (4 * 128 * 192))
+    assert crop_temperature(demo) == pytest.approx(0.01 * (640 * 640) / (128 * 192))
     camvid = load("camvid_day_to_dusk_pppc_published", "SOLVER.MAX_ITER", 1000)
     assert contrast_start(camvid) == 75 and crop_top_k(camvid) == 6
 
