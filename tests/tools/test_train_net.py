@@ -163,22 +163,6 @@ def test_foreign_label_value_is_named_before_training(demo_datasets, tmp_path):
     assert "00002_labelTrainIds.png" in message and "42" in message
 
 
-def test_drawing_the_uncertainty_of_a_run(finished, demo_datasets, tmp_path):
-    command = [
-        "draw_uncertainty.py", "--config-file", finished / "config.yaml", "--images", 10,
-        "--output", tmp_path / "rows.png", "MODEL.WEIGHTS",
-    ]  # fmt: skip
-    data = {"DETECTRON2_DATASETS": str(demo_datasets)}
-    none = run_tool(*command, "", **data)
-    assert none.returncode and "error: no weights" in none.stderr
-    drawn = run_tool(*command, finished / "model_final.pth", **data)
-    assert drawn.returncode == 0, drawn.stderr[-3000:]
-    with Image.open(tmp_path / "rows.png") as picture:
-        assert picture.width > 2 * picture.height / 3  # seven pictures in each of three rows
-    again = run_tool(*command, finished / "model_final.pth", **data)
-    assert again.returncode and "exists: choose another --output" in again.stderr
-
-
 def one_that_fails_and_one_that_hears_nothing(rank: int) -> None:
     if rank == 0:
         time.sleep(2)  # processes take seconds to begin
