@@ -390,6 +390,7 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         (f"research/contrast_gradients.py {PPPC} --batches -1", "--batches", "1 or more"),
         (f"research/benchmark.py training {PPPC} --rounds 0", "--rounds", "1 or more"),
         (f"research/benchmark.py training {PPPC} --json FOLDER", "FOLDER", "name of a new file"),
+        (f"research/soak.py {PPPC} --output FOLDER", "FOLDER", "choose another --output"),
         (f"research/benchmark.py evaluation {PPPC} DATASETS.TEST ()", "DATASETS.TEST", "labeled data set"),
         ("research/study.py NOWHERE.yaml", "NOWHERE.yaml", "Give the name of a YAML file"),
         ("research/study.py FILE", "FILE", "not KEY: VALUE"),
