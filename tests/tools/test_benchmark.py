@@ -32,7 +32,7 @@ def test_two_settings_of_the_step_side_by_side(demo_datasets, tmp_path):
         "--against", "MODEL.RECOMPUTE", "encoder", DETECTRON2_DATASETS=str(demo_datasets),
     )  # fmt: skip
     first, second = results["first"], results["second"]
-    assert results["settings"]["second"][-1] == "all"
+    assert results["settings"]["second"][-1] == "encoder"
     stages = {name for name in first if name.startswith(("teacher ", "student "))}
     assert len(stages) == 6
     stages |= {
