@@ -36,7 +36,6 @@ SHAPES = {
     for name, shape in zip(NAMES + STATISTICS, GOLDEN["shapes"].tolist())
 }
 TOLERANCE = 1e-6
-their_name = LAYOUTS["daformer"].rename
 CASES = {
     "exp1": ("gta_to_cityscapes_pppc_mit_b5", []),
     "exp3": ("cityscapes_to_dark_zurich_pppc_mit_b5", []),
@@ -47,6 +46,10 @@ CASES = {
          "PPPC.STRONG_AUGMENTATION.JITTER_PROBABILITY", 1.0],
     ),
 }  # fmt: skip
+
+
+def their_name(name: str) -> str:
+    return LAYOUTS["daformer"].rename(name)[0]
 
 
 @pytest.fixture(autouse=True)
