@@ -21,6 +21,8 @@ __all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
 IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
 IMAGENET_STD = tuple(255 * value for value in IMAGENET_DEFAULT_STD)
 
+LONGEST_SIDE = 2**20  # of an image, pixels
+
 
 class NetworkOutput(NamedTuple):
     """What was asked of a :class:`SegmentationNetwork`; the rest is None."""
@@ -122,7 +124,7 @@ class SegmentationNetwork(nn.Module):
             multiple = max(multiple, self.min_size)
             return (length + multiple - 1) // multiple * multiple - length
         lacking = self.min_size - length
-        return (lacking + abs(lacking)) // 2
+        return lacking * ((lacking + LONGEST_SIDE) // LONGEST_SIDE)  # times 0 where none lack
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
