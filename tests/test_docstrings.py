@@ -20,5 +20,9 @@ def test_examples_give_what_they_say(name):
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("pppc.method.")])
 def test_every_public_name_of_the_method_has_an_example(name):
     module = import_module(name)
-    public = {public: getattr(module, public) for public in module.__all__}
+    public = {
+        n: v
+        for n, v in vars(module).items()
+        if getattr(v, "__module__", "") == name and n[0] != "_"
+    }
     assert not [n for n, value in public.items() if callable(value) and ">>>" not in value.__doc__]

@@ -9,8 +9,6 @@ from typing import NoReturn
 from .errors import InputError
 from .own_code import import_own
 
-__all__ = ["ToolParser", "number_above_0", "whole_number"]
-
 
 class ToolParser(argparse.ArgumentParser):
     """A parser whose errors are :class:`InputError`, without the usage before them.

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["InputError", "Stopped", "printable", "run_tool"]
-
 # What the file system refuses; no fault of the program's.
 _REFUSALS = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 

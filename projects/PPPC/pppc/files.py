@@ -10,15 +10,6 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = [
-    "free_path",
-    "new_file",
-    "unfinished_files",
-    "user_path",
-    "atomic_write",
-    "write_atomically",
-]
-
 _UNFINISHED = "partial_"  # starts the name of a file that is being written
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from .errors import InputError
 from .files import user_path
 
-__all__ = ["IMPORTS", "import_named", "import_own"]
-
 #: The modules and files to import, for processes that this one starts, with os.pathsep between.
 IMPORTS = "PPPC_IMPORT"
 

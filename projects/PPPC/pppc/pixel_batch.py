@@ -13,8 +13,6 @@ import torch
 from detectron2.structures import ImageList
 from torch import Tensor
 
-__all__ = ["PixelBatch"]
-
 
 @dataclass(frozen=True)
 class PixelBatch:

@@ -29,8 +29,6 @@ from .evaluation.class_map import class_map
 from .files import user_path
 from .visualization import overlay
 
-__all__ = ["Part", "Prediction", "Predictor", "load"]
-
 WINDOW = 2048  # pixels of a side above which an image is predicted in windows
 
 

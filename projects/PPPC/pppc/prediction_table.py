@@ -9,8 +9,6 @@ from typing import IO, Self
 from .errors import InputError
 from .files import atomic_write
 
-__all__ = ["PredictionTable"]
-
 COLUMNS = ["image", "mask", "seconds", "confidence"]
 
 

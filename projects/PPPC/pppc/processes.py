@@ -13,8 +13,6 @@ from torch import Tensor
 from .data.workers import end_with_parent
 from .errors import InputError
 
-__all__ = ["from_main_process", "map_in_processes", "sum_over_processes"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

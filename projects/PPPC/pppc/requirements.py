@@ -6,8 +6,6 @@ import importlib
 import inspect
 from types import ModuleType
 
-__all__ = ["check_detectron2", "check_requirements"]
-
 INSTALL_DETECTRON2 = (
     "Install Detectron2: pip install --no-build-isolation "
     "'git+https://github.com/facebookresearch/detectron2.git'; "

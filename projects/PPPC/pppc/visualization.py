@@ -14,8 +14,6 @@ from detectron2.utils.visualizer import Visualizer
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["captioned_row", "colorize_labels", "colorize_uncertainty", "overlay", "with_legend"]
-
 IGNORED_COLOR = (0, 0, 0)
 CAPTION_HEIGHT = 16  # pixels
 LEGEND_ROW = 18  # pixels

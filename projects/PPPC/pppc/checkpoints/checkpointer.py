@@ -31,8 +31,6 @@ from .path_handlers import local_path
 from .reading import read_weights
 from .translation import Translation, from_other_layout, own_names
 
-__all__ = ["StrictCheckpointer", "describe", "trained_model"]
-
 logger = logging.getLogger(__name__)
 
 # What one method has and another has not: a source-only checkpoint may start an adaptation, and an

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-__all__ = ["class_names_of", "description", "is_classifier", "match_classes", "take_rows"]
-
 # The last layer of this project's decoders, and of Detectron2's.
 _CLASSIFIERS = ("sem_seg_head.classifier.1.", "sem_seg_head.predictor.")
 

@@ -16,8 +16,6 @@ from .encoders import OTHER_NETWORK, UNUSED
 from .layouts import NOT_IN_AN_ENCODER
 from .translation import STUDENT, Translation
 
-__all__ = ["Preparation", "from_detectron2", "preparation_of"]
-
 ENCODER = "backbone."
 AUTHOR = "__author__"  # the model zoo's files name who converted them
 CAFFE2_STD = (1 / 255, 1 / 255, 1 / 255)

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from .networks import trained_network
 
-__all__ = ["OTHER_NETWORK", "UNUSED", "EncoderTensors", "find_encoder"]
-
 # BatchNorm counts batches only where it has no momentum; old files lack the count.
 UNUSED = ".num_batches_tracked"
 

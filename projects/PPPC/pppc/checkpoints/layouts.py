@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["LAYOUTS", "NOT_IN_AN_ENCODER", "Layout"]
-
 State = Mapping[str, Tensor]
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 

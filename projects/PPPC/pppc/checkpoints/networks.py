@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["Network", "take_network", "trained_network"]
-
 # Words in the names of networks that no gradient trains: moving averages, as in mean-teacher, MoCo,
 # BYOL and DINO, and DAFormer's frozen ImageNet encoder.
 NOT_TRAINED = {

@@ -13,8 +13,6 @@ from iopath.common.file_io import PathHandler
 
 from ..errors import InputError
 
-__all__ = ["local_path"]
-
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 

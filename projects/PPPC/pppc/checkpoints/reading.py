@@ -17,8 +17,6 @@ from torch import Tensor
 from ..errors import InputError
 from .unpickling import Placeholder, load_pickle, load_torch, tensors_of
 
-__all__ = ["checkpoint_damage", "read_weights"]
-
 logger = logging.getLogger(__name__)
 
 # Where files keep the network, the usual names first; of several networks in a file the first is taken.

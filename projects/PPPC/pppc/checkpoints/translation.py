@@ -13,8 +13,6 @@ from .encoders import OTHER_NETWORK, UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
 from .networks import take_network
 
-__all__ = ["Translation", "from_other_layout", "own_names"]
-
 STUDENT, TEACHER = "student.", "teacher."
 ENCODER = "backbone.model."
 

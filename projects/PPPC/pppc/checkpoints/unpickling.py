@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Placeholder", "load_pickle", "load_torch", "tensors_of"]
-
 # What NumPy arrays are made of, by the two names of NumPy's modules; arrays of the older protocols
 # are written as strings to be encoded.
 _ARRAYS = {

@@ -22,8 +22,6 @@ from .defaults import KEYS, add_pppc_config, by_key
 from .device import require_training_device
 from .rules import is_number
 
-__all__ = ["check_config", "wrong_values"]
-
 logger = logging.getLogger(__name__)
 
 

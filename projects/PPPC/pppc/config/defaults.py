@@ -50,8 +50,6 @@ from .rules import (
     whole,
 )
 
-__all__ = ["KEYS", "SECTIONS", "add_pppc_config", "by_key", "section_of"]
-
 
 def _meta_architectures() -> Iterator[str]:
     """This project's, and the user's own; Detectron2's are trained otherwise."""

@@ -10,8 +10,6 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 
-__all__ = ["require_training_device", "with_inference_device"]
-
 logger = logging.getLogger(__name__)
 
 

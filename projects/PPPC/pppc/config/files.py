@@ -17,8 +17,6 @@ from ..files import user_path
 from .checks import check_config
 from .defaults import add_pppc_config, by_key, section_of
 
-__all__ = ["get_config_file", "load_config", "load_recorded_config", "read_settings", "read_yaml"]
-
 BASE = "_BASE_"
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 CONFIGS = Path(__file__).parents[1] / "configs"

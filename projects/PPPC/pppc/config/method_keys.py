@@ -22,8 +22,6 @@ from .rules import (
     whole,
 )
 
-__all__ = ["METHOD_KEYS", "METHOD_SECTIONS"]
-
 METHOD_KEYS = (
     Key("PPPC.SELF_TRAINING.ENABLED", True, SWITCH,
         "Self-training on the target: teacher, pseudo-labels, ClassMix. Off: source only."),

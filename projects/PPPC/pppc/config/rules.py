@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["THEIRS", "Key", "OneOf", "Rule"]
-
 THEIRS = object()  # the default of a key of Detectron2's that is used as it is there
 
 

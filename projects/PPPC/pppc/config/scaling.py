@@ -9,8 +9,6 @@ import math
 
 from detectron2.config import CfgNode
 
-__all__ = ["contrast_start", "crop_temperature", "crop_top_k"]
-
 
 def contrast_start(cfg: CfgNode) -> int:
     """The first iteration with the contrast: 3,000 of 40,000.

@@ -22,8 +22,6 @@ from .workers import batches, end_with_parent, or_input_error, require_shared_me
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
-
 
 def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.

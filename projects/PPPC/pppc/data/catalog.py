@@ -32,24 +32,6 @@ from .listing import SPARE_LABELS, list_split
 from .splits import SPLITS, Split
 from .train_ids import LABEL_SPACES, LabelSpace
 
-__all__ = [
-    "class_colors",
-    "dataset_metadata",
-    "dataset_records",
-    "label_files",
-    "label_reader",
-    "label_space_of",
-    "list_records",
-    "load_split",
-    "model_metadata",
-    "only_one",
-    "own_reader",
-    "register_split",
-    "source_records",
-    "with_intensities",
-]
-
-
 logger = logging.getLogger(__name__)
 
 SAMPLE_LABELS = 64  # that are read where their values can mean two things

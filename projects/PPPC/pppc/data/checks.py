@@ -16,8 +16,6 @@ from .inspection import Inspection, inspect_files, refuse_problems
 from .mapper import TargetMapper
 from .outdated import outdated_labels
 
-__all__ = ["check_data"]
-
 logger = logging.getLogger(__name__)
 
 

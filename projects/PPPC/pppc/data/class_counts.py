@@ -13,8 +13,6 @@ from ..processes import from_main_process
 from .catalog import label_files, label_reader, own_reader, source_records
 from .inspection import inspect_files, refuse_problems
 
-__all__ = ["class_frequencies", "count_classes", "require_classes"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from collections.abc import Mapping
 
 from ..files import write_atomically
 
-__all__ = ["STATISTICS", "write_statistics"]
-
 STATISTICS = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
 
 

@@ -33,19 +33,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import InputError
 
-__all__ = [
-    "bits_of",
-    "image_size",
-    "intensity_range",
-    "number_of_pictures",
-    "open_whole",
-    "pnm_maximum",
-    "png_is_complete",
-    "read_image",
-    "size_and_bits",
-    "turned",
-]
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's modes of 8 bits that it converts to RGB.
 COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")

@@ -34,16 +34,6 @@ from .images import image_size, read_image, size_and_bits
 from .labels import LabelReader, pixel_histogram
 from .stamps import stamp_of
 
-__all__ = [
-    "Inspection",
-    "Job",
-    "cache_folder",
-    "high_depth_images",
-    "inspect_files",
-    "look_at",
-    "refuse_problems",
-]
-
 logger = logging.getLogger(__name__)
 
 # Coarser than the time stamps of any usual file system (FAT: 2 s).

@@ -21,8 +21,6 @@ from PIL import Image
 from ..errors import InputError
 from .images import bits_of, number_of_pictures, open_whole, png_is_complete, pnm_maximum, turned
 
-__all__ = ["LabelImage", "read_label_image"]
-
 FORMATS = ("PNG", "TIFF", "BMP", "DIB", "GIF", "PPM")
 LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of compressions
 ADVICE = "Get the labels as PNG images of one 8-bit channel"

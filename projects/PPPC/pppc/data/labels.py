@@ -12,8 +12,6 @@ from ..errors import InputError
 from .label_images import LabelImage, read_label_image
 from .train_ids import LABEL_SPACES, LabelSpace
 
-__all__ = ["LabelReader", "pixel_histogram"]
-
 TOLERANCE = 5  # of a channel: programs that store colors anew round them
 BY_NUMBERS = (
     "If the numbers in the file are the IDs whatever its palette, say so: numbers_are_ids of the data "

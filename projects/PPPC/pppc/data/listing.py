@@ -18,18 +18,6 @@ from ..errors import InputError
 from ..files import user_path
 from .splits import Split
 
-__all__ = [
-    "IMAGE_ENDINGS",
-    "LABEL_ENDINGS",
-    "SPARE_LABELS",
-    "Listing",
-    "converted_root",
-    "datasets_root",
-    "files_below",
-    "is_hidden",
-    "list_split",
-]
-
 # In any case; by the ending that a pattern may have for each.
 _ENDINGS = {
     ".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tif",

@@ -18,8 +18,6 @@ from ..pixel_batch import PixelBatch
 from .images import read_image
 from .labels import LabelReader, pixel_histogram
 
-__all__ = ["SourceMapper", "TargetMapper", "TestMapper", "collate"]
-
 CROP_ATTEMPTS = 11  # the first and ten more, as published (DAFormer)
 
 

@@ -15,8 +15,6 @@ from .splits import Split
 from .stamps import TRAIN_IDS_SUFFIX, source_hash
 from .train_ids import LABEL_SPACES, LabelSpace
 
-__all__ = ["outdated_labels"]
-
 # What follows the stem of a raw label, in any case.
 _ENDS = (*LABEL_ENDINGS, *(f"_labelids{end}" for end in LABEL_ENDINGS), "_polygons.json")
 

@@ -20,15 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..errors import InputError
 from .workers import batches, end_with_parent, or_input_error, shared_bytes
 
-__all__ = [
-    "LoaderOutput",
-    "PairedLoader",
-    "RareClassDraw",
-    "SampleStream",
-    "ShuffledDraw",
-    "rare_class_probabilities",
-]
-
 logger = logging.getLogger(__name__)
 
 MAX_REDRAWS = 100  # of one place in a stream whose images can't be read

@@ -7,8 +7,6 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["SPLITS", "Split"]
-
 
 @dataclass(frozen=True)
 class Split:

@@ -13,8 +13,6 @@ import numpy as np
 
 from .train_ids import LabelSpace
 
-__all__ = ["TRAIN_IDS_SUFFIX", "pixel_hash", "source_hash", "stamp_of", "stamped"]
-
 TRAIN_IDS_SUFFIX = "_labelTrainIds.png"
 # In the hash of what an output was made from; another one where converting changes.
 VERSION = 1

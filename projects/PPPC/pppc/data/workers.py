@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError, Stopped
 
-__all__ = ["batches", "require_shared_memory", "end_with_parent", "or_input_error", "shared_bytes"]
-
 Batch = TypeVar("Batch")
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it, and PyTorch's workers leave their batches

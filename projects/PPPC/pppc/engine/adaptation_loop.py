@@ -35,8 +35,6 @@ from .hooks import (
     TeacherUpdate,
 )
 
-__all__ = ["AdaptationLoop", "StepRecord"]
-
 
 class StepRecord(NamedTuple):
     """What the last step was trained on, for pictures."""

@@ -22,14 +22,6 @@ from ..modeling.meta_arch import PPPCSegmentor
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
 
-__all__ = [
-    "BatchStatisticsAverage",
-    "DACSMixing",
-    "PrototypeUpdate",
-    "StepGenerator",
-    "TeacherUpdate",
-]
-
 
 class StepGenerator(HookBase):
     """Before each step: its random numbers, a function of its place, so that a resumed run has them.

@@ -17,8 +17,6 @@ from ..modeling.meta_arch import PPPCSegmentor
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
 from .adaptation_loop import StepRecord
 
-__all__ = ["TrainingPictures"]
-
 
 class TrainingPictures(HookBase):
     """Every VIS_PERIOD iterations: source, target, pseudo-label, mix and uncertainty.

@@ -17,14 +17,6 @@ from ..errors import InputError, printable
 from ..files import unfinished_files
 from .run_folder import RunFolder, settled
 
-__all__ = [
-    "MAY_CHANGE",
-    "Checkpoint",
-    "last_checkpoint",
-    "setting_differences",
-    "starting_point",
-]
-
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 

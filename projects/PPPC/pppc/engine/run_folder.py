@@ -17,8 +17,6 @@ from ..config.defaults import by_key
 from ..errors import InputError
 from ..files import free_path, unfinished_files, write_atomically
 
-__all__ = ["RunFolder", "settled"]
-
 logger = logging.getLogger(__name__)
 
 _RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures")

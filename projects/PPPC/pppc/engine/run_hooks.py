@@ -25,15 +25,6 @@ from ..errors import InputError
 from .run_folder import RunFolder
 from .stopping import StopOnSignal
 
-__all__ = [
-    "BestModel",
-    "Checkpoints",
-    "DiskSpace",
-    "Evaluation",
-    "LearningRate",
-    "MetricsWriter",
-]
-
 logger = logging.getLogger(__name__)
 
 

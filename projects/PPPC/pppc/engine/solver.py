@@ -14,8 +14,6 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..modeling.meta_arch import PPPCSegmentor
 
-__all__ = ["build_optimizer"]
-
 
 def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer:
     """AdamW or SGD over the student, with gradient clipping if the configuration asks for it.

@@ -15,8 +15,6 @@ from detectron2.utils import comm
 from ..checkpoints.checkpointer import StrictCheckpointer
 from ..errors import InputError, Stopped
 
-__all__ = ["StopOnSignal", "StoppableEvaluator"]
-
 Result = TypeVar("Result")
 
 

@@ -53,8 +53,6 @@ from .run_hooks import (
 from .solver import build_optimizer
 from .stopping import StopOnSignal, StoppableEvaluator
 
-__all__ = ["Trainer"]
-
 logger = logging.getLogger(__name__)
 
 

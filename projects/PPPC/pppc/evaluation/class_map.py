@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["class_map"]
-
 
 def class_map(scores: Tensor, file: str) -> np.ndarray:
     """The class of the highest score of each pixel, the first one of equals.

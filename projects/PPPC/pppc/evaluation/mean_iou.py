@@ -22,8 +22,6 @@ from ..data.labels import LabelReader
 from ..errors import InputError
 from .class_map import class_map
 
-__all__ = ["MeanIoUEvaluator", "confusion_matrix", "intersection_over_union"]
-
 logger = logging.getLogger(__name__)
 
 MAX_COUNT = 2**24  # up to which float32 holds every whole number

@@ -16,8 +16,6 @@ from tabulate import tabulate
 
 from ..data.labels import LabelReader
 
-__all__ = ["UncertaintyEvaluator", "area_under_risk_coverage", "error_auroc"]
-
 logger = logging.getLogger(__name__)
 
 PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory

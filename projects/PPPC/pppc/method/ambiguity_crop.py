@@ -16,17 +16,6 @@ from torch import Tensor
 from .labeled_pixels import resize_labels
 from .prototypes import GaussianPrototypes
 
-__all__ = [
-    "CRITERIA",
-    "AmbiguityCrop",
-    "ChosenBox",
-    "choose_box",
-    "class_ambiguity_weights",
-    "class_entropy",
-    "crop_score",
-    "pixel_entropy",
-]
-
 #: The score of the box of these rows and columns, the higher the better.
 Score = Callable[[tuple[slice, slice]], Tensor]
 #: What boxes are chosen by.

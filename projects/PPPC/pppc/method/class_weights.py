@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["log_frequencies", "log_frequency_class_weights"]
-
 
 def log_frequencies(frequencies: Tensor) -> Tensor:
     """Logarithm of each class's share, for the scores (Menon et al., arXiv 2007.07314).

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from .gaussian import SCORES
 from .labeled_pixels import at_most_per_class, labeled_pixels
 
-__all__ = ["KL_REDUCTIONS", "PrototypeContrast", "contrast_schedule"]
-
 KL_REDUCTIONS = ("sum", "mean")
 
 

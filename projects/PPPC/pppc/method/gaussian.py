@@ -18,17 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-__all__ = [
-    "SCORES",
-    "bhattacharyya_score",
-    "cosine_score",
-    "jensen_shannon_score",
-    "kullback_leibler_score",
-    "mutual_likelihood_score",
-    "product_of_gaussians",
-    "wasserstein_score",
-]
-
 BLOCK_ELEMENTS = {"cpu": 2**18}  # of a buffer; on other devices 2**24
 EPSILON = 1e-6  # the published guard of the Bhattacharyya distance's logarithm
 

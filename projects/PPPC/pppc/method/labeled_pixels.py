@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LabeledPixels", "at_most_per_class", "labeled_pixels", "resize_labels"]
-
 
 class LabeledPixels(NamedTuple):
     """The Gaussians of labeled positions, and their classes.

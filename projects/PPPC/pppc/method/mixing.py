@@ -13,8 +13,6 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-__all__ = ["Gates", "StrongAugmentation", "class_mix", "class_mix_mask", "denormalized"]
-
 BLUR_SIGMA = (0.15, 1.15)  # pixels, as published
 
 

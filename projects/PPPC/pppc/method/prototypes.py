@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from .labeled_pixels import labeled_pixels
 
-__all__ = ["GaussianPrototypes"]
-
 UPDATE_RULES = ("ema", "posterior", "batch")
 VARIANCES = ("product", "count_normalized")
 CONVENTIONS = ("published", "log_variance")

@@ -12,17 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "PseudoLabel",
-    "PseudoLabeler",
-    "fuse_day_night",
-    "pixel_weights",
-    "pseudo_label",
-    "teacher_momentum",
-    "update_teacher",
-    "upsampled_probabilities",
-]
-
 # The published day and night fusion: where the day is more probable than DAY_CONFIDENCE, its share
 # is TRUSTED_SHARE, otherwise the night's is.
 DAY_CONFIDENCE = 0.4

@@ -23,17 +23,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = [
-    "ConvSegFormerHead",
-    "DAFormerHead",
-    "SegFormerHead",
-    "SemanticHead",
-    "SeparableConv",
-    "SeparableDeepLabV3PlusHead",
-    "resize",
-    "select_stages",
-]
-
 
 def resize(features: Tensor, like: Tensor) -> Tensor:
     """Resize ``(N, C, h', w')`` to the height and width of ``like``, bilinearly."""

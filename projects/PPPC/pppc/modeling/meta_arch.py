@@ -29,8 +29,6 @@ from .network import (
 )
 from .probabilistic_head import build_probabilistic_head
 
-__all__ = ["PPPCSegmentor", "class_prior", "pixel_cross_entropy"]
-
 
 def class_prior(cfg: CfgNode, power: float, device: torch.device | None = None) -> Tensor | None:
     """Logarithm of the source's class shares to a power, ``(C,)``; None where that is 0.

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from .probabilistic_head import StageProbabilisticHead
 
-__all__ = ["NetworkOutput", "SegmentationNetwork", "mixed_precision_type"]
-
 # Of RGB images in [0, 255].
 IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
 IMAGENET_STD = tuple(255 * value for value in IMAGENET_DEFAULT_STD)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-__all__ = ["InputStatistics"]
-
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.5  # of 255

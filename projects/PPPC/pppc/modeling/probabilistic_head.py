@@ -24,8 +24,6 @@ from torch.utils.checkpoint import checkpoint
 
 from .decode_heads import resize, select_stages
 
-__all__ = ["ProbabilisticHead", "StageProbabilisticHead", "build_probabilistic_head"]
-
 MAX_LOGIT = 80.0  # keeps exp finite in float32
 EPSILON = 1e-6
 # Of a function's maps the first alone is kept for the backward pass.

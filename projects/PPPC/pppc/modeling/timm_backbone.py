@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .normalization import InputStatistics
 
-__all__ = ["TimmBackbone", "build_timm_backbone"]
-
 NUM_STAGES = 4
 
 
