@@ -14,17 +14,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from pppc.data.train_ids import IGNORE_LABEL, LABEL_SPACES
+from pppc.data.train_ids import IGNORE_LABEL, LABEL_SPACES, SYNTHIA_16_TRAIN_IDS
 from pppc.errors import InputError
 from pppc.processes import map_in_processes
 from tqdm import tqdm
 
-from . import styles
+from . import looks, styles
 from .scenes import random_scene
 from .shapes import TRAIN_ID
 
 MANIFEST_NAME = "demo_data.json"
-_DRAWING_VERSION = 1  # to be raised when the same seed gives other pictures
+_DRAWING_VERSION = 2  # to be raised when the same seed gives other pictures
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -135,7 +135,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 
 def _gta(root: Path, size, stream, index: int) -> None:
     """images/00001.png; labels/00001.png, whose palette indices are the ids."""
-    image, label = _draw(styles.GTA_STYLE, styles.game_frame, size, stream)
+    image, label = _draw(styles.GTA_STYLE, looks.game_frame, size, stream)
     name = f"{index + 1:05d}.png"
     _write_image(root / "gta/images" / name, image)
     space = LABEL_SPACES["gta"]
@@ -151,7 +151,8 @@ def _gta(root: Path, size, stream, index: int) -> None:
 
 def _synthia(root: Path, size, stream, index: int) -> None:
     """RGB/0000000.png; GT/LABELS/0000000.png, 16 bits: ids in red, instances in green."""
-    image, label = _draw(styles.SYNTHIA_STYLE, styles.simulator_frame, size, stream)
+    image, label = _draw(styles.GTA_STYLE, looks.game_frame, size, stream)
+    label[~np.isin(label, SYNTHIA_16_TRAIN_IDS)] = IGNORE_LABEL
     name = f"{index:07d}.png"
     _write_image(root / "synthia/RGB" / name, image)
     is_thing = (label >= TRAIN_ID["person"]) & (label != IGNORE_LABEL)
@@ -163,7 +164,7 @@ def _synthia(root: Path, size, stream, index: int) -> None:
 
 def _cityscapes(root: Path, size, stream, index: int, split: str) -> None:
     """leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png."""
-    image, label = _draw(styles.CITYSCAPES_STYLE, styles.car_photograph, size, stream)
+    image, label = _draw(styles.CITYSCAPES_STYLE, looks.car_photograph, size, stream)
     city = ("frankfurt", "lindau")[index % 2] if split == "val" else ("aachen", "bremen")[index % 2]
     name = f"{split}/{city}/{city}_{index:06d}_000019"
     _write_image(root / f"cityscapes/leftImg8bit/{name}_leftImg8bit.png", image)
@@ -186,16 +187,16 @@ def _day_frame(index: int) -> str:
 
 def _dark_zurich_pair(root: Path, size, stream, index: int) -> None:
     """A street by night and, from a camera nearby, by day; neither has labels."""
-    style, images = styles.DARK_ZURICH_STYLE, root / "dark_zurich/rgb_anon"
-    night, _ = _draw(style, styles.night_drive, size, stream)
+    style, images = styles.CITYSCAPES_STYLE, root / "dark_zurich/rgb_anon"
+    night, _ = _draw(style, looks.night_drive, size, stream)
     _write_image(images / f"{_night_frame('train', index)}_rgb_anon.png", night)
-    day, _ = _draw(style, styles.day_drive, size, stream, view=1)
+    day, _ = _draw(style, looks.day_drive, size, stream, view=1)
     _write_image(images / f"{_day_frame(index)}_rgb_anon.png", day)
 
 
 def _dark_zurich(root: Path, size, stream, index: int, split: str) -> None:
     """A street by night; the validation split has train ids, the test split has no labels."""
-    image, label = _draw(styles.DARK_ZURICH_STYLE, styles.night_drive, size, stream)
+    image, label = _draw(styles.CITYSCAPES_STYLE, looks.night_drive, size, stream)
     name = _night_frame(split, index)
     _write_image(root / f"dark_zurich/rgb_anon/{name}_rgb_anon.png", image)
     if split == "val":

@@ -1,4 +1,4 @@
-"""From a scene of the demo data to an image and its labels, and the looks of the data sets."""
+"""From a scene of the demo data to an image and its labels."""
 
 from dataclasses import dataclass
 
@@ -21,20 +21,19 @@ class Camera:
         focal_length: in image widths.
         horizon: row of the horizon, in image heights from the top.
         center: column of the vanishing point, in image widths from the left.
-        x, z: meters to the right and ahead of the street's origin.
+        x: meters to the right of the street's origin.
     """
 
     height: float
     focal_length: float
     horizon: float
-    center: float = 0.5
-    x: float = 0.0
-    z: float = 0.0
+    center: float
+    x: float
 
     def project(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """World points (P, 3) to fixed-point positions (P, 2) in an image of (width, height)."""
         width, height = size
-        depth = np.maximum(points[:, 2] - self.z, NEAR)
+        depth = np.maximum(points[:, 2], NEAR)
         scale = self.focal_length * width / depth
         columns = self.center * width + scale * (points[:, 0] - self.x)
         rows = self.horizon * height - scale * (points[:, 1] - self.height)
@@ -56,36 +55,20 @@ def _paint(canvas: np.ndarray, faces: list[Face], colors: list[tuple], camera: C
         start = end
 
 
-def _in_sight(faces: list[Face], camera: Camera) -> list[Face]:
+def _in_sight(faces: list[Face]) -> list[Face]:
     """Faces that reach beyond the near plane; upright ones facing the camera vanish before it."""
-    return [f for f in faces if len(f.points) and f.points[..., 2].max() > camera.z + 1.5 * NEAR]
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """What a camera sees of a scene, before anything that a look adds.
-
-    Attributes:
-        image: (H, W, 3) float32, RGB, 0 to 1.
-        label: (H, W) uint8 train ids.
-        light: (H, W, 3) float32, what visible lamps and windows give off; None: not drawn.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    light: np.ndarray | None
+    return [f for f in faces if len(f.points) and f.points[..., 2].max() > 1.5 * NEAR]
 
 
 def render(
     scene: Scene,
     camera: Camera,
     size: tuple[int, int],
-    haze: float = 0.0,
-    shadow: float = 0.4,
+    haze: float,
+    shadow: float,
     bonnet: bool = False,
-    lamps: bool = False,
-) -> Rendering:
-    """Draw a scene.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a scene: the image (H, W, 3) float32, RGB, 0 to 1, and its train ids (H, W) uint8.
 
     Args:
         scene: the street.
@@ -94,7 +77,6 @@ def render(
         haze: share of a thing's color that the horizon's replaces for every 100 m.
         shadow: share of the light that shadows on the ground take away.
         bonnet: whether the bottom rows show the own car, which is labeled as ignored.
-        lamps: whether to draw what lamps and windows give off.
     """
     width, height = size
     # Color and label share one canvas of four channels, so that they can't come apart.
@@ -105,7 +87,7 @@ def render(
     canvas[..., :3] = (255 * sky)[:, None]
     canvas[..., 3] = TRAIN_ID["sky"]
 
-    ground = _in_sight(scene.ground, camera)
+    ground = _in_sight(scene.ground)
     _paint(canvas, ground, [_color_and_label(face, scene, 0.0) for face in ground], camera)
     below = np.maximum(rows + 0.5 - camera.horizon * height, 1e-3)
     depth = camera.height * camera.focal_length * width / below
@@ -113,8 +95,8 @@ def render(
     _cast_shadows(canvas, scene, camera, shadow)
     _haze_ground(canvas, scene, depth, haze)
 
-    standing = _in_sight(scene.standing, camera)
-    hidden = [haze * min(1.0, (float(f.points[0, 0, 2]) - camera.z) / 100) for f in standing]
+    standing = _in_sight(scene.standing)
+    hidden = [haze * min(1.0, float(f.points[0, 0, 2]) / 100) for f in standing]
     colors = [_color_and_label(f, scene, share) for f, share in zip(standing, hidden, strict=True)]
     _paint(canvas, standing, colors, camera)
 
@@ -123,14 +105,7 @@ def render(
         axes = (int(width * 0.6), int(height * 0.27))
         cv2.ellipse(canvas, center, axes, 0, 180, 360, (30, 32, 35, IGNORE_LABEL), -1)
 
-    light = None
-    if lamps:
-        light = np.zeros((height, width, 3), np.uint8)
-        emissions = [tuple(255 * c for c in face.emission or (0, 0, 0)) for face in standing]
-        _paint(light, standing, emissions, camera)
-        light = light.astype(np.float32) / 255
-    image = canvas[..., :3].astype(np.float32) / 255
-    return Rendering(image=image, label=canvas[..., 3].copy(), light=light)
+    return canvas[..., :3].astype(np.float32) / 255, canvas[..., 3].copy()
 
 
 def _color_and_label(face: Face, scene: Scene, hidden: float) -> tuple:
@@ -143,7 +118,7 @@ def _color_and_label(face: Face, scene: Scene, hidden: float) -> tuple:
 
 def _cast_shadows(canvas: np.ndarray, scene: Scene, camera: Camera, shadow: float) -> None:
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    shadows = _in_sight(scene.shadows, camera)
+    shadows = _in_sight(scene.shadows)
     if shadows:
         _paint(mask, shadows, [(255,)] * len(shadows), camera)
         factor = 255 - np.round(shadow * mask).astype(np.uint8)

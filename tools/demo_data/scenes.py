@@ -5,84 +5,58 @@ gardens along the street, and the things on it. A style holds the statistics of 
 """
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import objects, shapes
-from .shapes import TRAIN_ID, Color, Face, shade
+from . import objects
+from .shapes import TRAIN_ID, Color, Face, Part, box, boxes, flat, place, shade
 
 NEAR, FAR = 0.9, 110.0  # meters ahead of the camera that the ground spans
 
-# Hue, saturation and value, each from its lowest to its highest.
-ColorRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a data set's streets look like: sizes in meters, counts as means of a street.
+    """What a data set's streets look like: sizes in meters, counts as means of a street."""
 
-    Attributes:
-        palette: ranges of color by the name of what is painted.
-        road_half_width, sidewalk_width, building_height: ranges in meters.
-        building_fraction: share of the street's sides that is built up.
-        sunny: probability of a hard, low sun; its light falls on one side of the street.
-        grass: whether bare ground is terrain (else it is paved like the sidewalk).
-        parked: share of the places at the kerb that cars take.
-        driving: cars on the road.
-        persons, riders, motorcycles, bicycles, trucks, buses, trees, signs: how many.
-        train: probability of a tram.
-    """
-
-    palette: Mapping[str, ColorRange]
-    road_half_width: tuple[float, float]
-    sidewalk_width: tuple[float, float]
-    building_height: tuple[float, float]
-    building_fraction: float
-    sunny: float
-    grass: bool
-    parked: float
-    driving: float
-    persons: float
-    riders: float
-    motorcycles: float
-    bicycles: float
-    trucks: float
-    buses: float
-    trees: float
-    signs: float
-    train: float
+    palette: Mapping[
+        str, tuple[Range, Range, Range]
+    ]  # hue, saturation and value of what is painted
+    road_half_width: Range = (3.8, 5.8)
+    sidewalk_width: Range = (3.0, 8.0)
+    building_height: Range = (9.0, 22.0)
+    building_fraction: float = 0.52  # of the street's sides
+    sunny: float = 0.25  # probability of a hard, low sun; its light falls on one side of the street
+    parked: float = 0.32  # share of the places at the kerb that cars take
+    driving: float = 1.5
+    persons: float = 7.0
+    riders: float = 1.6
+    motorcycles: float = 0.8
+    bicycles: float = 1.8
+    trucks: float = 0.4
+    buses: float = 0.3
+    trees: float = 5.0
+    signs: float = 3.5
+    train: float = 0.08  # probability of a tram
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Faces back to front, and the sky behind them.
-
-    Attributes:
-        ground, shadows, standing: faces flat on the ground; dark areas on it; everything upright.
-        sky_top, sky_horizon: colors of the sky.
-        clouds: share of the sky's color that clouds change, 0 to 1.
-    """
+    """Faces back to front, and the sky behind them."""
 
     ground: list[Face]
-    shadows: list[Face]
+    shadows: list[Face]  # dark areas on the ground
     standing: list[Face]
     sky_top: Color
     sky_horizon: Color
-    clouds: float
-
-
-def random_color(rng: np.random.Generator, color_range: ColorRange) -> Color:
-    """A color, RGB from 0 to 1, drawn evenly from a range."""
-    hue, saturation, value = (rng.uniform(low, high) for low, high in color_range)
-    return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
 
 def _flat(left: float, right: float, start: float, end: float, color: Color, name: str) -> Face:
     """A rectangle on the ground."""
-    points = [[(left, 0, start), (left, 0, end), (right, 0, end), (right, 0, start)]]
-    return Face(np.array(points, np.float32), color, TRAIN_ID[name])
+    return Face(flat(left, right, start, end), color, TRAIN_ID[name])
 
 
 def _grid(width: float, height: float, spacing: float, size: float) -> np.ndarray:
@@ -112,7 +86,9 @@ class _Street:
         self.things: list[tuple[float, list[Face]]] = []
 
     def color(self, name: str) -> Color:
-        return random_color(self.rng, self.style.palette[name])
+        """A color, RGB from 0 to 1, drawn evenly from a range of the palette."""
+        hue, saturation, value = (self.rng.uniform(*limits) for limits in self.style.palette[name])
+        return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
     def draw(self) -> Scene:
         self._draw_ground()
@@ -127,37 +103,29 @@ class _Street:
         for layer in (self.structures, self.things):
             for _, faces in sorted(layer, key=lambda item: -item[0]):
                 standing += faces
-        return Scene(
-            ground=self.ground,
-            shadows=self.shadows,
-            standing=standing,
-            sky_top=self.color("sky top"),
-            sky_horizon=self.color("sky horizon"),
-            clouds=self.rng.uniform(0.0, 1.0),
-        )
+        sky = self.color("sky top"), self.color("sky horizon")
+        return Scene(self.ground, self.shadows, standing, *sky)
 
     def _draw_ground(self) -> None:
         road, pavement = self.color("road"), self.color("sidewalk")
-        beyond = "terrain" if self.style.grass else "sidewalk"
-        self.ground.append(_flat(-200, 200, NEAR, FAR * 3, self.color(beyond), beyond))
         front, half_width = self.front, self.half_width
-        self.ground.append(_flat(-front, front, NEAR, FAR, pavement, "sidewalk"))
-        if self.style.grass and self.rng.random() < 0.4:  # a green strip along the kerb
-            green = self.color("terrain")
-            strip = half_width + 0.5 * self.sidewalk
+        self.ground += [
+            _flat(-200, 200, NEAR, FAR * 3, self.color("terrain"), "terrain"),
+            _flat(-front, front, NEAR, FAR, pavement, "sidewalk"),
+        ]
+        if self.rng.random() < 0.4:  # a green strip along the kerb
+            green, strip = self.color("terrain"), half_width + 0.5 * self.sidewalk
             self.ground.append(_flat(-strip, strip, NEAR, FAR, green, "terrain"))
-        self.ground.append(
-            _flat(-half_width - 0.3, half_width + 0.3, NEAR, FAR, shade(pavement, 1.12), "sidewalk")
-        )
+        kerb = half_width + 0.3
+        self.ground.append(_flat(-kerb, kerb, NEAR, FAR, shade(pavement, 1.12), "sidewalk"))
         darker = shade(pavement, 0.8)
         for joint in np.arange(NEAR + 1, 30, 2.0):  # joints between the slabs of the sidewalk
-            line = _flat(half_width + 0.3, front, joint, joint + 0.07, darker, "sidewalk")
+            line = _flat(kerb, front, joint, joint + 0.07, darker, "sidewalk")
             mirrored = line.points * np.array([-1, 1, 1], np.float32)
             self.ground.append(line._replace(points=np.concatenate([line.points, mirrored])))
         self.ground.append(_flat(-half_width, half_width, NEAR, FAR, road, "road"))
         if self.has_crossing:
-            start, end = self.crossing, self.crossing + 8
-            self.ground.append(_flat(-90, 90, start, end, road, "road"))
+            self.ground.append(_flat(-90, 90, self.crossing, self.crossing + 8, road, "road"))
         self._draw_marks(road)
 
     def _draw_marks(self, road: Color) -> None:
@@ -185,13 +153,13 @@ class _Street:
             if self.rng.random() < self.style.building_fraction:
                 height = self.rng.uniform(*self.style.building_height) * self.rng.uniform(0.8, 2.0)
                 color = self.color("building")
-                shape = shapes.box(0, 12, 0, height)
-                faces.append(Face(shapes.place(shape, left, FAR), color, TRAIN_ID["building"]))
-                windows = shapes.place(_grid(12, height, 2.4, 1.2), left, FAR)
-                faces.append(Face(windows, shade(color, 0.7), TRAIN_ID["building"]))
+                front = (box(0, 12, 0, height), color)
+                windows = (_grid(12, height, 2.4, 1.2), shade(color, 0.7))
+                faces += place([front, windows], "building", left, FAR)
             else:
                 height = self.rng.uniform(6, 14)
-                faces += objects.tree(self.rng, x, FAR, self.color("vegetation"), height)
+                tree = objects.tree(self.rng, self.color("vegetation"), height)
+                faces += place(tree, "vegetation", x, FAR)
         self.structures.append((FAR, faces))
 
     def _draw_side(self, side: int) -> None:
@@ -211,68 +179,64 @@ class _Street:
             start = end + (self.rng.uniform(1, 4) if self.rng.random() < 0.25 else 0)
 
     def _house(self, side: int, start: float, end: float) -> list[Face]:
-        building = TRAIN_ID["building"]
-        x, height = side * self.front, self.rng.uniform(*self.style.building_height)
+        x, length = side * self.front, end - start
+        height = self.rng.uniform(*self.style.building_height)
         color, glass = self.color("building"), self.color("window")
-        lit = 1.0 if not self.sunny or side != self.sun_side else 0.55
-        faces = []
-
-        def add(shape, color, lengthwise=True, emission=None):
-            left = x if lengthwise or side > 0 else x - 14
-            points = shapes.place(shape, left, start, lengthwise)
-            faces.append(Face(points, color, building, emission))
-
-        add(shapes.box(0, 14, 0, height), shade(color, 0.8), lengthwise=False)
-        add(_grid(14, height, 3.2, 1.2), shade(glass, 0.8), lengthwise=False)
-        length = end - start
-        color = shade(color, lit)
-        add(shapes.box(0, length, 0, height), color)
-        add(shapes.box(0, length, height - 0.5, height), shade(color, 0.75))  # the cornice
+        end_wall = [
+            (box(0, 14, 0, height), shade(color, 0.8)),
+            (_grid(14, height, 3.2, 1.2), shade(glass, 0.8)),
+        ]
+        color = shade(color, 0.55 if self.sunny and side == self.sun_side else 1.0)
         windows = _grid(length, height, self.rng.uniform(2.2, 3.2), self.rng.uniform(1.0, 1.6))
-        is_lit = self.rng.random(len(windows)) < 0.2
-        add(windows[~is_lit], glass)
-        add(windows[is_lit], shade(glass, 1.1), emission=(0.75, 0.55, 0.25))
+        is_bright = self.rng.random(len(windows)) < 0.2
+        front = [
+            (box(0, length, 0, height), color),
+            (box(0, length, height - 0.5, height), shade(color, 0.75)),  # the cornice
+            (windows[~is_bright], glass),
+            (windows[is_bright], shade(glass, 1.1)),
+        ]
         if self.rng.random() < 0.6:  # shops on the ground floor
-            add(shapes.box(0, length, 0, 3.4), shade(self.color("building"), 0.7))
-            panes = shapes.boxes(np.arange(0.6, length - 2.2, 3.0), 2.0, 0.5, 2.8)
-            emission = (0.8, 0.65, 0.4) if self.rng.random() < 0.4 else None
-            add(panes, shade(glass, 0.9), emission=emission)
-        return faces
+            panes = boxes(np.arange(0.6, length - 2.2, 3.0), 2.0, 0.5, 2.8)
+            front += [
+                (box(0, length, 0, 3.4), shade(self.color("building"), 0.7)),
+                (panes, shade(glass, 0.9)),
+            ]
+            self.rng.random()  # drawn for what is not painted any more; the streets stay the same
+        faces = place(end_wall, "building", x if side > 0 else x - 14, start)
+        return faces + place(front, "building", x, start, lengthwise=True)
 
     def _garden(self, side: int, start: float, end: float) -> list[Face]:
         """Trees behind a wall, a fence, a hedge or nothing."""
         faces: list[Face] = []
-        depth = np.sort(self.rng.uniform(start, end, self.rng.integers(1, 4)))[::-1]
-        for z in depth:
-            x = side * (self.front + self.rng.uniform(2, 6))
-            height = self.rng.uniform(4, 9)
-            faces += objects.tree(self.rng, x, max(z, 3.0), self.color("vegetation"), height)
+        for z in np.sort(self.rng.uniform(start, end, self.rng.integers(1, 4)))[::-1]:
+            x, height = side * (self.front + self.rng.uniform(2, 6)), self.rng.uniform(4, 9)
+            tree = objects.tree(self.rng, self.color("vegetation"), height)
+            faces += place(tree, "vegetation", x, max(z, 3.0))
         kind = self.rng.choice(("wall", "fence", "hedge", "open"), p=(0.3, 0.3, 0.1, 0.3))
-        x, length = side * self.front, end - start
-
-        def add(shape, color, name):
-            points = shapes.place(shape, x, start, lengthwise=True)
-            faces.append(Face(points, color, TRAIN_ID[name]))
-
+        length, name, parts = end - start, kind, []
         if kind == "wall":
             color, height = self.color("wall"), self.rng.uniform(1.4, 2.8)
-            add(shapes.box(0, length, 0, height), color, "wall")
-            add(shapes.box(0, length, height - 0.15, height), shade(color, 1.2), "wall")
-            joints = shapes.boxes(np.arange(1.5, length, 3.0), 0.1, 0, height)
-            add(joints, shade(color, 0.75), "wall")
+            parts = [
+                (box(0, length, 0, height), color),
+                (box(0, length, height - 0.15, height), shade(color, 1.2)),
+                (boxes(np.arange(1.5, length, 3.0), 0.1, 0, height), shade(color, 0.75)),
+            ]
         elif kind == "fence":
             color, height = self.color("fence"), self.rng.uniform(1.1, 2.0)
-            add(shapes.box(0, length, 0, height), shade(self.color("vegetation"), 0.6), "fence")
-            add(shapes.boxes(np.arange(0, length, 0.45), 0.14, 0, height), color, "fence")
-            for rail in (0.1, height - 0.2):
-                add(shapes.box(0, length, rail, rail + 0.16), color, "fence")
+            parts = [
+                (box(0, length, 0, height), shade(self.color("vegetation"), 0.6)),
+                (boxes(np.arange(0, length, 0.45), 0.14, 0, height), color),
+                *((box(0, length, up, up + 0.16), color) for up in (0.1, height - 0.2)),
+            ]
         elif kind == "hedge":
-            color, height = self.color("vegetation"), self.rng.uniform(0.9, 1.8)
-            add(shapes.box(0, length, 0, height), shade(color, 0.8), "vegetation")
-            add(shapes.box(0, length, height * 0.8, height), color, "vegetation")
-        return faces
+            name, color, height = "vegetation", self.color("vegetation"), self.rng.uniform(0.9, 1.8)
+            parts = [
+                (box(0, length, 0, height), shade(color, 0.8)),
+                (box(0, length, height * 0.8, height), color),
+            ]
+        return faces + place(parts, name, side * self.front, start, lengthwise=True)
 
-    def _stand(self, z: float, faces: list[Face], x: float, width: float, height: float) -> None:
+    def _add(self, z: float, faces: list[Face], x: float, width: float, height: float) -> None:
         """Add a thing and its shadow."""
         self.things.append((z, faces))
         reach = self.sun_side * 1.2 * height if self.sunny else 0.15
@@ -280,6 +244,12 @@ class _Street:
                    (x + width / 2 + reach, z + 0.5), (x - width / 2 + reach, z + 0.5)]  # fmt: skip
         points = np.array([[(px, 0, pz) for px, pz in corners]], np.float32)
         self.shadows.append(Face(points, (0, 0, 0), TRAIN_ID["road"]))
+
+    def _stand(
+        self, z: float, name: str, parts: Iterable[Part], x: float, width: float, height: float
+    ) -> None:
+        """Add a thing that faces the camera, and its shadow."""
+        self._add(z, place(parts, name, x, z), x, width, height)
 
     def _depths(self, mean: float, nearest: float, farthest: float) -> np.ndarray:
         """Depths of so many things; more of them are near, where they can be seen."""
@@ -290,45 +260,44 @@ class _Street:
         return side * (self.half_width + self.rng.uniform(0.4, 0.8))
 
     def _draw_street_furniture(self, side: int) -> None:
-        rng, pole = self.rng, self.color("pole")
+        rng, style, pole = self.rng, self.style, self.color("pole")
         for z in np.arange(rng.uniform(6, 14), 90, rng.uniform(14, 24)):
             x = self._at_kerb(side)
-            self._stand(z, objects.street_lamp(x, z, pole), x, 0.15, 6.0)
-        for z in self._depths(self.style.trees / 2, 8, 70):
+            self._stand(z, "pole", objects.street_lamp(side, pole), x, 0.15, 6.0)
+        for z in self._depths(style.trees / 2, 8, 70):
             x = self._at_kerb(side)
-            faces = objects.tree(rng, x, z, self.color("vegetation"), rng.uniform(3.5, 7))
-            self._stand(z, faces, x, 2.0, 4.0)
-        for z in self._depths(self.style.trees / 4, 6, 40):
-            x = side * (self.front - 0.3)
-            self._stand(z, objects.bush(rng, x, z, self.color("vegetation")), x, 1.6, 1.0)
-        for z in self._depths(self.style.signs / 2, 6, 35):
+            tree = objects.tree(rng, self.color("vegetation"), rng.uniform(3.5, 7))
+            self._stand(z, "vegetation", tree, x, 2.0, 4.0)
+        for z in self._depths(style.trees / 4, 6, 40):
+            bush = objects.bush(rng, self.color("vegetation"))
+            self._stand(z, "vegetation", bush, side * (self.front - 0.3), 1.6, 1.0)
+        for z in self._depths(style.signs / 2, 6, 35):
             x = self._at_kerb(side)
-            self._stand(z, objects.traffic_sign(rng, x, z, pole), x, 0.1, 2.5)
+            self._stand(z, "pole", objects.traffic_sign(rng, pole), x, 0.1, 2.5)
         if self.has_crossing or rng.random() < 0.35:
             z = self.crossing - 4 if self.has_crossing else rng.uniform(8, 25)
             x = self._at_kerb(side)
-            self._stand(z, objects.traffic_light(rng, x, z, pole), x, 0.1, 3.5)
+            self._stand(z, "pole", objects.traffic_light(rng, pole), x, 0.1, 3.5)
         if rng.random() < 0.3:
             start = rng.uniform(5, 20)
             for z in np.arange(start, start + 12, 2.0):
                 x = side * (self.half_width + 0.4)
-                self._stand(z, objects.bollard(x, z, pole), x, 0.15, 1.0)
+                self._stand(z, "pole", objects.bollard(pole), x, 0.15, 1.0)
 
     def _draw_parked(self, side: int) -> None:
-        rng = self.rng
+        rng, style = self.rng, self.style
         x = side * (self.half_width - 1.05)
         for z in np.arange(rng.uniform(5, 11), 60, 6.2):
             at_crossing = self.has_crossing and abs(z - self.crossing - 2) < 10
-            if not at_crossing and rng.random() < self.style.parked:
+            if not at_crossing and rng.random() < style.parked:
                 faces = objects.car(rng, x, z, self.color("car"), oncoming=side < 0)
-                self._stand(z, faces, x, 1.9, 0.6)
-        means = {"bicycle": self.style.bicycles, "motorcycle": self.style.motorcycles}
-        for name, mean in means.items():
+                self._add(z, faces, x, 1.9, 0.6)
+        for name, mean in (("bicycle", style.bicycles), ("motorcycle", style.motorcycles)):
             for z in self._depths(mean / 2, 5, 25):
                 at = side * (self.half_width + rng.uniform(0.7, max(0.8, self.sidewalk - 0.4)))
                 from_side = rng.random() < 0.75
-                faces = objects.cycle(rng, name, at, z, self.color("cycle"), from_side)
-                self._stand(z, faces, at, 1.2, 0.8)
+                parts = objects.cycle(name, self.color("cycle"), from_side)
+                self._stand(z, name, parts, at, 1.2, 0.8)
 
     def _draw_traffic(self) -> None:
         rng, style = self.rng, self.style
@@ -345,26 +314,26 @@ class _Street:
             side = rng.choice((-1, 1))
             if free(z, 9, side):
                 faces = objects.truck(rng, side * lane, z, self.color("truck"), self.color("car"))
-                self._stand(z, faces, side * lane, 2.5, 1.5)
+                self._add(z, faces, side * lane, 2.5, 1.5)
         for z in self._depths(style.buses, 9, 40):
             side = rng.choice((-1, 1))
             if free(z, 12, side):
                 faces = objects.bus(rng, side * lane, z, self.color("bus"))
-                self._stand(z, faces, side * lane, 2.6, 1.5)
+                self._add(z, faces, side * lane, 2.6, 1.5)
         if rng.random() < style.train:
             z = rng.uniform(8, 25)
             if free(z, 30, -1):
                 faces = objects.train(rng, -lane, z, self.color("train"))
-                self._stand(z, faces, -lane, 2.4, 1.5)
+                self._add(z, faces, -lane, 2.4, 1.5)
         for z in self._depths(style.driving, 6, 60):
             side = rng.choice((-1, 1))
             if free(z, 5, side):
                 faces = objects.car(rng, side * lane, z, self.color("car"), oncoming=side < 0)
-                self._stand(z, faces, side * lane, 1.9, 0.6)
+                self._add(z, faces, side * lane, 1.9, 0.6)
         if self.has_crossing and rng.random() < 0.6:
             x, z = rng.uniform(-10, 10), self.crossing + rng.uniform(2, 6)
             faces = objects.car(rng, x, z, self.color("car"), crossing=True)
-            self._stand(z, faces, x, 4.2, 0.6)
+            self._add(z, faces, x, 4.2, 0.6)
 
     def _draw_people(self) -> None:
         rng, style = self.rng, self.style
@@ -374,14 +343,14 @@ class _Street:
                 x = side * rng.uniform(0.5, self.half_width)
             else:
                 x = side * (self.half_width + rng.uniform(0.5, max(0.6, self.sidewalk - 0.3)))
-            faces = objects.person(rng, x, z, self.color("clothes"), self.color("trousers"))
-            self._stand(z, faces, x, 0.5, 1.6)
+            parts = objects.person(rng, self.color("clothes"), self.color("trousers"))
+            self._stand(z, "person", parts, x, 0.5, 1.6)
         for z in self._depths(style.riders, 6, 28):
             x = rng.choice((-1, 1)) * self.half_width * rng.uniform(0.45, 0.95)
             name = "bicycle" if rng.random() < 0.6 else "motorcycle"
             clothes = self.color("clothes"), self.color("trousers")
-            faces = objects.cycle(rng, name, x, z, self.color("cycle"), rng.random() < 0.5, clothes)
-            self._stand(z, faces, x, 0.9, 1.4)
+            parts = objects.cycle(name, self.color("cycle"), rng.random() < 0.5, clothes)
+            self._stand(z, name, parts, x, 0.9, 1.4)
 
 
 def random_scene(style: Style, rng: np.random.Generator) -> Scene:
