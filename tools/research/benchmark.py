@@ -1,30 +1,25 @@
 #!/usr/bin/env python3
-"""Time training, inference, evaluation or data loading, of one setting or of two in alternation.
+"""Time training, evaluation or data loading, of one setting or of two in alternation.
 
     tools/research/benchmark.py training --config-file configs/FILE.yaml [KEY VALUE ...]
     tools/research/benchmark.py training --config-file ... [KEY VALUE ...] --against SOLVER.AMP.ENABLED True
-    tools/research/benchmark.py inference|evaluation|loading --config-file ... [KEY VALUE ...] [--against ...]
+    tools/research/benchmark.py evaluation|loading --config-file ... [KEY VALUE ...] [--against ...]
+    tools/research/benchmark.py training --need "peak memory, process, GB" --config-file ...
 
-Training and inference work on random images of the configured sizes (the target's have twice the
-crop's width), evaluation and loading on drawn ones in files of 2048x1024 pixels; --data drawn or own
-(in DETECTRON2_DATASETS) lets training load its batches, too.
-Printed are medians, whole and by stage. A training step is also given in units, forward and backward
-passes of the plain network in float32 on a source batch, measured beside it: seconds depend on the
-machine, units hardly. Peak memory is of a process with three steps: the whole of it, libraries
-included (on CUDA what PyTorch reserves of the device), and of the tensors alive at a time.
+Training works on random images of the configured sizes (the target's have twice the crop's width),
+evaluation and loading on the configured data sets. Printed are medians, whole and by stage. A training
+step is also given in units, forward and backward passes of the plain network in float32 on a source
+batch, measured beside it: seconds depend on the machine, units hardly. Peak memory is of three steps:
+of the whole process, libraries included (on CUDA what PyTorch reserves of the device), or of the tensors
+alive at a time.
 """
 
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pppc
 import torch
@@ -45,7 +40,6 @@ from tabulate import tabulate
 from torch._C._profiler import _EventType
 from torch.utils.flop_counter import FlopCounterMode
 
-TOOLS = Path(__file__).resolve().parents[1]
 STEPS = 3  # of a training whose memory is measured
 
 
@@ -115,14 +109,14 @@ def random_pair(cfg: CfgNode) -> tuple[PixelBatch, PixelBatch]:
 
 
 class TrainingStep:
-    """The step of a configuration, with the contrast under way, on random or loaded batches."""
+    """The step of a configuration, with the contrast under way, on random images."""
 
-    def __init__(self, cfg: CfgNode, loader: Iterable | None = None):
+    def __init__(self, cfg: CfgNode):
         torch.manual_seed(0)
         self.segmentor = build_model(cfg).train()
         self.stages = Stages(self.segmentor.device)
         optimizer = build_optimizer(cfg, self.segmentor)
-        batches = self._timed(itertools.repeat(random_pair(cfg)) if loader is None else loader)
+        batches = itertools.repeat(random_pair(cfg))
         self.loop = AdaptationLoop.from_config(cfg, self.segmentor, batches, optimizer)
         self.loop.register_hooks(self.loop.hooks())
         self.loop.iter = max(cfg.PPPC.CONTRAST.START_ITER, cfg.SOLVER.MAX_ITER // 2)
@@ -137,11 +131,6 @@ class TrainingStep:
         if self.segmentor.prototypes is not None:
             watch(self.loop, "prototype_update", "teacher on the source")
             watch(self.segmentor.prototypes, "update", "prototypes")
-
-    def _timed(self, loader: Iterable) -> Iterator:
-        batches = iter(loader)
-        while True:
-            yield self.stages.call("data", next, batches)
 
     def run(self) -> dict[str, float]:
         """One step with its hooks; seconds by stage and of all."""
@@ -176,21 +165,6 @@ class Unit:
         seconds = self.stages.now() - start
         self.segmentor.zero_grad()
         return seconds
-
-
-class Inference:
-    """From a random image to scores at its size, with random weights."""
-
-    def __init__(self, cfg: CfgNode):
-        self.model = build_model(cfg).eval()
-        size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-        self.inputs = [{"image": 255 * torch.rand(3, *size)}]
-        self.stages = Stages(self.model.device)
-
-    def run(self) -> dict[str, float]:
-        start = self.stages.now()
-        self.model(self.inputs)
-        return {"seconds": self.stages.now() - start}
 
 
 class Loading:
@@ -230,19 +204,7 @@ class Evaluation:
         return self.stages.take() | {"seconds": self.stages.now() - start}
 
 
-KINDS = {
-    "training": TrainingStep,
-    "inference": Inference,
-    "evaluation": Evaluation,
-    "loading": Loading,
-}
-# What each can work on, its default first.
-DATA = {
-    "training": ("random", "drawn", "own"),
-    "inference": ("random",),
-    "evaluation": ("drawn", "own"),
-    "loading": ("drawn", "own"),
-}
+KINDS = {"training": TrainingStep, "evaluation": Evaluation, "loading": Loading}
 
 
 def process_memory(cfg: CfgNode) -> float:
@@ -282,41 +244,11 @@ def operations(cfg: CfgNode) -> float:
     return counter.get_total_flops() / 1e12
 
 
-# What a training step needs.
 NEEDS = {
     "peak memory, process, GB": process_memory,
     "peak memory, tensors, GB": tensor_memory,
     "operations, 10^12": operations,
 }
-
-
-def needs(configuration: list[str]) -> dict[str, float]:
-    """What training needs, each measured in a process of its own."""
-    measured = {}
-    for name in NEEDS:
-        command = [sys.executable, "-W", "ignore", __file__, "training", "--need", name,
-                   "--config-file", *configuration]  # fmt: skip
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if run.returncode:  # it has said why
-            sys.exit(run.returncode)
-        measured[name] = float(run.stdout.split()[-1])
-    return measured
-
-
-def drawn_data(folder: Path) -> Path:
-    """Draw a few images of each data set of the experiments in a folder, and convert their labels."""
-    root = folder / "datasets"
-    numbers = {"gta-train": 2, "synthia-train": 2, "cityscapes-train": 2, "cityscapes-val": 1,
-               "dark-zurich-train": 1, "dark-zurich-val": 1, "dark-zurich-test": 1}  # fmt: skip
-    options = [text for name, number in numbers.items() for text in (f"--{name}", str(number))]
-    commands = [["make_demo_data.py", root, "--size", "2048x1024", *options]]
-    commands += [
-        [f"convert_datasets/{name}.py", root / name] for name in ("gta", "synthia", "cityscapes")
-    ]
-    for tool, *arguments in commands:
-        command = [sys.executable, TOOLS / tool, *arguments, "--nproc", "1"]
-        subprocess.run(command, check=True, capture_output=True)
-    return root
 
 
 def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
@@ -337,21 +269,16 @@ def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def measure(kind: str, data: str, configurations: dict[str, CfgNode], rounds: int) -> dict:
+def measure(kind: str, configurations: dict[str, CfgNode], rounds: int) -> dict:
     """Alternate the settings; the first round warms up and is left out.
 
     Args:
         kind: what to measure, of :data:`KINDS`.
-        data: "random", "drawn" or "own".
         configurations: by the name of a setting.
         rounds: how often.
     """
-    loaded = kind == "training" and data != "random"
-    subjects = {
-        name: TrainingStep(cfg, build_train_loader(cfg, seed=0)) if loaded else KINDS[kind](cfg)
-        for name, cfg in configurations.items()
-    }
-    unit = Unit(next(iter(configurations.values()))) if kind == "training" else None
+    subjects = {name: KINDS[kind](cfg) for name, cfg in configurations.items()}
+    unit = Unit(configurations["first"]) if kind == "training" else None
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
     for number in range(rounds + 1):
         unit_seconds = unit.run() if unit else None
@@ -361,7 +288,7 @@ def measure(kind: str, data: str, configurations: dict[str, CfgNode], rounds: in
                 row |= {"unit": unit_seconds, "units": row["seconds"] / unit_seconds}
             if number:
                 rows[name].append(row)
-    results = {"kind": kind, "data": data, "rounds": rounds}
+    results = {"kind": kind, "rounds": rounds}
     main = "units" if unit else "seconds"
     for name, of_rounds in rows.items():
         columns = {key: [row[key] for row in of_rounds] for key in of_rounds[0]}
@@ -383,15 +310,6 @@ def table(results: dict, headers: dict[str, str]) -> str:
     return text
 
 
-def profile(step: TrainingStep) -> str:
-    """The costliest operations of one step."""
-    step.run()
-    with torch.profiler.profile() as profiler:
-        step.run()
-    device = step.segmentor.device.type
-    return profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=30)
-
-
 def main() -> None:
     parser = ToolParser(__doc__)
     parser.add_argument("what", choices=KINDS)
@@ -399,20 +317,13 @@ def main() -> None:
     parser.add_argument(
         "--against", nargs="+", default=[], metavar="KEY VALUE", help="second setting"
     )
-    parser.add_argument("--data", choices=DATA["training"])
     parser.add_argument("--rounds", type=whole_number(1), default=5)
     parser.add_argument("--json", help="write the results there")
-    parser.add_argument("--profile", action="store_true",
-                        help="print the operations of one training step")  # fmt: skip
     parser.add_argument("--need", choices=NEEDS, help="print this of a training step alone")
     parser.add_argument("opts", nargs="*", help="KEY VALUE ... of all settings")
     arguments = parser.parse_intermixed_args()
-    alone = [f"--{name}" for name in ("need", "profile") if getattr(arguments, name)]
-    if alone and (arguments.what != "training" or arguments.against):
-        parser.error(f"{alone[0]} is of one setting of training")
-    data = arguments.data or DATA[arguments.what][0]
-    if data not in DATA[arguments.what]:
-        parser.error(f"{arguments.what} works on {' or '.join(DATA[arguments.what])} data")
+    if arguments.need and (arguments.what != "training" or arguments.against):
+        parser.error("--need is of one setting of training")
     settings = {"first": [arguments.config_file, *arguments.opts]}
     if arguments.against:
         settings["second"] = [*settings["first"], *arguments.against]
@@ -424,18 +335,7 @@ def main() -> None:
     if arguments.need:
         print(NEEDS[arguments.need](configurations["first"]))
         return
-    if arguments.profile:
-        print(profile(TrainingStep(configurations["first"])))
-        return
-    # First, as long as this process leaves the device to theirs.
-    of_training = arguments.what == "training"
-    needed = {name: needs(c) for name, c in settings.items()} if of_training else {}
-    with tempfile.TemporaryDirectory() as folder:
-        if data == "drawn":
-            os.environ["DETECTRON2_DATASETS"] = str(drawn_data(Path(folder)))
-        results = measure(arguments.what, data, configurations, arguments.rounds)
-    for name, measured in needed.items():
-        results[name] |= measured
+    results = measure(arguments.what, configurations, arguments.rounds)
     titles = {"first": "as configured", "second": " ".join(arguments.against)}
     print(table(results, {name: titles[name] for name in settings}))
     if json_file:
