@@ -15,11 +15,11 @@ import pppc
 import torch
 from pppc.arguments import ToolParser
 from pppc.checkpoints.checkpointer import trained_model
-from pppc.data import build_test_loader, class_frequencies, label_reader
+from pppc.data import build_test_loader, label_reader
 from pppc.data.catalog import source_records
 from pppc.errors import InputError, run_tool
 from pppc.evaluation import MeanIoUEvaluator
-from pppc.modeling.meta_arch import class_prior
+from pppc.method.class_weights import log_frequencies
 from tabulate import tabulate
 
 POWERS = [number / 10 for number in range(11)]
@@ -37,27 +37,25 @@ def main() -> None:
             "DATASETS.HELD_OUT is 0, so the run has seen all source images: train one with "
             "DATASETS.HELD_OUT 5, and give its config.yaml"
         )
-    cfg.PPPC.CLASS_BALANCE.PREDICTION = 0.0
-    cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = class_frequencies(cfg)
+    cfg.PPPC.CLASS_BALANCE.PREDICTION = 1.0
     model = trained_model(cfg)
-    prior = class_prior(cfg, 1.0).view(-1, 1, 1)
+    prior = log_frequencies(model.class_shares).cpu().view(-1, 1, 1)
     _, records = source_records(cfg)
     reader = label_reader(cfg, cfg.DATASETS.TRAIN[0])
     evaluators = {power: MeanIoUEvaluator(reader) for power in POWERS}
     for inputs in build_test_loader(cfg, cfg.DATASETS.TRAIN[0], records):
         scores = model(inputs)[0]["sem_seg"].cpu()
         for power, evaluator in evaluators.items():
-            evaluator.process(inputs, [{"sem_seg": scores - power * prior}])
+            evaluator.process(inputs, [{"sem_seg": scores + (1 - power) * prior}])
     means = {
         power: evaluator.evaluate()["sem_seg"]["mIoU"] for power, evaluator in evaluators.items()
     }
     best = max(means, key=means.get)
     print(tabulate(means.items(), ["power", "mIoU"], tablefmt="pipe", floatfmt=".1f"))
-    shares = ",".join(map(str, cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES))
     print(f"{len(records)} held-out images of {cfg.DATASETS.TRAIN[0]}. In training:")
     print(f"    PPPC.CLASS_BALANCE.PSEUDO_LABELS {best}")
     print("or in prediction:")
-    print(f"    PPPC.CLASS_BALANCE.PREDICTION {best} PPPC.CLASS_WEIGHTS.FREQUENCIES [{shares}]")
+    print(f"    PPPC.CLASS_BALANCE.PREDICTION {best}")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,19 @@ LARGER = [
 def test_the_published_crop_weighs_many_classes_and_every_run_says_so(
     datasets_root, tmp_path, recipe
 ):
-    trainer = Trainer(tiny_config(tmp_path, *LARGER, method=recipe))
+    start = 2 if recipe == "pppc" else 0
+    options = (*LARGER, "PPPC.SELF_TRAINING.START", start / 8)
+    trainer = Trainer(tiny_config(tmp_path, *options, method=recipe))
     trainer.resume_or_load(resume=False)
     trainer.train()
     lines = (tmp_path / "metrics.json").read_text().splitlines()
     last = {key: value for line in lines for key, value in json.loads(line).items()}
+    taught = trainer.storage.history("pseudo_label/confident_share").values()
+    assert [iteration for _, iteration in taught] == list(range(start, 8))
+    scales = [scale for scale, _ in trainer.storage.history("contrast/scale").values()]
+    assert [scale > 0 for scale in scales] == [False] * max(start, 1) + [True] * (
+        7 - max(start, 1)
+    ) + [False]
     if recipe == "pppc":
         assert last["crop/by_chance"] == last["crop/gain"] == 1  # it is random
         assert 0 < last["crop/weights_entropy"] < 1

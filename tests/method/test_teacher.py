@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from pppc.method.class_weights import log_frequencies
 from pppc.method.teacher import (
-    PseudoLabeler,
     fuse_day_night,
     pixel_weights,
     pseudo_label,
@@ -106,14 +104,3 @@ def test_day_night_fusion_of_published_code():
     torch.testing.assert_close(fused, golden["mix_no_weight"], rtol=1e-4, atol=1e-6)
     weighted = fuse_day_night(day, night, static, golden["class_weight"])
     torch.testing.assert_close(weighted, golden["mix_weighted"], rtol=1e-4, atol=1e-6)
-
-
-def test_pseudo_labels_are_of_probabilities_divided_by_the_class_shares():
-    shares = torch.tensor([0.9, 0.1])
-    probability = torch.tensor([0.7, 0.3])
-    labeler = PseudoLabeler(threshold=0.5, prior=0.5 * log_frequencies(shares))
-    scores = probability.log().view(1, 2, 1, 1).expand(1, 2, 4, 4)
-    labeled, _ = labeler(lambda image: scores, torch.zeros(1, 3, 8, 8))
-    divided = probability / shares**0.5  # 0.74 and 0.95: the rare class wins
-    assert (labeled.label == 1).all()
-    torch.testing.assert_close(labeled.confidence, (divided / divided.sum())[1].expand(1, 8, 8))

@@ -143,23 +143,20 @@ def test_class_balance_divides_what_is_predicted_and_multiplies_what_is_trained(
         "PPPC.CLASS_WEIGHTS.FREQUENCIES", (counted * shares).tolist(),
         "PPPC.CLASS_BALANCE.PREDICTION", 0.4, "PPPC.CLASS_BALANCE.TRAINING", 0.4,
     ))  # fmt: skip
-    balanced.load_state_dict(model.state_dict())
+    balanced.load_state_dict(model.state_dict() | {"class_shares": balanced.class_shares})
     inputs = [{"image": torch.randint(256, (3, 64, 96))}]
     plain, divided = (m.eval()(inputs)[0]["sem_seg"].softmax(0) for m in (model, balanced))
     torch.testing.assert_close(divided, plain / factors / (plain / factors).sum(0))
 
     label = torch.randint(5, (1, 64, 96))
-    scores = balanced.student.eval()(inputs[0]["image"][None].float(), embedding=False).logits
-    logits = nn.functional.interpolate(scores, label.shape[1:], mode="bilinear")
+    image = inputs[0]["image"][None].float()
+    logits = balanced.student(image, embedding=False).logits
+    logits = nn.functional.interpolate(logits, label.shape[1:], mode="bilinear")
     multiplied = logits.softmax(1) * factors
     own = multiplied.gather(1, label[:, None])[:, 0] / multiplied.sum(1)
-    loss = pixel_cross_entropy(scores, label, None, 255, prior=balanced.training_prior)
+    balanced.training = True  # itself alone: its networks stay in evaluation mode
+    loss = balanced(PixelBatch(image, label))["loss_segmentation"]
     torch.testing.assert_close(loss, -own.log().mean())
-
-
-def test_class_balance_needs_the_source_s_shares():
-    with pytest.raises(InputError, match="what tools/choose_class_balance.py prints"):
-        build_model(configuration("PPPC.CLASS_BALANCE.PREDICTION", 0.4))
 
 
 def test_uncertainty_is_the_entropy_of_the_scores_with_the_prototypes_seen():

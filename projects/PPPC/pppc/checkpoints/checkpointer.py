@@ -203,6 +203,10 @@ class StrictCheckpointer(DetectionCheckpointer):
                     "diverged. Take another checkpoint"
                 )
         if not self._whole:
+            if (
+                not self.trained or model.class_shares.any()
+            ):  # this training's, or the configuration's
+                content["model"].pop("class_shares", None)
             content["model"] = self._of_own_classes(content["model"], names, own)
         return content
 
@@ -283,7 +287,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             for key, theirs, ours in incompatible.incorrect_shapes
         ]
         explained = {key for key, _, _ in incompatible.incorrect_shapes} | self._missing.keys()
-        explained.add("intensities")  # older files have none
+        explained |= {"intensities", "class_shares"}  # older files have none
         for what, keys in (
             ("is missing", incompatible.missing_keys),
             ("is not in the model", incompatible.unexpected_keys),
@@ -295,7 +299,8 @@ class StrictCheckpointer(DetectionCheckpointer):
             ]
         if problems:
             shapes = [key for key, _, _ in incompatible.incorrect_shapes]
-            others = [k for k in shapes if not (is_classifier(k) or k.startswith("prototypes."))]
+            of_classes = ("prototypes.", "class_shares")
+            others = [k for k in shapes if not (is_classifier(k) or k.startswith(of_classes))]
             only_classes = len(shapes) == len(problems) and not others
             advice = "Use the configuration that it was trained with"
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
@@ -323,6 +328,8 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     model = build_model(with_inference_device(cfg)).eval()
     checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
+    if cfg.PPPC.CLASS_BALANCE.PREDICTION:
+        model.require_class_shares()
     model.class_names = list(content.get("class_names", checkpointer.class_names()))
     return model
 

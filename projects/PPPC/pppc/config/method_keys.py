@@ -25,6 +25,9 @@ from .rules import (
 METHOD_KEYS = (
     Key("PPPC.SELF_TRAINING.ENABLED", True, SWITCH,
         "Self-training on the target: teacher, pseudo-labels, ClassMix. Off: source only."),
+    Key("PPPC.SELF_TRAINING.START", 0.0, BELOW_1,
+        "The share of the iterations that train on the source alone before self-training and contrast begin, "
+        "so that no teacher teaches that has learnt nothing (published: 0)."),
     Key("PPPC.SELF_TRAINING.THRESHOLD", 0.968, SHARE,
         "The share of pixels whose pseudo-label is at least this probable weighs the target's part of the "
         "mixed image (DACS, arXiv 2007.08702)."),
@@ -41,7 +44,7 @@ METHOD_KEYS = (
         "The teacher's BatchNorm uses the batch's statistics (as published), not running ones."),
     Key("PPPC.CLASS_WEIGHTS.FREQUENCIES", [], FREQUENCIES,
         "Share of the source's pixels that each class has, by train ID. Empty: counted before training, "
-        "where PPPC.CLASS_BALANCE needs them."),
+        "and a trained model's own."),
     Key("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD", 0.0, NOT_BELOW_0,
         "Of the weights in the cross-entropy and in the pseudo-labels of pairs of day and night; 0: no "
         "weights."),
@@ -112,7 +115,8 @@ METHOD_KEYS = (
         "Of each class and pass that many pixels at most, drawn at random; 0: all (published)."),
     Key("PPPC.CONTRAST.LOSS_WEIGHT", 1.0, NOT_BELOW_0, "Weight of the contrast beside cross-entropy."),
     Key("PPPC.CONTRAST.START_ITER", 3000, or_scaled(whole(0)),
-        "Iterations before the contrast begins. -1: 3,000 of 40,000, in proportion."),
+        "Iterations before the contrast begins, with self-training at the earliest. -1: 3,000 of 40,000, in "
+        "proportion."),
     Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
         "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
 )  # fmt: skip

@@ -10,8 +10,13 @@ import math
 from detectron2.config import CfgNode
 
 
+def self_training_start(cfg: CfgNode) -> int:
+    """The first iteration that trains on the target, too."""
+    return int(cfg.PPPC.SELF_TRAINING.START * cfg.SOLVER.MAX_ITER)
+
+
 def contrast_start(cfg: CfgNode) -> int:
-    """The first iteration with the contrast: 3,000 of 40,000.
+    """The first iteration with the contrast: 3,000 of 40,000, and not before self-training.
 
     Examples:
         >>> from pppc import load_config
@@ -20,7 +25,8 @@ def contrast_start(cfg: CfgNode) -> int:
         (-1, 52)
     """
     start = cfg.PPPC.CONTRAST.START_ITER
-    return 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start
+    start = 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start
+    return max(start, self_training_start(cfg))
 
 
 def crop_top_k(cfg: CfgNode) -> int:

@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..config.scaling import contrast_start, crop_temperature, crop_top_k
+from ..config.scaling import contrast_start, crop_temperature, crop_top_k, self_training_start
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
 from ..errors import InputError
@@ -24,7 +24,7 @@ from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
 from ..method.mixing import StrongAugmentation, denormalized
 from ..method.teacher import PseudoLabeler
-from ..modeling.meta_arch import PPPCSegmentor, class_prior
+from ..modeling.meta_arch import PPPCSegmentor
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
 from .hooks import (
@@ -57,6 +57,9 @@ class AdaptationLoop(SimpleTrainer):
         seed: of all random numbers of the steps.
         augmentation: the strong augmentation.
         pseudo_labeler: labels the target; None: train on the source alone.
+        pseudo_label_balance: the power of the source's class shares that divides the teacher's
+            probabilities.
+        self_training_start: the first iteration that trains on the target, too.
         ambiguity_crop: chooses what is cut from the target.
         crop_scale: to which target images are resized for that choice; 1: as they are.
         contrast_weight: the weight of the contrast at an iteration.
@@ -77,6 +80,8 @@ class AdaptationLoop(SimpleTrainer):
         seed: int,
         augmentation: StrongAugmentation,
         pseudo_labeler: PseudoLabeler | None,
+        pseudo_label_balance: float = 0.0,
+        self_training_start: int = 0,
         ambiguity_crop: AmbiguityCrop,
         crop_scale: float = 1.0,
         contrast_weight: Callable[[int], float] = lambda iteration: 1.0,
@@ -90,6 +95,8 @@ class AdaptationLoop(SimpleTrainer):
             model.module if isinstance(model, DistributedDataParallel) else model
         )
         self.pseudo_labeler = pseudo_labeler
+        self.pseudo_label_balance = pseudo_label_balance
+        self.self_training_start = self_training_start
         self.ambiguity_crop = ambiguity_crop
         self.crop_scale = crop_scale
         self.contrast_weight = contrast_weight
@@ -112,12 +119,18 @@ class AdaptationLoop(SimpleTrainer):
         data_loader: Iterable[tuple[PixelBatch, PixelBatch | None]],
         optimizer: torch.optim.Optimizer,
     ) -> AdaptationLoop:
-        """The loop that a configuration describes."""
+        """The loop that a configuration describes.
+
+        Raises:
+            InputError: the model lacks the class shares that the configuration needs.
+        """
         crop, contrast = cfg.PPPC.AMBIGUITY_CROP, cfg.PPPC.CONTRAST
         augmentation, labels = cfg.PPPC.STRONG_AUGMENTATION, cfg.PPPC.SELF_TRAINING
         segmentor = model.module if isinstance(model, DistributedDataParallel) else model
         if isinstance(data_loader, PairedLoader):
             segmentor.intensities.copy_(torch.tensor(data_loader.intensities))
+        if any(cfg.PPPC.CLASS_BALANCE.values()):
+            segmentor.require_class_shares()
         classes = model_metadata(cfg).stuff_classes
         pseudo_labeler = PseudoLabeler(
             labels.THRESHOLD,
@@ -126,7 +139,6 @@ class AdaptationLoop(SimpleTrainer):
             segmentor.ignore_label,
             [classes.index(name) for name in labels.STATIC_CLASSES if name in classes],
             segmentor.class_weights,
-            class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS, segmentor.device),
             sum_over_processes,
         )
 
@@ -149,6 +161,8 @@ class AdaptationLoop(SimpleTrainer):
                 cfg.INPUT.FORMAT,
             ),
             pseudo_labeler=pseudo_labeler if labels.ENABLED else None,
+            pseudo_label_balance=cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS,
+            self_training_start=self_training_start(cfg),
             ambiguity_crop=AmbiguityCrop(
                 tuple(cfg.INPUT.CROP.SIZE),
                 crop.NUM_CANDIDATES,
@@ -194,7 +208,9 @@ class AdaptationLoop(SimpleTrainer):
         with torch.autocast(self.segmentor.device.type, enabled=False):
             strong = self.dacs_mixing.strong
             passes = [("source", strong(source), contrast, True)]
-            if self.pseudo_labeler is not None:
+            if self.pseudo_labeler is None or self.iter < self.self_training_start:
+                target = None
+            else:
                 target = self.crop_target(target.to(self.segmentor.device))
                 target = self.label_target(target)
                 confident = target.confident(self.contrast_threshold, self.segmentor.ignore_label)
@@ -228,8 +244,9 @@ class AdaptationLoop(SimpleTrainer):
 
     @torch.no_grad()
     def teacher_scores(self, image: Tensor) -> Tensor:
-        """The teacher's class scores ``(N, C, h, w)`` of images ``(N, 3, H, W)``."""
-        return self.segmentor.teacher(image, embedding=False).logits
+        """The teacher's class scores ``(N, C, h, w)`` of images ``(N, 3, H, W)``, balanced."""
+        logits = self.segmentor.teacher(image, embedding=False).logits
+        return self.segmentor.balanced(logits, self.pseudo_label_balance)
 
     def crop_target(self, target: PixelBatch) -> PixelBatch:
         """The part of each target image that is trained on."""

@@ -25,7 +25,7 @@ _EVENTS = "events.out.tfevents."
 
 
 def settled(cfg: CfgNode, recorded: str) -> CfgNode:
-    """``cfg`` with what a run draws and counts itself when it begins: a seed of -1, empty frequencies.
+    """``cfg`` with the seed that a run draws itself when it begins with -1.
 
     Args:
         cfg: what the run is begun with.
@@ -35,8 +35,6 @@ def settled(cfg: CfgNode, recorded: str) -> CfgNode:
     cfg.defrost()
     if cfg.SEED < 0:
         cfg.SEED = run.get("SEED", cfg.SEED)
-    if not cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES:
-        cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = run.get("PPPC.CLASS_WEIGHTS.FREQUENCIES", [])
     return cfg
 
 

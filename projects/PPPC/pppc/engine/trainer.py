@@ -132,14 +132,15 @@ class Trainer(DefaultTrainer):
         _log_with_detectron2()
         check_config(cfg)
         check_data(cfg)
-        # Drawn and counted here, so that it is in config.yaml and in the checkpoints.
+        # Drawn here, so that it is in config.yaml and in the checkpoints.
         cfg = cfg.clone()
         cfg.defrost()
         if cfg.SEED < 0:
             cfg.SEED = comm.shared_random_seed()
-        if any(cfg.PPPC.CLASS_BALANCE.values()) and not cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES:
-            cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = class_frequencies(cfg)
         model = self.build_model(cfg)
+        counted = cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED  # for the sampling, anyway
+        if (counted or any(cfg.PPPC.CLASS_BALANCE.values())) and not model.class_shares.any():
+            model.class_shares.copy_(torch.tensor(class_frequencies(cfg)))
         if cfg.MODEL.SYNC_BATCH_NORM and comm.get_world_size() > 1:
             if model.device.type != "cuda":
                 raise InputError("MODEL.SYNC_BATCH_NORM needs MODEL.DEVICE cuda")

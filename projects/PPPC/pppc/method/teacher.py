@@ -159,8 +159,6 @@ class PseudoLabeler:
         ignore_label: the label of pixels without one.
         static_classes: train IDs of the classes that day images help with.
         class_weights: ``(C,)`` factors of probabilities that a day image helped with; None: 1.
-        prior: ``(C,)`` subtracted from the teacher's scores, see
-            :func:`pppc.method.class_weights.log_frequencies`; None: 0.
         total: of counts over the processes that share the batch.
 
     Examples:
@@ -179,7 +177,6 @@ class PseudoLabeler:
         ignore_label: int = 255,
         static_classes: Sequence[int] = (),
         class_weights: Tensor | None = None,
-        prior: Tensor | None = None,
         total: Callable[[Tensor], Tensor] = lambda counts: counts,
     ):
         self.threshold = threshold
@@ -188,7 +185,6 @@ class PseudoLabeler:
         self.ignore_label = ignore_label
         self.static_classes = static_classes
         self.class_weights = class_weights
-        self.prior = prior
         self.total = total
 
     @torch.no_grad()
@@ -211,10 +207,7 @@ class PseudoLabeler:
         def of(image: Tensor) -> Tensor:
             if scale != 1:
                 image = F.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True)
-            scores = teacher(image)
-            if self.prior is not None:
-                scores = scores - self.prior.view(-1, 1, 1)
-            return upsampled_probabilities(scores, image.shape[-2:])
+            return upsampled_probabilities(teacher(image), image.shape[-2:])
 
         if day_image is None:
             return of(image)

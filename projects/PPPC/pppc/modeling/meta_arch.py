@@ -30,30 +30,12 @@ from .network import (
 from .probabilistic_head import build_probabilistic_head
 
 
-def class_prior(cfg: CfgNode, power: float, device: torch.device | None = None) -> Tensor | None:
-    """Logarithm of the source's class shares to a power, ``(C,)``; None where that is 0.
-
-    Raises:
-        InputError: the shares are not known.
-    """
-    if not power:
-        return None
-    frequencies = cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES
-    if not frequencies:
-        raise InputError(
-            "PPPC.CLASS_BALANCE needs the source's class shares, PPPC.CLASS_WEIGHTS.FREQUENCIES: give the "
-            "config.yaml of a run that was trained with it, or what tools/choose_class_balance.py prints"
-        )
-    return power * log_frequencies(torch.tensor(frequencies, device=device))
-
-
 def pixel_cross_entropy(
     logits: Tensor,
     label: Tensor,
     weight: Tensor | None,
     ignore_label: int,
     class_weights: Tensor | None = None,
-    prior: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy averaged over all pixels, ignored ones included, as the paper's code does.
 
@@ -64,10 +46,7 @@ def pixel_cross_entropy(
         ignore_label: the label of pixels that add nothing to the sum.
         class_weights: ``(C,)`` factors of the pixels of each class; the mean is not divided by
             them. None: 1.
-        prior: ``(C,)`` added to the logits (logit adjustment, arXiv 2007.07314); None: 0.
     """
-    if prior is not None:
-        logits = logits + prior.view(-1, 1, 1)
     logits = F.interpolate(
         logits.float(), size=label.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -99,8 +78,9 @@ class PPPCSegmentor(nn.Module):
         class_weights: Tensor | None = None,
         test_class_weights: Tensor | None = None,
         test_class_weights_suffix: str = "",
-        training_prior: Tensor | None = None,
-        test_prior: Tensor | None = None,
+        class_shares: Tensor | None = None,
+        training_balance: float = 0.0,
+        prediction_balance: float = 0.0,
         evaluate_teacher: bool = False,
         output_uncertainty: bool = False,
     ):
@@ -116,9 +96,9 @@ class PPPCSegmentor(nn.Module):
             class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
             test_class_weights_suffix: they are of images whose file name ends so, or is not known.
-            training_prior: ``(C,)`` added to the scores in the cross-entropy, see
-                :func:`pppc.method.class_weights.log_frequencies`; None: 0.
-            test_prior: ``(C,)`` subtracted from the scores in prediction; None: 0.
+            class_shares: ``(C,)`` of the source's pixels, saved with the weights; 0 or None: not known.
+            training_balance: the power of them that multiplies probabilities in the cross-entropy.
+            prediction_balance: the power of them that divides predicted probabilities.
             evaluate_teacher: predict with the teacher instead of the student.
             output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
         """
@@ -133,8 +113,10 @@ class PPPCSegmentor(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("test_class_weights", test_class_weights, persistent=False)
         self.test_class_weights_suffix = test_class_weights_suffix
-        self.register_buffer("training_prior", training_prior, persistent=False)
-        self.register_buffer("test_prior", test_prior, persistent=False)
+        shares = torch.zeros(0) if class_shares is None else class_shares
+        self.register_buffer("class_shares", shares)
+        self.training_balance = training_balance
+        self.prediction_balance = prediction_balance
         # What values of images of more than 8 bits become 0 and 255: measured before training, kept
         # for tests and predictions. 0, 0: there are no such images.
         self.register_buffer("intensities", torch.zeros(2, dtype=torch.float64))
@@ -202,8 +184,11 @@ class PPPCSegmentor(nn.Module):
             "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
             "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
             "test_class_weights_suffix": cfg.PPPC.CLASS_WEIGHTS.TEST_SUFFIX,
-            "training_prior": class_prior(cfg, cfg.PPPC.CLASS_BALANCE.TRAINING),
-            "test_prior": class_prior(cfg, cfg.PPPC.CLASS_BALANCE.PREDICTION),
+            "class_shares": torch.tensor(
+                cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES or [0.0] * cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+            ),
+            "training_balance": cfg.PPPC.CLASS_BALANCE.TRAINING,
+            "prediction_balance": cfg.PPPC.CLASS_BALANCE.PREDICTION,
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
             "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
@@ -252,12 +237,11 @@ class PPPCSegmentor(nn.Module):
         losses = {}
         if segmentation:
             losses["loss_segmentation"] = pixel_cross_entropy(
-                output.logits,
+                self.balanced(output.logits, -self.training_balance),
                 batch.label,
                 batch.weight,
                 self.ignore_label,
                 self.class_weights,
-                self.training_prior,
             )
         if contrast_scale is not None:
             contrast = self.contrast(
@@ -271,6 +255,25 @@ class PPPCSegmentor(nn.Module):
             losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
         return losses
 
+    def balanced(self, logits: Tensor, power: float) -> Tensor:
+        """Scores ``(N, C, h, w)`` of probabilities divided by the source's class shares to a power."""
+        if not power:
+            return logits
+        return logits - power * log_frequencies(self.class_shares).view(-1, 1, 1)
+
+    def require_class_shares(self) -> None:
+        """See that they are known.
+
+        Raises:
+            InputError: they are not.
+        """
+        if not self.class_shares.any():
+            raise InputError(
+                "PPPC.CLASS_BALANCE needs the class shares of the source, and the model has none: give "
+                "them as PPPC.CLASS_WEIGHTS.FREQUENCIES, as pppc.data.class_frequencies(cfg) counts them, "
+                "or set the keys of PPPC.CLASS_BALANCE to 0"
+            )
+
     def scores(self, logits: Tensor, size: tuple[int, int], file_name: str = "") -> Tensor:
         """A network's ``(N, C, h, w)`` to what is predicted, ``(N, C, H, W)`` at ``size`` (H, W)."""
         scores = logits.float()
@@ -278,8 +281,7 @@ class PPPCSegmentor(nn.Module):
         if weighted and self.test_class_weights is not None:
             # Adding logarithms to the scores multiplies the probabilities.
             scores = scores + self.test_class_weights.log().view(-1, 1, 1)
-        if self.test_prior is not None:
-            scores = scores - self.test_prior.view(-1, 1, 1)
+        scores = self.balanced(scores, self.prediction_balance)
         return F.interpolate(scores, size, mode="bilinear", align_corners=False)
 
     @torch.no_grad()
