@@ -20,6 +20,7 @@ setup(
     package_dir={"": "projects/PPPC"},
     packages=find_packages("projects/PPPC"),
     package_data={"pppc": ["configs/*.yaml", "configs/*/*.yaml"]},  # a link to configs/
+    entry_points={"console_scripts": ["pppc = pppc_command:main"]},
     python_requires=">=3.11,<3.13",
     install_requires=[
         "fvcore>=0.1.5.post20221221",

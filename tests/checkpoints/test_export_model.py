@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY, load_tool, run_tool
+from conftest import REPOSITORY, run_tool
 from detectron2.modeling import build_model
 from pppc import load_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.cli import export as export_model
 
-export_model = load_tool("export_model.py")
 CONFIG = str(REPOSITORY / "configs/cityscapes_to_dark_zurich_pppc_mit_b5.yaml")
 SMALL = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
          "MODEL.PROBABILISTIC_HEAD.DIM", "8", "MODEL.DEVICE", "cpu"]  # fmt: skip

@@ -11,9 +11,10 @@ from argparse import Namespace
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, load_tool, run_tool
+from conftest import REPOSITORY, run_tool
 from detectron2.config import get_cfg
 from pppc import add_pppc_config, load_config
+from pppc.cli import train as train_command
 from pppc.config.checks import WARNINGS, check_config, wrong_values
 from pppc.config.defaults import KEYS, by_key, section_of
 from pppc.config.device import with_inference_device
@@ -453,11 +454,10 @@ def test_a_bug_is_in_a_run_s_log_and_wrong_input_is_not(error, logged, monkeypat
     def broken(*arguments: object) -> None:
         raise error
 
-    tool = load_tool("train_net.py")
-    monkeypatch.setattr(tool, "train", broken)
-    monkeypatch.setattr(tool, "LogFile", list)  # its loggers propagate nothing
+    monkeypatch.setattr(train_command, "train", broken)
+    monkeypatch.setattr(train_command, "LogFile", list)  # its loggers propagate nothing
     with pytest.raises(type(error)):
-        tool.run(Namespace(config_file=str(demo_config("pppc")), opts=[], eval_only=False))
+        train_command.run(Namespace(config_file=str(demo_config("pppc")), opts=[], eval_only=False))
     assert [record.getMessage() for record in caplog.records] == logged
     assert all(record.exc_info[1] is error for record in caplog.records)
 

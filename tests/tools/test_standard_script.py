@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 from conftest import REPOSITORY
@@ -75,7 +74,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the wheel holds."""
+    """A folder with what the wheel installs."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in ("projects", "configs"):
         pattern = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -88,8 +87,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = (source / "dist").glob("*.whl")
-    with ZipFile(wheel) as archive:
-        archive.extractall(site)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
     return site
 
 
@@ -126,3 +125,18 @@ def test_detectron2_s_own_script_runs_from_a_wheel_without_the_repository(
     assert evaluated.returncode == 0, evaluated.stderr
     assert "test shape torch.Size([19, 64, 128])" in evaluated.stdout
     assert f"test mIoU {line['sem_seg/mIoU']}" in evaluated.stdout
+    # The same model by the installed command, in an empty folder.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (image, *_) = (demo_datasets / "cityscapes/leftImg8bit/val").rglob("*.png")
+    for command, shown in (
+        (["predict", "--model", "../run_2", "--input", image, "--output", "out"], "1 predicted"),
+        (["check", "cityscapes_val"], "in order"),
+        (["doctor"], "Nothing needs mending"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, installed / "bin/pppc", *command],
+            cwd=empty, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ended.returncode == 0 and shown in ended.stdout, ended.stdout + ended.stderr
+    assert (empty / "out/predictions.csv").is_file()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_tool, run_tool
+from conftest import run_tool
 from detectron2.engine import default_argument_parser
 from PIL import Image
+from pppc.cli import train as train_command
 from tiny_run import OPTIONS, demo_config
 from torch.multiprocessing import ProcessContext, ProcessRaisedException, start_processes
 
@@ -172,12 +173,11 @@ def one_that_fails_and_one_that_hears_nothing(rank: int) -> None:
 
 
 def test_a_process_that_waits_for_a_failed_one_is_ended(monkeypatch):
-    tool = load_tool("train_net.py")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    monkeypatch.setattr(tool, "SECONDS_TO_END", 1)
+    monkeypatch.setattr(train_command, "SECONDS_TO_END", 1)
     monkeypatch.setattr(
-        tool,
+        train_command,
         "launch",
         lambda *_, **__: start_processes(
             one_that_fails_and_one_that_hears_nothing, nprocs=2, start_method="fork"
@@ -187,7 +187,7 @@ def test_a_process_that_waits_for_a_failed_one_is_ended(monkeypatch):
     monkeypatch.setattr(ProcessContext, join.__name__, lambda context, seconds: join(context, 600))
     try:
         with pytest.raises(ProcessRaisedException, match="made up"):
-            tool.run_processes(default_argument_parser().parse_args(["--num-gpus", "2"]))
+            train_command.run_processes(default_argument_parser().parse_args(["--num-gpus", "2"]))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -23,8 +23,17 @@ def check_requirements() -> None:
     Raises:
         ImportError: one is missing, broken or too old; the message says what to do.
     """
-    _import("cv2", INSTALL_OPENCV)  # first: Detectron2 would pass on a broken one's error
+    check_opencv()  # first: Detectron2 would pass on a broken one's error
     check_detectron2()
+
+
+def check_opencv() -> None:
+    """Find OpenCV.
+
+    Raises:
+        ImportError: it is missing or broken; the message says what to do.
+    """
+    _import("cv2", INSTALL_OPENCV)
 
 
 def check_detectron2() -> None:

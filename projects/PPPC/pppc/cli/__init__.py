@@ -1,0 +1,1 @@
+"""The commands of ``pppc``, a module with ``main`` each; tools/ calls them from a checkout."""
