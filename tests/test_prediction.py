@@ -30,7 +30,8 @@ def test_a_run_s_folder_predicts_as_evaluation_does(image_format, datasets_root,
     np.testing.assert_allclose(result.confidence, probability.amax(0), rtol=1e-5)
     np.testing.assert_array_equal(result.uncertainty, output["uncertainty"])
     assert result.names == list(model_metadata(model.cfg).stuff_classes)
-    assert result.draw().shape == (64, 128, 3)
+    drawn = result.draw()  # beside a legend
+    assert drawn.mode == "RGB" and drawn.width > 128 and drawn.height >= 64
     # A picture is the same as its file, and a checkpoint as its folder.
     pixels = cv2.imread(file)[:, :, ::-1]
     again = pppc.load(folder / "model_final.pth").predict(pixels)
@@ -39,17 +40,23 @@ def test_a_run_s_folder_predicts_as_evaluation_does(image_format, datasets_root,
     assert torch.equal(model(file)["sem_seg"], output["sem_seg"])
 
 
-def test_a_model_without_contrast_and_without_its_data_sets(tmp_path, monkeypatch):
+def test_a_checkpoint_tells_its_classes_where_its_data_sets_are_not_at_hand(tmp_path, monkeypatch):
     run_folder(tmp_path, method="dacs")
 
     def missing(cfg):
         raise InputError("no data set is named so")
 
-    monkeypatch.setattr("pppc.prediction.model_metadata", missing)
     monkeypatch.setattr("pppc.checkpoints.checkpointer.model_metadata", missing)
     model = pppc.load(tmp_path)
-    assert model.names[:2] == ["road", "sidewalk"] and len(model.colors) == 19
+    assert model.names[:2] == ["road", "sidewalk"]
+    assert model.colors[:2] == [[128, 64, 128], [244, 35, 232]]
     assert model.predict(np.zeros((40, 60, 3), np.uint8)).uncertainty is None
+    file = tmp_path / "model_final.pth"
+    content = torch.load(file)
+    del content["class_names"], content["class_colors"]  # an older file
+    torch.save(content, file)
+    model = pppc.load(tmp_path)
+    assert model.names[18] == "class 18" and len(model.names) == len(model.colors) == 19
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 100, 113, 500])

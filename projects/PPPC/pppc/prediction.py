@@ -8,26 +8,27 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from detectron2.config import CfgNode
-from detectron2.data import Metadata
+from PIL import Image
 
 from .checkpoints.checkpointer import trained_model
+from .checkpoints.classes import description
 from .checkpoints.path_handlers import local_path
-from .config import load_config
-from .config.files import load_recorded_config
-from .data.catalog import class_colors, model_metadata, with_intensities
+from .config.files import flat_settings, read_settings, settings_to_config
+from .data.catalog import with_intensities
 from .data.images import read_image
 from .data.mapper import TestMapper
 from .errors import InputError
 from .evaluation.class_map import class_map
 from .files import user_path
-from .visualization import overlay
+from .visualization import overlay, with_legend
 
 WINDOW = 2048  # pixels of a side above which an image is predicted in windows
 
@@ -53,9 +54,10 @@ class Prediction:
     names: list[str]
     colors: list[list[int]]
 
-    def draw(self) -> np.ndarray:
-        """The classes over the image, with their names, by Detectron2's visualizer: ``(H, W, 3)`` RGB."""
-        return overlay(self.image, self.labels, self.names, self.colors)
+    def draw(self) -> Image.Image:
+        """The classes over the image, by Detectron2's visualizer, and beside it a legend."""
+        picture = overlay(self.image, self.labels, self.names, self.colors)
+        return Image.fromarray(with_legend(picture, self.names, self.colors))
 
 
 @dataclass(frozen=True)
@@ -78,23 +80,23 @@ class Predictor:
 
     Args:
         cfg: the configuration, with MODEL.WEIGHTS.
+        trained_with: what was recorded of the training: keys and values, or of a model folder
+            (:mod:`pppc.model_folder`) its config.json.
 
     Raises:
         InputError: the weights do not fit the configuration
             (:func:`pppc.checkpoints.checkpointer.trained_model`).
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, trained_with: Mapping[str, object] | None = None):
+        self.trained_with = trained_with or {}
         self.model = trained_model(cfg)
+        if getattr(self.model, "evaluate_teacher", None) is False:
+            self.model.teacher = None  # it only takes memory
         self.cfg = with_intensities(cfg, self.model)
         self.mapper = TestMapper(cfg)
-        number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        names = self.model.class_names or [f"class {index}" for index in range(number)]
-        try:
-            metadata = model_metadata(cfg)
-        except InputError:  # its data sets are not at hand
-            metadata = Metadata(stuff_classes=names)
-        self.names, self.colors = names, class_colors(metadata)
+        self.names: list[str] = self.model.class_names
+        self.colors: list[list[int]] = self.model.class_colors
 
     @torch.no_grad()
     def __call__(self, image: str | os.PathLike | np.ndarray) -> dict[str, torch.Tensor]:
@@ -225,7 +227,8 @@ def load(path: str | os.PathLike, opts: Sequence[object] = ()) -> Predictor:
     """A trained model, ready to predict.
 
     Args:
-        path: a checkpoint of a run, or a run's folder: its final checkpoint, or the last one.
+        path: a checkpoint of a run; a run's folder: its final checkpoint, or the last one; or a folder of
+            :func:`pppc.model_folder.save_model_folder`.
         opts: KEY, VALUE, ... to change of the run's configuration.
 
     Raises:
@@ -239,30 +242,44 @@ def load(path: str | os.PathLike, opts: Sequence[object] = ()) -> Predictor:
         result.labels, result.confidence, result.uncertainty, result.names
     """
     file = _checkpoint(user_path(os.fspath(path), "the model"))
-    cfg = _recorded_config(file, ["MODEL.WEIGHTS", file, *opts])
+    recorded = _recorded(file)
+    if "settings" in recorded:  # a model's folder, for any machine
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        settings = recorded["settings"] | {"MODEL.DEVICE": device}
+    else:
+        settings = recorded
+    cfg = settings_to_config(settings, file, ["MODEL.WEIGHTS", file, *opts])
     cfg.TEST.UNCERTAINTY |= cfg.PPPC.CONTRAST.ENABLED
-    return Predictor(cfg)
+    return Predictor(cfg, recorded)
 
 
 def _checkpoint(path: str) -> str:
     if not os.path.isdir(path):
         return local_path(path)
     last = Path(path, "last_checkpoint")
-    for name in ("model_final.pth", last.read_text().strip() if last.is_file() else ""):
+    last_name = last.read_text().strip() if last.is_file() else ""
+    for name in ("model.safetensors", "model_final.pth", last_name):
         if name and os.path.isfile(file := os.path.join(path, name)):
             return file
-    raise InputError(f"{path} holds no checkpoint: give a run's folder, or a checkpoint")
+    raise InputError(
+        f"{path} holds no checkpoint: give a run's folder, a checkpoint, or a model's folder"
+    )
 
 
-def _recorded_config(file: str, opts: Sequence[object]) -> CfgNode:
-    """The configuration in a checkpoint of a run, or beside it."""
+def _recorded(file: str) -> dict:
+    """Keys and values in a checkpoint of a run, or beside it; or the description of a model's folder."""
     try:
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        return load_recorded_config(content["trainer"]["config"], file, opts)
+        return dict(flat_settings(yaml.safe_load(content["trainer"]["config"])))
     except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError):
-        beside = Path(file).with_name("config.yaml")
-        if beside.is_file():
-            return load_config(beside, opts)
-        raise InputError(
-            f"{file} does not say how it was trained: put the run's config.yaml beside it"
-        ) from None
+        pass
+    beside = Path(file).with_name("config.yaml")
+    if beside.is_file():
+        return read_settings(str(beside))
+    described = description(file)
+    if isinstance(described.get("settings"), dict):
+        return described
+    raise InputError(
+        f"{file} does not say how it was trained: put the run's config.yaml beside it, or the "
+        "config.json of the model's folder"
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config.device import with_inference_device
-from ..data.catalog import model_metadata
+from ..data.catalog import class_colors, model_metadata
 from ..errors import InputError
 from ..files import atomic_write, write_atomically
 from ..modeling.normalization import InputStatistics
@@ -97,15 +98,22 @@ class StrictCheckpointer(DetectionCheckpointer):
     def content(self, **extra: object) -> dict[str, object]:
         """What a checkpoint holds."""
         parts = {name: part.state_dict() for name, part in self.checkpointables.items()}
-        names = {"class_names": names} if (names := self.class_names()) else {}
-        return {"model": self.model.state_dict(), **names, **parts, **extra}
+        return {"model": self.model.state_dict(), **self.classes(), **parts, **extra}
+
+    def classes(self) -> dict[str, list]:
+        """What a checkpoint says of the classes; empty where the configuration tells none."""
+        try:
+            metadata = None if self.cfg is None else model_metadata(self.cfg)
+        except InputError:  # its data sets are not at hand
+            metadata = None
+        if metadata is None:
+            return {}
+        colors = [list(map(int, color)) for color in class_colors(metadata)]
+        return {"class_names": list(metadata.stuff_classes), "class_colors": colors}
 
     def class_names(self) -> list[str]:
         """The names of the model's classes; empty where the configuration tells none."""
-        try:
-            return list(model_metadata(self.cfg).stuff_classes) if self.cfg is not None else []
-        except InputError:  # its data sets are not at hand
-            return []
+        return self.classes().get("class_names", [])
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         path = os.path.join(self.save_dir, "last_checkpoint")
@@ -187,7 +195,10 @@ class StrictCheckpointer(DetectionCheckpointer):
                 ", ..." * (len(lost) > 3),
             )  # fmt: skip
         if own:
-            content["model"] = translation.state
+            colors = content.get("class_colors") or description(filename).get("colors", [])
+            content |= {
+                "model": translation.state, "class_names": names, "class_colors": colors
+            }  # fmt: skip
         else:
             content = {"model": translation.state}
         untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
@@ -313,8 +324,8 @@ class StrictCheckpointer(DetectionCheckpointer):
 def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
 
-    It is on MODEL.DEVICE, or on one that this machine has. Its ``class_names`` are those that the file
-    names, else the data set's.
+    It is on MODEL.DEVICE, or on one that this machine has. Its ``class_names`` and ``class_colors`` are
+    those of the file, else the data set's, else "class 0" and so on in Detectron2's colors.
 
     Args:
         cfg: the configuration.
@@ -330,7 +341,12 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
     if cfg.PPPC.CLASS_BALANCE.PREDICTION:
         model.require_class_shares()
-    model.class_names = list(content.get("class_names", checkpointer.class_names()))
+    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    names = [f"class {index}" for index in range(number)]
+    unknown = {"class_names": names, "class_colors": class_colors(Metadata(stuff_classes=names))}
+    for key, default in unknown.items():
+        known = (content.get(key), checkpointer.classes().get(key))
+        setattr(model, key, next((v for v in known if v and len(v) == number), default))
     return model
 
 

@@ -51,25 +51,19 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         InputError: a file can't be read or is no YAML; there is no such key; a value is not one
             that its key can have (:func:`pppc.config.checks.check_config`).
     """
-    return _configuration(read_settings(os.fspath(config_file)), config_file, opts)
+    return settings_to_config(read_settings(os.fspath(config_file)), config_file, opts)
 
 
-def load_recorded_config(
-    text: str, file: str | os.PathLike, opts: Sequence[object] = ()
+def settings_to_config(
+    settings: Mapping[str, object], file: str | os.PathLike, opts: Sequence[object] = ()
 ) -> CfgNode:
-    """As :func:`load_config`, of what a run has recorded: YAML of all keys.
+    """As :func:`load_config`, of keys and values that a file has recorded.
 
     Args:
-        text: the YAML.
-        file: that holds it, for messages.
+        settings: from :func:`read_settings` or :func:`flat_settings`.
+        file: that holds them, for messages.
         opts: KEY, VALUE, ...
     """
-    return _configuration(dict(_flat_yaml(yaml.safe_load(text))), file, opts)
-
-
-def _configuration(
-    settings: Mapping[str, object], file: str | os.PathLike, opts: Sequence[object]
-) -> CfgNode:
     cfg = get_cfg()
     add_pppc_config(cfg)
     source = f"{file}, or the options after it" if opts else str(file)
@@ -148,13 +142,14 @@ def read_settings(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         settings |= read_settings(base, (*within, path))
-    return settings | dict(_flat_yaml(content))
+    return settings | dict(flat_settings(content))
 
 
-def _flat_yaml(content: Mapping, start: str = "") -> Iterator[tuple[str, object]]:
+def flat_settings(content: Mapping, start: str = "") -> Iterator[tuple[str, object]]:
+    """Keys with their sections, and values, of YAML's sections within sections."""
     for name, value in content.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat_yaml(value, f"{start}{name}.")
+            yield from flat_settings(value, f"{start}{name}.")
         else:
             yield f"{start}{name}", value
 

@@ -180,8 +180,10 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     return backbone
 
 
-# timm looks for its models' metadata under this name. It knows no weights of these.
-default_cfgs = generate_default_cfgs({f"mit_b{size}": {"classifier": "head"} for size in range(6)})
+# timm looks for its models' metadata under this name. It knows no weights of these; the license is of
+# the official ones.
+_MIT = {"classifier": "head", "license": "NVIDIA Source Code License for SegFormer, non-commercial"}
+default_cfgs = generate_default_cfgs({f"mit_b{size}": _MIT for size in range(6)})
 
 
 def _build_mit(
