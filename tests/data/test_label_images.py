@@ -122,7 +122,7 @@ def test_few_bits_that_can_mean_two_things_are_refused(tmp_path, bits):
 
 def official_palette():
     space = LABEL_SPACES["gta"]
-    palette = [space.void_colors.get(i, (0, 0, 0)) for i in range(256)]
+    palette = [space.id_colors.get(i, (0, 0, 0)) for i in range(256)]
     for label_id, train_id in space.id_to_train_id.items():
         palette[label_id] = space.colors[train_id]
     return palette

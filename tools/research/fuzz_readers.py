@@ -155,7 +155,7 @@ def kinds() -> dict[str, Kind]:
 def own_color(label_id: int) -> tuple[int, ...]:
     if label_id in SPACE.id_to_train_id:
         return SPACE.colors[SPACE.id_to_train_id[label_id]]
-    return SPACE.void_colors.get(label_id, (0, 0, 0))
+    return SPACE.id_colors.get(label_id, (0, 0, 0))
 
 
 # The rules by which files are read, in short and by other libraries.

@@ -39,9 +39,8 @@ import torch
 from detectron2.config import get_cfg
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.defaults import by_key
-from pppc.config.files import read_yaml
 from pppc.errors import InputError, run_tool
-from pppc.files import user_path, write_atomically
+from pppc.files import read_yaml, user_path, write_atomically
 from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Names of files as users write them, and writing files."""
+"""Names of files as users write them, reading YAML, and writing files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import yaml
+from detectron2.utils.file_io import PathManager
 
 from .errors import InputError
 
@@ -109,3 +112,41 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 def unfinished_files(folder: Path) -> list[Path]:
     """What :func:`atomic_write` is writing in a folder, or what killed processes left of that."""
     return sorted(folder.glob(f"{_UNFINISHED}[0-9]*_*"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key of a section stands twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [name.value for name, _ in node.value if name.tag != "tag:yaml.org,2002:merge"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name} stands twice in a section", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str, named: str) -> dict:
+    """The keys and values of a YAML file.
+
+    Args:
+        path: of the file.
+        named: how to call it in a message.
+
+    Raises:
+        InputError: it can't be read, is no YAML or holds something else.
+    """
+    try:
+        with PathManager.open(path, "rb") as file:
+            content = yaml.load(file, _Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{named} is no YAML that can be used here: {reason}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{named}: {reason}. Give the name of a YAML file") from error
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise InputError(f"{named} holds {held}, not KEY: VALUE on each line")
+    return content

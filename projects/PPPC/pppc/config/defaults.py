@@ -67,6 +67,9 @@ def _decoders() -> Iterator[str]:
 
 
 _DATA = (
+    Key("DATASETS.FILE", "", TEXT,
+        "A data file (YAML): images and labels of one's own. It decides DATASETS.TRAIN, TARGET and TEST and "
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES, where they are not given beside it."),
     Key("DATASETS.TARGET", (), ONE_DATASET,
         "Unlabeled target data sets. Only their images are ever opened."),
     Key("DATASETS.HELD_OUT", 0, Rule("0, or a whole number from 2 on", lambda v: v == 0 or v > 1),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ast
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.utils.file_io import PathManager
 
+from ..data.data_file import register_data_file
 from ..errors import InputError
-from ..files import user_path
+from ..files import read_yaml, user_path
 from .checks import check_config
 from .defaults import add_pppc_config, by_key, section_of
 
+logger = logging.getLogger(__name__)
+
 BASE = "_BASE_"
+FILE, CLASSES = "DATASETS.FILE", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+DECIDED = {"DATASETS.TRAIN", "DATASETS.TARGET", "DATASETS.TEST", CLASSES}  # by a data file
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -67,7 +71,7 @@ def settings_to_config(
     cfg = get_cfg()
     add_pppc_config(cfg)
     source = f"{file}, or the options after it" if opts else str(file)
-    problems = [*_merge(cfg, settings), *_merge(cfg, _pairs(opts))]
+    problems = list(_merge(cfg, _with_data_file(_combined(settings, _pairs(opts)))))
     if problems:
         raise InputError(f"{source}: {'; '.join(problems)}")
     try:
@@ -78,44 +82,6 @@ def settings_to_config(
         node, name = section_of(cfg, key)
         node[name] = user_path(node[name], key)
     return cfg
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key of a section stands twice: the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [name.value for name, _ in node.value if name.tag != "tag:yaml.org,2002:merge"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name} stands twice in a section", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str, named: str) -> dict:
-    """The keys and values of a YAML file.
-
-    Args:
-        path: of the file.
-        named: how to call it in a message.
-
-    Raises:
-        InputError: it can't be read, is no YAML or holds something else.
-    """
-    try:
-        with PathManager.open(path, "rb") as file:
-            content = yaml.load(file, _Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{named} is no YAML that can be used here: {reason}") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{named}: {reason}. Give the name of a YAML file") from error
-    if not isinstance(content, dict):
-        held = "nothing" if content is None else f"a {type(content).__name__}"
-        raise InputError(f"{named} holds {held}, not KEY: VALUE on each line")
-    return content
 
 
 def read_settings(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
@@ -141,8 +107,31 @@ def read_settings(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
         base = user_path(base, f"{BASE} of {path}")
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
-        settings |= read_settings(base, (*within, path))
-    return settings | dict(flat_settings(content))
+        settings = _combined(settings, read_settings(base, (*within, path)))
+    return _combined(settings, dict(flat_settings(content)))
+
+
+def _combined(settings: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """Settings, and those that replace them; a data file among these decides all that it can."""
+    replaced = DECIDED if more.get(FILE) else ()
+    return {key: value for key, value in settings.items() if key not in replaced} | dict(more)
+
+
+def _with_data_file(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings, and those that their data file decides, where they do not; its data sets are registered.
+
+    Settings that say all that, as a run's do, are used without the file, too: to predict.
+    """
+    if not settings.get(FILE):
+        return dict(settings)
+    try:
+        data = register_data_file(str(settings[FILE]))
+    except InputError as error:
+        if not {"DATASETS.TRAIN", CLASSES} <= settings.keys():
+            raise
+        logger.info("Without its data: %s", error)
+        return dict(settings)
+    return data.settings() | settings | {FILE: str(data.path)}
 
 
 def flat_settings(content: Mapping, start: str = "") -> Iterator[tuple[str, object]]:

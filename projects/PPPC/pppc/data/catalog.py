@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -28,7 +29,7 @@ from .images import intensity_range
 from .inspection import high_depth_images
 from .label_images import read_label_image
 from .labels import LabelReader
-from .listing import SPARE_LABELS, list_split
+from .listing import SPARE_LABELS, Listing, list_split
 from .splits import SPLITS, Split
 from .train_ids import LABEL_SPACES, LabelSpace
 
@@ -43,13 +44,39 @@ def load_split(name: str, split: Split) -> list[dict]:
     Raises:
         InputError: from :func:`pppc.data.listing.list_split`.
     """
-    listing = list_split(name, split)
+    return _logged(name, list_split(name, split))
+
+
+def _logged(name: str, listing: Listing) -> list[dict]:
     labels = f", labels below {listing.label_folder}" if listing.label_folder else ""
     left_out = listing.describe_left_out()
     text = f"{name}: {len(listing.records)} images{labels}; not taken: {left_out or 'none'}"
     level = logging.WARNING if SPARE_LABELS in listing.left_out else logging.INFO
     log_first_n(level, printable(text), key="message")  # it is loaded again and again
     return listing.records
+
+
+def register_listing(
+    name: str, list_files: Callable[[], Listing], reader: LabelReader, **metadata: object
+) -> None:
+    """Register a data set under ``name`` in Detectron2's catalogs.
+
+    Args:
+        name: that is free.
+        list_files: finds its files, when they are needed.
+        reader: of its labels.
+        metadata: what else is known of it.
+    """
+    DatasetCatalog.register(name, lambda: _logged(name, list_files()))
+    MetadataCatalog.get(name).set(
+        stuff_classes=list(reader.space.class_names),
+        stuff_colors=[list(color) for color in reader.space.colors],
+        ignore_label=reader.space.ignore_label,
+        label_reader=reader,
+        list_files=list_files,
+        evaluator_type="sem_seg",
+        **metadata,
+    )
 
 
 def register_split(name: str, split: Split) -> None:
@@ -67,18 +94,8 @@ def register_split(name: str, split: Split) -> None:
         if MetadataCatalog.get(name).get("pppc_split") == split:
             return
         raise InputError(f"another data set is registered as {name} already: choose another name")
-    space = LABEL_SPACES[split.label_space]
-    DatasetCatalog.register(name, lambda: load_split(name, split))
-    MetadataCatalog.get(name).set(
-        stuff_classes=list(space.class_names),
-        stuff_colors=[list(color) for color in space.colors],
-        ignore_label=space.ignore_label,
-        pppc_split=split,
-        label_reader=LabelReader(
-            split.label_space, split.train_ids, numbers_are_ids=split.numbers_are_ids
-        ),
-        evaluator_type="sem_seg",
-    )
+    reader = LabelReader(split.label_space, split.train_ids, numbers_are_ids=split.numbers_are_ids)
+    register_listing(name, lambda: list_split(name, split), reader, pppc_split=split)
 
 
 def dataset_metadata(name: str) -> Metadata:

@@ -114,14 +114,23 @@ class LabelReader:
         return table
 
     @cached_property
+    def _color_of(self) -> dict[int, tuple[int, int, int]]:
+        """The color that the data set gives a value; of what is void, black where it names none."""
+        classes = self.space.colors
+        colors = {value: classes[i] for value, i in self._class_of.items() if classes}
+        if not self.train_ids:
+            known = {*self._class_of, *self._void}
+            colors |= {i: color for i, color in self.space.id_colors.items() if i in known}
+        if (0, 0, 0) not in {colors.get(value) for value in self._class_of}:
+            colors = dict.fromkeys(self._void, (0, 0, 0)) | colors
+        return colors
+
+    @cached_property
     def _by_color(self) -> dict[tuple[int, int, int], int]:
         """What to return by color; colors of several classes, or of class and void, left out."""
         meanings: dict[tuple, set[int]] = {}
-        for train_id, color in enumerate(self.space.colors):
-            meanings.setdefault(tuple(color), set()).add(self._returned[train_id])
-        for value in self._void:
-            color = self.space.void_colors.get(value, (0, 0, 0))
-            meanings.setdefault(tuple(color), set()).add(self.ignore_label)
+        for value, color in self._color_of.items():
+            meanings.setdefault(color, set()).add(int(self._by_value[value]))
         return {color: ids.pop() for color, ids in meanings.items() if len(ids) == 1}
 
     def label_of(self, record: Mapping) -> np.ndarray:
@@ -160,7 +169,8 @@ class LabelReader:
             values = sorted({*self._class_of, *self._void})
             raise InputError(
                 f"{path}: value {', '.join(map(str, unknown))} is none of the data set's {kind} "
-                f"({', '.join(map(str, values))}). Correct this file, or convert the data set again"
+                f"({', '.join(map(str, values))}). Correct this file, convert the data set again, or say "
+                "what the value means (names or label_mapping of a data file, void_ids of a label space)"
             )
         return cv2.LUT(image.values, table.astype(np.uint8))
 
@@ -218,8 +228,7 @@ class LabelReader:
     @cached_property
     def _colors(self) -> np.ndarray:
         """All colors of the data set, ``(colors, 3)``."""
-        void = [self.space.void_colors.get(value, (0, 0, 0)) for value in self._void]
-        return np.array(sorted({*map(tuple, self.space.colors), *map(tuple, void)}), int)
+        return np.array(sorted(set(self._color_of.values())), int).reshape(-1, 3)
 
     def _near_color(self, color: tuple[int, int, int]) -> tuple[int, int, int]:
         """The one color of the data set that a color is within the tolerance, or itself."""
@@ -228,18 +237,18 @@ class LabelReader:
 
     def _is_own_palette(self, colors: dict[int, tuple], used: np.ndarray) -> bool:
         """Whether the numbers in use have the colors that the data set gives these IDs."""
-        classes = {tuple(color) for color in self.space.colors}
+        classes = {self._color_of.get(value) for value in self._class_of}
         evidence = True  # one class's color, or nothing but void with its own colors
         found = False
         for number in used:
             color = colors[number]
-            if (train_id := self._class_of.get(int(number))) is not None:
-                if color != tuple(self.space.colors[train_id]):
+            if int(number) in self._class_of:
+                if color != self._color_of.get(int(number)):
                     return False
                 found = True
             elif number not in self._void:
                 return False
-            elif color not in ((0, 0, 0), self.space.void_colors.get(int(number))):
+            elif color not in ((0, 0, 0), self._color_of.get(int(number))):
                 if color in classes:
                     return False
                 evidence = False

@@ -50,7 +50,8 @@ class LabelSpace:
         ignore_label: the train id of pixels that count nowhere.
         means: train ids of the mean IoUs that are reported, beside that of all classes, of networks
             trained on this data set, by their names.
-        void_colors: RGB colors of void ids in the data set's own palette, by id; black otherwise.
+        id_colors: RGB colors of ids in the data set's own palette, by id; otherwise a class's color, and
+            black for what is void, where no class is black.
 
     Raises:
         InputError: the parts contradict each other.
@@ -71,7 +72,7 @@ class LabelSpace:
     colors: tuple[tuple[int, int, int], ...]
     ignore_label: int = IGNORE_LABEL
     means: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    void_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    id_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         number = len(self.class_names)
@@ -80,7 +81,7 @@ class LabelSpace:
         both = sorted(self.void_ids & self.id_to_train_id.keys())
         wrong_colors = [
             color
-            for color in (*self.colors, *self.void_colors.values())
+            for color in (*self.colors, *self.id_colors.values())
             if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color)
         ]
         wrong_means = [
@@ -153,7 +154,7 @@ def _cityscapes_classes(
         class_names=CITYSCAPES_CLASSES,
         colors=CITYSCAPES_COLORS,
         means=means,
-        void_colors={i: color for i, color in void_colors.items() if i < num_ids},
+        id_colors={i: color for i, color in void_colors.items() if i < num_ids},
     )
 
 

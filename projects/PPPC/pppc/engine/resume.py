@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "SOLVER.MAX_TO_KEEP",
     "TEST.",
     "DATASETS.TEST",
+    "DATASETS.FILE",  # where it is; its data sets keep their names
     "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
     "PPPC.CLASS_WEIGHTS.TEST_",
