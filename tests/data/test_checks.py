@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
@@ -20,6 +21,7 @@ from pppc.data import build_train_loader, check_data, inspection
 from pppc.data.catalog import register_split
 from pppc.data.inspection import inspect_files
 from pppc.data.labels import LabelReader
+from pppc.data.mapper import TargetMapper
 from pppc.data.splits import Split
 from pppc.data.train_ids import CAMVID_CLASSES
 from pppc.engine import Trainer
@@ -318,14 +320,29 @@ def test_ignored_rows_that_leave_little_of_the_crop(own, caplog, top, bottom, le
     check_data(config("PPPC.SELF_TRAINING.ENABLED", False, "PPPC.SELF_TRAINING.IGNORE_TOP", top))
 
 
-def test_a_crop_that_does_not_fit_the_target_is_found_before_training(own):
-    cfg = config("INPUT.CROP.SIZE", [32, 50])
-    with pytest.raises(InputError, match=r"a\.png is 48x32 .* than the crop of 50x32.*MIN_SIZE"):
+def test_images_too_narrow_for_the_crop_are_enlarged_and_told(own, caplog):
+    Image.fromarray(np.arange(3000, dtype=np.uint32).astype(np.uint8).reshape(6, 500)).save(
+        own / "images/b.png"
+    )
+    Image.new("L", (500, 6)).save(own / "labels/b.png")
+    cfg = config("INPUT.CROP.SIZE", [32, 48], "SOLVER.TARGET_IMS_PER_BATCH", 3)
+    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.TARGET.MAX_SIZE = 32, 96
+    with caplog.at_level(logging.WARNING):
         check_data(cfg)
-    cfg.INPUT.TARGET.MIN_SIZE, cfg.INPUT.TARGET.MAX_SIZE = 64, 96  # as the message says
-    check_data(cfg)
-    cfg = config("INPUT.CROP.SIZE", [32, 48])
-    check_data(cfg)
+    assert "the crop of 48x32 does not fit into 1 of 3 resized images, such as " in caplog.text
+    _, target = next(iter(build_train_loader(cfg, seed=0)))
+    assert target.image.shape == (3, 3, 32, 48)  # to the smallest of the batch
+    mapper = TargetMapper(cfg)
+    record = {"file_name": str(own / "images/b.png")}
+    parts = [mapper(record, None, seed)["image"] for seed in range(4)]
+    assert {tuple(part.shape) for part in parts} == {(3, 32, 96)}  # of 32x2667 pixels
+    assert not parts[0].equal(parts[1])
+    # From 64 to 12,000 pixels, both ways: never more than the longest side, or less than the crop.
+    for height, width in ((64, 64), (12000, 64), (64, 12000), (9000, 12000), (1, 300)):
+        image = np.zeros((height, width, 3), np.uint8)
+        transform = T.AugmentationList(mapper._transforms(image, 0.99))(T.AugInput(image))
+        height, width = transform.apply_image(image).shape[:2]
+        assert 32 <= height <= 96 and 48 <= width <= 96
 
 
 def test_target_images_of_mixed_sizes_train_in_one_batch(own):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pppc.data import mapper
 from pppc.data.labels import LabelReader
 from pppc.errors import InputError
-from pppc.evaluation import MeanIoUEvaluator
+from pppc.evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from pppc.evaluation.class_map import class_map
 from pppc.evaluation.mean_iou import confusion_matrix
 
@@ -118,3 +119,28 @@ def test_confusion_is_exact_beyond_float32():
     label[0, :3] = 1, 255, 7
     confusion = confusion_matrix(np.ones_like(label), label, 2)
     assert confusion.tolist() == [[0, 5000 * 4000 - 3], [0, 1]]
+
+
+def test_scores_of_a_large_image_are_bounded_and_compared_with_the_whole_label(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(mapper, "MAX_SCORED_PIXELS", 80 * 60)
+    label = np.kron(np.random.default_rng(0).integers(0, 11, (6, 8)), np.ones((50, 50)))
+    names = [str(tmp_path / name) for name in ("image.png", "label.png")]
+    Image.new("RGB", (400, 300)).save(names[0])
+    Image.fromarray(label.astype(np.uint8)).save(names[1])
+    record = dict(zip(("file_name", "sem_seg_file_name"), names))
+    reader = LabelReader("camvid", False)
+    sample = mapper.TestMapper(image_format="RGB", min_size=32, max_size=64, label_reader=reader)(
+        record
+    )
+    assert (sample["height"], sample["width"]) == (60, 80)
+    small = torch.from_numpy(label[::5, ::5]).long()
+    scores = torch.nn.functional.one_hot(small, 11).permute(2, 0, 1).float()
+    evaluator, uncertainty = MeanIoUEvaluator(reader), UncertaintyEvaluator(reader)
+    maps = {"uncertainty": torch.rand(60, 80), "log_variance": torch.rand(60, 80)}
+    for one in (evaluator, uncertainty):
+        one.process([sample], [{"sem_seg": scores, **maps}])
+    assert evaluator.confusion.sum() == 300 * 400
+    assert evaluator.evaluate()["sem_seg"]["pACC"] == 100
+    assert not np.concatenate(uncertainty.wrong).any()

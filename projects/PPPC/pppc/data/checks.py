@@ -93,8 +93,13 @@ def _check_data(cfg: CfgNode, training: bool) -> None:
             _refuse_lines(found, *size)
         if self_training and name in target:
             mapper = TargetMapper(cfg)
-            for path, (height, width) in found.images.items():
-                mapper.resized_size(path, height, width)
+            narrow = [path for path, size in found.images.items() if not mapper.fits(*size)]
+            if narrow:
+                logger.warning(
+                    "%s: the crop of %dx%d does not fit into %d of %d resized images, such as %s: they are "
+                    "made larger (INPUT.CROP.SIZE, INPUT.TARGET.MIN_SIZE and MAX_SIZE)",
+                    name, *cfg.INPUT.CROP.SIZE[::-1], len(narrow), len(found.images), narrow[0],
+                )  # fmt: skip
         if name in source and not cfg.DATALOADER.RARE_CLASS_SAMPLING.ENABLED:
             # With it all labels are counted before training, and checked by the loader's builder.
             if sum(name in classes for name in found.class_pixels) < 2:  # to be sure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -78,8 +79,10 @@ class _CropOfSeveralClasses(T.RandomCrop_CategoryAreaConstraint):
         return crop
 
 
-# By the values of INPUT.RESIZING.
+# By the values of INPUT.RESIZING: to a shortest side, and to a size.
 RESIZING = {"antialiased": T.ResizeShortestEdge, "bilinear": _BilinearResizeShortestEdge}
+RESIZING_TO = {"antialiased": T.ResizeTransform, "bilinear": _BilinearResize}
+MAX_SCORED_PIXELS = 2**24  # of a test image; the scores of 19 classes then take 1.3 GB
 
 
 def _random_flip(direction: str) -> T.AugmentationList:
@@ -216,7 +219,10 @@ class SourceMapper:
 
 
 class TargetMapper:
-    """Resize and flip a whole target image. No label is read; the training step chooses the crop.
+    """Resize and flip a target image. No label is read; the training step chooses the crop.
+
+    An image so narrow that the crop would not fit is enlarged until it does; of its longer side a part of
+    at most ``max_size`` pixels, or of the crop's side, is taken at random.
 
     Args:
         image_format: "RGB" or "BGR".
@@ -239,6 +245,7 @@ class TargetMapper:
         self.image_format = image_format
         self.min_size, self.max_size = min_size, max_size
         self.resize = RESIZING[resizing](min_size, max_size)
+        self.resize_to = RESIZING_TO[resizing]
         self.flip = _random_flip(flip)
         self.crop_size = crop_size
 
@@ -253,23 +260,29 @@ class TargetMapper:
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
         }
 
-    def resized_size(self, path: str, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing of an image of this size, pixels.
-
-        Raises:
-            InputError: that is smaller than the crop; the message names ``path``.
-        """
+    def fits(self, height: int, width: int) -> bool:
+        """Whether the crop fits into an image of this size after resizing."""
         if self.min_size:  # 0: as it is
             height, width = self.resize.get_output_shape(
                 height, width, self.min_size, self.max_size
             )
-        if height < self.crop_size[0] or width < self.crop_size[1]:
-            raise InputError(
-                f"{path} is {width}x{height} pixels after resizing, smaller than "
-                f"the crop of {self.crop_size[1]}x{self.crop_size[0]}: raise INPUT.TARGET.MIN_SIZE "
-                "and MAX_SIZE or lower INPUT.CROP.SIZE"
-            )
-        return height, width
+        return height >= self.crop_size[0] and width >= self.crop_size[1]
+
+    def _transforms(self, image: np.ndarray, place: float) -> list[T.Transform | T.Augmentation]:
+        size = image.shape[:2]
+        if self.fits(*size):
+            return [self.resize, self.flip]
+        scale = max(crop / side for side, crop in zip(size, self.crop_size))
+        limit = self.max_size if self.min_size else max(size)
+        # Of each side: the pixels that are taken, and what they become.
+        part = [
+            min(side, max(1, round(max(limit, crop) / scale)))
+            for side, crop in zip(size, self.crop_size)
+        ]
+        new = [max(crop, round(scale * taken)) for taken, crop in zip(part, self.crop_size)]
+        top, left = (int(place * (side - taken + 1)) for side, taken in zip(size, part))
+        cut = T.CropTransform(left, top, part[1], part[0], size[1], size[0])
+        return [cut, self.resize_to(*part, *new), self.flip]
 
     def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
         """
@@ -279,19 +292,14 @@ class TargetMapper:
             :func:`collate` cuts an image that is higher or wider than others of its batch.
 
         Raises:
-            InputError: a file can't be read, the resized image is smaller than the crop, or the day
-                image has another size.
+            InputError: a file can't be read, or the day image has another size.
         """
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
-        self.resized_size(record["file_name"], *image.shape[:2])
         augmented = T.AugInput(image)
+        cut = tuple(np.random.default_rng(seed).random(2))
         with _numpy_seed(seed):
-            transform = T.AugmentationList([self.resize, self.flip])(augmented)
-        sample = {
-            "image": _image_tensor(augmented.image),
-            "file": record["file_name"],
-            "cut": tuple(np.random.default_rng(seed).random(2)),
-        }
+            transform = T.AugmentationList(self._transforms(image, cut[0]))(augmented)
+        sample = {"image": _image_tensor(augmented.image), "file": record["file_name"], "cut": cut}
         if "day_file_name" in record:
             day_image = read_image(
                 record["day_file_name"], self.image_format, record.get("intensities")
@@ -343,10 +351,17 @@ class TestMapper:
         }
 
     def __call__(self, record: dict) -> dict:
-        """The record with "image" ``(3, H, W)`` uint8, its original "height" and "width", and its label of
-        that size as "sem_seg" ``(height, width)`` uint8."""
+        """The record with "image" ``(3, H, W)`` uint8, the "height" and "width" of its scores, and its label
+        as "sem_seg" uint8.
+
+        Label and scores have the size of the file's image, "image_size". Of an image of more than
+        :data:`MAX_SCORED_PIXELS` the scores have so many, and evaluators enlarge the class map.
+        """
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         sample = record | self.resized(image)
+        sample["image_size"] = image.shape[:2]
+        if (scale := math.sqrt(MAX_SCORED_PIXELS / (image.shape[0] * image.shape[1]))) < 1:
+            sample |= {key: max(1, int(scale * sample[key])) for key in ("height", "width")}
         if self.label_reader is not None and "sem_seg_file_name" in record:
             sample["sem_seg"] = torch.from_numpy(self.label_reader.label_of(record))
         return sample

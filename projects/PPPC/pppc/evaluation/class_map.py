@@ -51,3 +51,10 @@ def _check_finite(finite: bool, file: str) -> None:
             "(MODEL.WEIGHTS, or the run's checkpoint) are of a training that diverged: use an "
             "earlier checkpoint"
         )
+
+
+def resized(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A class map ``(h, w)`` uint8 at (height, width) ``size``, by the nearest pixel."""
+    if classes.shape == tuple(size):
+        return classes
+    return cv2.resize(classes, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

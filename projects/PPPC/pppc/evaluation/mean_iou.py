@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from ..data.labels import LabelReader
 from ..errors import InputError
-from .class_map import class_map
+from .class_map import class_map, resized
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class MeanIoUEvaluator(DatasetEvaluator):
         """Count one batch of predictions against the label files of its images."""
         for record, output in zip(inputs, outputs):
             prediction = class_map(output["sem_seg"], record["file_name"])
+            prediction = resized(prediction, record.get("image_size", prediction.shape))
             label = self.label_reader.label_of(record)
             if prediction.shape != label.shape:
                 raise InputError(

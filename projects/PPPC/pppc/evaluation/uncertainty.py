@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..data.labels import LabelReader
+from .class_map import resized
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class UncertaintyEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
-            label = self.label_reader.label_of(given).astype(np.int64)
+            label = self.label_reader.label_of(given)
+            label = resized(label, tuple(output["sem_seg"].shape[1:])).astype(np.int64)
             labeled = np.flatnonzero((label >= 0) & (label < self.num_classes))
             chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
             probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
