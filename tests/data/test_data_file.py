@@ -217,7 +217,9 @@ WRONG = {
     "names: 300 is no number of a class": {"names": {300: "road"}},
     "names, of 1: True is no name: write it in quotes": {"names": {1: True}},
     "label_mapping, of 7: 4 is no class: give one of 0 .sky.": {"label_mapping": {7: 4}},
-    "label_mapping: 'tre' is no class of these labels": {"label_mapping": {"tre": "sky"}},
+    "label_mapping: 'tre' is no class that any labels name": {"label_mapping": {"tre": "sky"}},
+    "source.label_mapping: 'tre' is no class of these labels: they have sky, road, car": {
+        "source": {"images": "day/images", "masks": "day/masks", "label_mapping": {"tre": "sky"}}},
     "label_mapping, of 1: 'tree' is no class: give one of sky, road": {"label_mapping": {1: "tree"}},
     "label_mapping: -1 is no label": {"label_mapping": {-1: 0}},
     "ignore_index is 'x'": {"ignore_index": "x"},

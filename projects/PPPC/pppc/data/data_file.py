@@ -106,6 +106,9 @@ def register_data_file(path: str | os.PathLike) -> DataFile:
         ]
         names = (name for found in meanings[role] for name in found.space.class_names)
         known = known or list(dict.fromkeys(names))
+    unmatched = [meant.unmatched for meant in (*meanings["source"], *meanings["val"])]
+    for name in frozenset.intersection(*unmatched):
+        raise InputError(f"{place}.label_mapping: {name!r} is no class that any labels name")
     classes = tuple(top.classes or known)
     return _register(file, classes, sections, files, meanings)
 
@@ -156,7 +159,7 @@ def _register(
             for number in range(1, len(sections[role]) + 1)
         )
         for index, name in enumerate(names[role]):
-            meant = meanings[role][index] if role in meanings else Meaning(own, True, [])
+            meant = meanings[role][index] if role in meanings else Meaning(own, True)
             _forget(name, file)
             register_listing(
                 name,

@@ -88,11 +88,13 @@ class Meaning(NamedTuple):
         space: their label space.
         numbers_are_ids: of palettes and few bits, the numbers stored count.
         remarks: what the user should know.
+        unmatched: names in the file's label_mapping that are none of these labels' classes.
     """
 
     space: LabelSpace
     numbers_are_ids: bool
-    remarks: list[str]
+    remarks: Sequence[str] = ()
+    unmatched: frozenset[str] = frozenset()
 
 
 def same_name(name: str, names: Iterable[str]) -> str | None:
@@ -127,7 +129,8 @@ def meaning(
     names = dict(own or (labels.classes if labels else None) or top.names or {})
     listed = top.classes
     if labels and labels.guessed and not own and listed:
-        if not any(same_name(name, listed) for name in names.values()):
+        asked = {*listed, *(key for key in keys.mapping or () if isinstance(key, str))}
+        if not any(same_name(name, asked) for name in names.values()):
             names = dict(top.names or {})
             labels = replace(labels, classes={}, colors={})
     by_numbers = own is None and not (labels and labels.classes)
@@ -152,8 +155,8 @@ def meaning(
         targets = {0: None} | {number + 1: name for number, name in names.items()}
     colors = dict(labels.colors) if labels else {}
     if keys.mapping is not None:
-        if by_numbers:  # what it does not list has no meaning
-            targets = {}
+        if by_numbers and not all(isinstance(key, str) for key in keys.mapping):
+            targets = {}  # what it does not list has no meaning
         _apply_mapping(keys, top, names, masks, targets, colors)
     targets |= dict.fromkeys((keys.ignored or frozenset()) - (keys.mapping or {}).keys())
     for number, name in targets.items():
@@ -198,7 +201,10 @@ def meaning(
     numbers = not binary and not by_color and (
         "few bits" in masks.kinds or not masks.palette <= known_colors
     )  # fmt: skip
-    return Meaning(space, numbers, remarks)
+    unmatched = {
+        k for k in top.mapping or () if isinstance(k, str) and not same_name(k, names.values())
+    }
+    return Meaning(space, numbers, remarks, frozenset(unmatched))
 
 
 def _held(masks: Masks) -> str:
@@ -207,6 +213,10 @@ def _held(masks: Masks) -> str:
     return (
         f"the masks hold {', '.join(map(str, sorted(masks.values))) or 'nothing that can be read'}"
     )
+
+
+def unknown_class(name: str, names: Iterable[str]) -> str:
+    return f"{name!r} is no class of these labels: they have {', '.join(names)}"
 
 
 def _apply_mapping(
@@ -232,11 +242,8 @@ def _apply_mapping(
             )
         if isinstance(key, str):
             numbers = [i for i, name in names.items() if _plain(name) == _plain(key)]
-            if not numbers:
-                raise InputError(
-                    f"{place}: {key!r} is no class of these labels: they have "
-                    f"{', '.join(names.values())}"
-                )
+            if not numbers and keys.mapping is not top.mapping:
+                raise InputError(f"{place}: {unknown_class(key, names.values())}")
         elif isinstance(key, tuple) and masks.kinds <= {"gray", "few bits"} and len(set(key)) == 1:
             numbers = [key[0]]
         elif isinstance(key, tuple):

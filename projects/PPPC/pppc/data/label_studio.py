@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
 import numpy as np
@@ -156,9 +155,11 @@ def label_studio_strokes(folder: Path) -> Annotations | None:
 
 
 def _draw_layers(layers: list[tuple[int, str]], unlabeled: int) -> np.ndarray:
-    label: Any = None
-    for number, file in layers:
-        mask = np.asarray(open_whole(file)[1].convert("L"))
-        label = np.full(mask.shape, unlabeled, np.uint8) if label is None else label
-        label[mask > 127] = number
+    """Small strokes before large ones: nothing tells which one was later."""
+    masks = [
+        (np.asarray(open_whole(file)[1].convert("L")) > 127, number) for number, file in layers
+    ]
+    label = np.full(masks[0][0].shape, unlabeled, np.uint8)
+    for mask, number in sorted(masks, key=lambda layer: layer[0].sum(), reverse=True):
+        label[mask] = number
     return label

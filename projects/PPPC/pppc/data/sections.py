@@ -234,8 +234,6 @@ def _take_masks(
     folder = base / named if isinstance(named, str) else None
     if folder is not None and folder.exists():
         found.labels = recognize(folder, _splits(section))
-        if folder.is_dir():
-            _keep_split(section, folder, found)
     if found.labels is not None and found.labels.drawings is not None:
         _take_drawings(found, found.labels, place)
         return
@@ -251,15 +249,17 @@ def _take_masks(
         if not ends or known.endswith(ends):
             masks[known] = same[0]
     pairs = masks_of(found.images, masks, place)
-    found.masks = {image: masks[mask] for image, mask in pairs.items()}
     if len(pairs) < len(found.images) and len(masks_of(target, masks, place)) > len(pairs):
         raise InputError(
             f"{place}: these are masks of the target's images: are source and target swapped?"
         )
-    spare = masks.keys() - pairs.values()
-    _require_all(section, found, [str(masks[mask]) for mask in spare])
+    found.masks = {image: masks[mask] for image, mask in pairs.items()}
+    if folder is not None and folder.is_dir():
+        _keep_split(section, folder, found)
+    spare = [str(masks[mask]) for mask in masks.keys() - pairs.values()]
+    _require_all(section, found, spare)
     if spare:
-        found.left_out[SPARE_LABELS] = [str(masks[mask]) for mask in spare]
+        found.left_out[SPARE_LABELS] = spare
 
 
 def _take_drawings(found: SectionFiles, labels: LabelFormat, place: str) -> None:
@@ -304,6 +304,7 @@ def _keep_split(section: Section, folder: Path, found: SectionFiles) -> None:
     if others:
         found.left_out["images of other splits"] = others
     found.images = {known: file for known, file in found.images.items() if known in kept}
+    found.masks = {known: file for known, file in found.masks.items() if known in kept}
 
 
 def _require_all(section: Section, found: SectionFiles, spare: Sequence[str]) -> None:
