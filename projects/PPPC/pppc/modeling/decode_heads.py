@@ -117,6 +117,19 @@ class SemanticHead(nn.Module):
         self.common_stride = min(shape.stride for shape in input_shape.values())
         self.ignore_value = ignore_value
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        key = "MODEL.SEM_SEG_HEAD.IN_FEATURES"
+        return {
+            "input_shape": select_stages(input_shape, head.IN_FEATURES, key),
+            "num_classes": head.NUM_CLASSES,
+            "channels": head.CONVS_DIM,
+            "norm": head.NORM,
+            "dropout": head.DROPOUT,
+            "ignore_value": head.IGNORE_VALUE,
+        }
+
     @abstractmethod
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         """The stages' features to class scores ``(N, C, h, w)``."""
@@ -146,25 +159,6 @@ class SemanticHead(nn.Module):
         return None, {"loss_sem_seg": loss}
 
 
-class _MultiStageHead(SemanticHead):
-    """Embeds each stage by a linear map, at the finest stage's size."""
-
-    def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int, ignore_value: int):
-        super().__init__(input_shape, ignore_value)
-        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
-        self.embeddings = nn.ModuleDict(
-            {name: nn.Linear(input_shape[name].channels, channels) for name in self.in_features}
-        )
-
-    def embed(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """``(N, channels, h, w)`` of each stage, the finest first."""
-        finest = features[self.in_features[0]]
-        return [
-            resize(self.embeddings[name](features[name].movedim(1, -1)).movedim(-1, 1), finest)
-            for name in self.in_features
-        ]
-
-
 def select_stages(
     input_shape: Mapping[str, ShapeSpec], names: Sequence[str], key: str
 ) -> dict[str, ShapeSpec]:
@@ -178,18 +172,34 @@ def select_stages(
     return {name: input_shape[name] for name in names}
 
 
-def _common_arguments(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
-    head = cfg.MODEL.SEM_SEG_HEAD
-    return {
-        "input_shape": select_stages(
-            input_shape, head.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES"
-        ),
-        "num_classes": head.NUM_CLASSES,
-        "channels": head.CONVS_DIM,
-        "norm": head.NORM,
-        "dropout": head.DROPOUT,
-        "ignore_value": head.IGNORE_VALUE,
-    }
+class _MultiStageHead(SemanticHead):
+    """Embeds each stage by a linear map, at the finest stage's size."""
+
+    def __init__(
+        self, input_shape: Mapping[str, ShapeSpec], channels: int, norm: str, ignore_value: int
+    ):
+        super().__init__(input_shape, ignore_value)
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.embeddings = nn.ModuleDict(
+            {
+                name: self._embedding(input_shape[name].channels, channels, norm)
+                for name in self.in_features
+            }
+        )
+
+    def _embedding(self, in_channels: int, channels: int, norm: str) -> nn.Module:
+        return nn.Linear(in_channels, channels)
+
+    def _embed(self, embedding: nn.Module, stage: Tensor) -> Tensor:
+        return embedding(stage.movedim(1, -1)).movedim(-1, 1)
+
+    def embed(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """``(N, channels, h, w)`` of each stage, the finest first."""
+        finest = features[self.in_features[0]]
+        return [
+            resize(self._embed(self.embeddings[name], features[name]), finest)
+            for name in self.in_features
+        ]
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -218,7 +228,7 @@ class DAFormerHead(_MultiStageHead):
             dropout: probability that a channel before the classifier is dropped.
             ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
         """
-        super().__init__(input_shape, channels, ignore_value)
+        super().__init__(input_shape, channels, norm, ignore_value)
         self.aspp = _SeparableASPP(
             len(input_shape) * channels, channels, dilations, norm, pool=False
         )
@@ -226,10 +236,8 @@ class DAFormerHead(_MultiStageHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
-        return {
-            **_common_arguments(cfg, input_shape),
-            "dilations": cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS,
-        }
+        dilations = cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS
+        return {**super().from_config(cfg, input_shape), "dilations": dilations}
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         # The linear maps leave channels last, with which dilated depthwise convolutions are slow.
@@ -238,46 +246,9 @@ class DAFormerHead(_MultiStageHead):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SegFormerHead(_MultiStageHead):
-    """The all-MLP decoder of SegFormer (arXiv 2105.15203, section 3.2)."""
+    """The all-MLP decoder of SegFormer (arXiv 2105.15203, section 3.2).
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        input_shape: Mapping[str, ShapeSpec],
-        num_classes: int,
-        channels: int = 256,
-        norm: str = "BN",
-        dropout: float = 0.1,
-        ignore_value: int = 255,
-    ):
-        """
-        Args:
-            input_shape: channels and stride of the stages to fuse.
-            num_classes: C.
-            channels: of each embedded stage and the fused features.
-            norm: name of the normalization, as in Detectron2.
-            dropout: probability that a channel before the classifier is dropped.
-            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
-        """
-        super().__init__(input_shape, channels, ignore_value)
-        self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
-        self.classifier = _Classifier(channels, num_classes, dropout)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
-        return _common_arguments(cfg, input_shape)
-
-    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
-        coarsest_first = self.embed(features)[::-1]  # the order of the published weights
-        return self.classifier(self.fuse(torch.cat(coarsest_first, dim=1)))
-
-
-@SEM_SEG_HEADS_REGISTRY.register()
-class ConvSegFormerHead(SemanticHead):
-    """mmsegmentation's decoder for SegFormer, which its own weights need.
-
-    Unlike in :class:`SegFormerHead`, normalization and ReLU follow each stage's linear map.
+    Its arguments are those of :class:`DAFormerHead`.
     """
 
     @configurable
@@ -291,41 +262,38 @@ class ConvSegFormerHead(SemanticHead):
         dropout: float = 0.1,
         ignore_value: int = 255,
     ):
-        """
-        Args:
-            input_shape: channels and stride of the stages to fuse.
-            num_classes: C.
-            channels: of each embedded stage and the fused features.
-            norm: name of the normalization, as in Detectron2.
-            dropout: probability that a channel before the classifier is dropped.
-            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
-        """
-        super().__init__(input_shape, ignore_value)
-        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
-        self.embeddings = nn.ModuleDict(
-            {
-                name: _conv(input_shape[name].channels, channels, 1, norm)
-                for name in self.in_features
-            }
-        )
+        super().__init__(input_shape, channels, norm, ignore_value)
         self.fuse = _conv(len(input_shape) * channels, channels, 1, norm)
         self.classifier = _Classifier(channels, num_classes, dropout)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
-        return _common_arguments(cfg, input_shape)
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
+        coarsest_first = self.embed(features)[::-1]  # the order of the published weights
+        return self.classifier(self.fuse(torch.cat(coarsest_first, dim=1)))
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class ConvSegFormerHead(SegFormerHead):
+    """mmsegmentation's decoder for SegFormer, which its own weights need.
+
+    Unlike in :class:`SegFormerHead`, normalization and ReLU follow each stage's linear map.
+    """
+
+    def _embedding(self, in_channels: int, channels: int, norm: str) -> nn.Module:
+        return _conv(in_channels, channels, 1, norm)
+
+    def _embed(self, embedding: nn.Module, stage: Tensor) -> Tensor:
+        return embedding(stage)
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
-        finest = features[self.in_features[0]]
-        embedded = [resize(self.embeddings[n](features[n]), finest) for n in self.in_features]
-        return self.classifier(self.fuse(torch.cat(embedded, dim=1)))
+        return self.classifier(self.fuse(torch.cat(self.embed(features), dim=1)))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SeparableDeepLabV3PlusHead(SemanticHead):
     """DeepLabV3+ (arXiv 1802.02611) with depthwise separable convolutions, as published for PPPC.
 
-    Detectron2's DeepLabV3PlusHead has other layers, which the published weights do not fit.
+    Detectron2's DeepLabV3PlusHead has other layers, which the published weights do not fit. Its other
+    arguments are those of :class:`DAFormerHead`.
     """
 
     min_batch = 2  # images, for BatchNorm after the pooling of whole images
@@ -346,13 +314,7 @@ class SeparableDeepLabV3PlusHead(SemanticHead):
         """
         Args:
             input_shape: channels and stride of two stages, low-level (fine) and high-level.
-            num_classes: C.
-            channels: of the branches and the fused features.
             low_level_channels: to which the finer stage is reduced.
-            dilations: of the branches.
-            norm: name of the normalization, as in Detectron2.
-            dropout: probability that a channel before the classifier is dropped.
-            ignore_value: label of pixels that take no part in :meth:`forward`'s loss.
 
         Raises:
             InputError: there are not two stages.
@@ -381,7 +343,7 @@ class SeparableDeepLabV3PlusHead(SemanticHead):
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            **_common_arguments(cfg, input_shape),
+            **super().from_config(cfg, input_shape),
             "low_level_channels": head.PROJECT_CHANNELS[0],
             "dilations": head.ASPP_DILATIONS,
         }

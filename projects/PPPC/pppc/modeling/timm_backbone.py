@@ -7,7 +7,7 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import timm
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .normalization import InputStatistics
+
+__all__ = ["TimmBackbone", "build_timm_backbone"]  # timm adds its models' names
 
 NUM_STAGES = 4
 
@@ -186,59 +188,32 @@ _MIT = {"classifier": "head", "license": "NVIDIA Source Code License for SegForm
 default_cfgs = generate_default_cfgs({f"mit_b{size}": _MIT for size in range(6)})
 
 
-def _build_mit(
-    name: str,
-    pretrained: bool,
-    depths: tuple[int, ...],
-    embed_dims: tuple[int, ...] = (64, 128, 320, 512),
-    **options,
-) -> nn.Module:
+def _mit(
+    name: str, depths: tuple[int, ...], embed_dims: tuple[int, ...] = (64, 128, 320, 512)
+) -> Callable[..., nn.Module]:
     """A SegFormer encoder (arXiv 2105.15203, table 6): timm's PVT-v2 with other numbers."""
-    return build_model_with_cfg(
-        PyramidVisionTransformerV2,
-        name,
-        pretrained,
-        feature_cfg={"flatten_sequential": True, "out_indices": tuple(range(NUM_STAGES))},
-        depths=depths,
-        embed_dims=embed_dims,
-        num_heads=(1, 2, 5, 8),
-        sr_ratios=(8, 4, 2, 1),
-        mlp_ratios=(4, 4, 4, 4),
-        **options,
-    )
+
+    def build(pretrained: bool = False, **options) -> nn.Module:
+        return build_model_with_cfg(
+            PyramidVisionTransformerV2,
+            name,
+            pretrained,
+            feature_cfg={"flatten_sequential": True, "out_indices": tuple(range(NUM_STAGES))},
+            depths=depths,
+            embed_dims=embed_dims,
+            num_heads=(1, 2, 5, 8),
+            sr_ratios=(8, 4, 2, 1),
+            mlp_ratios=(4, 4, 4, 4),
+            **options,
+        )
+
+    build.__name__ = name  # by which timm knows it
+    return register_model(build)
 
 
-@register_model
-def mit_b0(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B0."""
-    return _build_mit("mit_b0", pretrained, (2, 2, 2, 2), (32, 64, 160, 256), **options)
-
-
-@register_model
-def mit_b1(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B1."""
-    return _build_mit("mit_b1", pretrained, (2, 2, 2, 2), **options)
-
-
-@register_model
-def mit_b2(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B2."""
-    return _build_mit("mit_b2", pretrained, (3, 4, 6, 3), **options)
-
-
-@register_model
-def mit_b3(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B3."""
-    return _build_mit("mit_b3", pretrained, (3, 4, 18, 3), **options)
-
-
-@register_model
-def mit_b4(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B4."""
-    return _build_mit("mit_b4", pretrained, (3, 8, 27, 3), **options)
-
-
-@register_model
-def mit_b5(pretrained: bool = False, **options) -> nn.Module:
-    """MiT-B5."""
-    return _build_mit("mit_b5", pretrained, (3, 6, 40, 3), **options)
+mit_b0 = _mit("mit_b0", (2, 2, 2, 2), (32, 64, 160, 256))
+mit_b1 = _mit("mit_b1", (2, 2, 2, 2))
+mit_b2 = _mit("mit_b2", (3, 4, 6, 3))
+mit_b3 = _mit("mit_b3", (3, 4, 18, 3))
+mit_b4 = _mit("mit_b4", (3, 8, 27, 3))
+mit_b5 = _mit("mit_b5", (3, 6, 40, 3))
