@@ -12,7 +12,6 @@ from pppc.method.gaussian import (
     SCORES,
     cosine_score,
     mutual_likelihood_score,
-    product_of_gaussians,
     wasserstein_score,
 )
 
@@ -120,29 +119,3 @@ def test_uncertain_pixels_are_pulled_less():
     # The pull goes with 1 / (sum of the variances).
     torch.testing.assert_close(pulls[0] / pulls[1], torch.tensor((1 + math.e) / 2))
     torch.testing.assert_close(pulls[0] / pulls[2], torch.tensor((1 + math.e**4) / 2))
-
-
-def test_product_of_two_gaussians_by_hand():
-    mean, log_var = product_of_gaussians(
-        torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [2.0]]).log()
-    )
-    torch.testing.assert_close(mean, torch.tensor([2.0]))  # (1 / 1 + 4 / 2) / (1 + 1 / 2)
-    torch.testing.assert_close(log_var.exp(), torch.tensor([2 / 3]))
-
-
-def test_product_in_any_order_and_grouping_is_the_same():
-    mean, log_var = (tensor.detach() for tensor in random_gaussians(9, 4, seed=4))
-    together = product_of_gaussians(mean, log_var)
-    one_by_one = mean[8], log_var[8]
-    for index in reversed(range(8)):
-        pair = [torch.stack(two) for two in zip(one_by_one, (mean[index], log_var[index]))]
-        one_by_one = product_of_gaussians(*pair)
-    other_axis = product_of_gaussians(mean.T, log_var.T, dim=1)
-    for product in (one_by_one, other_axis):
-        torch.testing.assert_close(product, together, check_dtype=False, rtol=1e-5, atol=1e-5)
-
-
-def test_product_stays_finite_where_precisions_overflow():
-    mean, log_var = product_of_gaussians(torch.tensor([[1.0], [3.0]]), torch.full((2, 1), -200.0))
-    torch.testing.assert_close(mean, torch.tensor([2.0]))
-    torch.testing.assert_close(log_var, torch.tensor([-200 - math.log(2)]))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from pppc.method.gaussian import product_of_gaussians
 from pppc.method.prototypes import GaussianPrototypes
 
 GOLDEN = REPOSITORY / "tests/golden"
@@ -27,6 +26,12 @@ def batch(seed, classes=range(CLASSES - 1)):
 def pixels_of(mean, log_var, label, index):
     select = label == index
     return mean.movedim(1, -1)[select], log_var.movedim(1, -1)[select]
+
+
+def product_of_gaussians(mean, log_var):
+    """Of pixels: means weighted by precision, and minus the logarithm of the summed precisions."""
+    weight = torch.softmax(-log_var, dim=0)
+    return (weight * mean).sum(0), -torch.logsumexp(-log_var, dim=0)
 
 
 def test_batch_product_of_published_prcl():

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: scores between two, and the product of many.
+"""Scores between two diagonal Gaussians.
 
 Shapes: N pixels, C prototypes, D dimensions. Variances are given by their logarithms.
 
@@ -237,25 +237,3 @@ SCORES = {
     "jensen_shannon": jensen_shannon_score,
     "cosine": cosine_score,
 }
-
-
-def product_of_gaussians(mean: Tensor, log_var: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
-    """The normalized product of Gaussians along ``dim``: means weighted by precision.
-
-    Args:
-        mean, log_var: of the same shape, for example ``(N, D)``.
-        dim: the dimension along which to multiply.
-
-    Returns:
-        mean and log-variance (minus the log of the summed precisions), both without ``dim``,
-        float32.
-
-    Examples:
-        >>> mean, variance = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [0.5]])
-        >>> mean, log_var = product_of_gaussians(mean, variance.log())
-        >>> mean, log_var.exp()  # nearer to the surer one, and surer than both
-        (tensor([2.]), tensor([0.3333]))
-    """
-    log_precision = -log_var.float()
-    weight = torch.softmax(log_precision, dim=dim)
-    return (weight * mean.float()).sum(dim), -torch.logsumexp(log_precision, dim=dim)
