@@ -14,10 +14,6 @@ class ToolParser(argparse.ArgumentParser):
     """A parser whose errors are :class:`InputError`, without the usage before them.
 
     Every tool has --import: the user's own modules are imported before the other arguments are used.
-
-    Args:
-        description: shown by --help as it is.
-        options: argparse's own.
     """
 
     def __init__(self, description: str, **options):

@@ -19,14 +19,8 @@ _UNFINISHED = "partial_"  # starts the name of a file that is being written
 def user_path(path: str, name: str) -> str:
     """A path with ``~`` and environment variables expanded, as a shell does.
 
-    What exists as it is written, and an address (``https://...``), stays.
-
-    Args:
-        path: as the user wrote it.
-        name: of the key or option, for the message.
-
-    Raises:
-        InputError: there is no such variable or user.
+    What exists as it is written, and an address (``https://...``), stays. InputError: there is no such
+    variable or user; it names the key or option ``name``.
     """
     if "://" in path or os.path.exists(path):
         return path

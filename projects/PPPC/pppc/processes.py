@@ -25,13 +25,8 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """Like ``map``, with the results in order; one process works in place.
 
-    The processes are spawned: a fork of one whose OpenCV has started threads can hang for ever.
-
-    Args:
-        function: a function of a module, or a partial of one.
-        items: its arguments.
-        num_processes: how many processes work.
-        chunk_size: items handed to a process at a time.
+    The processes are spawned: a fork of one whose OpenCV has started threads can hang for ever. The function
+    is one of a module, or a partial of one; ``chunk_size`` items go to a process at a time.
 
     Raises:
         InputError: a process was ended from outside.
@@ -51,11 +46,7 @@ def map_in_processes(
 
 
 def from_main_process(function: Callable[[], Result]) -> Result:
-    """What a function gives in the main process of a training, in each of its processes.
-
-    Raises:
-        InputError: in all of them, where the function raises it.
-    """
+    """What a function gives in a training's main process, in each of its processes; so its InputError."""
     result: Result | InputError | None = None
     if comm.is_main_process():
         try:

@@ -73,11 +73,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.max_to_keep = max_to_keep
 
     def save(self, name: str, **extra: object) -> None:
-        """As Detectron2's; an older file of this name stays until the new one is whole.
-
-        Raises:
-            InputError: the disk is full.
-        """
+        """As Detectron2's; an older file stays until the new one is whole. InputError: the disk is full."""
         if not self.save_dir or not self.save_to_disk:
             return
         path = Path(self.save_dir, f"{name}.pth")
@@ -224,15 +220,9 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _of_own_classes(
         self, state: dict[str, Tensor], theirs: list[str], own: bool
     ) -> dict[str, Tensor]:
-        """The tensors where the file's classes are the model's, or may be others.
+        """The tensors by our names, of a file whose classes ``theirs`` are the model's, or may be others.
 
-        Args:
-            state: by our names.
-            theirs: names of the file's classes; empty: unknown.
-            own: the file is a checkpoint of this project.
-
-        Raises:
-            InputError: the file's classes are others, and a checkpoint of this project says so.
+        InputError: they are others, and the file is one of our ``own`` that says so.
         """
         model = getattr(self.model, "module", self.model).state_dict()
         classifier = next((k for k in state if k.startswith("student.") and is_classifier(k)), None)
@@ -325,11 +315,8 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     """The configured model with the weights of MODEL.WEIGHTS, in evaluation mode.
 
     It is on MODEL.DEVICE, or on one that this machine has. Its ``class_names`` and ``class_colors`` are
-    those of the file, else the data set's, else "class 0" and so on in Detectron2's colors.
-
-    Args:
-        cfg: the configuration.
-        checked: the file's checksums were looked at already.
+    those of the file, else the data set's, else "class 0" and so on in Detectron2's colors. ``checked``:
+    the file's checksums were looked at already.
 
     Raises:
         InputError: there are none, or from :meth:`StrictCheckpointer.load`.

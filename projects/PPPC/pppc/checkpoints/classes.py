@@ -30,10 +30,8 @@ def description(path: str) -> dict:
 def class_names_of(content: Mapping[str, object], path: str) -> list[str]:
     """The names of a checkpoint's classes, in the classifier's order; empty where nothing says.
 
-    Args:
-        content: from :func:`pppc.checkpoints.reading.read_weights`. This project's checkpoints hold
-            "class_names", mmsegmentation's have them in "meta".
-        path: of the file. Hugging Face's files have config.json beside them.
+    This project's checkpoints hold "class_names", mmsegmentation's have them in "meta", Hugging Face's in a
+    config.json beside them.
     """
     meta = content.get("meta")
     meta = meta if isinstance(meta, dict) else {}
@@ -72,8 +70,7 @@ def take_rows(
     """A checkpoint's tensors with classifiers of the model's classes, without prototypes.
 
     Args:
-        state: the checkpoint's tensors by our names.
-        model: the model's, from which the other classes' rows come.
+        state, model: tensors by our names.
         rows: class in the checkpoint by class in the model, from :func:`match_classes`.
     """
     result = {}

@@ -57,7 +57,6 @@ def from_detectron2(
     Args:
         state: tensors by their names; Caffe2's are known, too.
         student: the student's tensors by our names, without "student.".
-        path: of the file, for messages.
 
     Raises:
         InputError: the file has no tensor of the encoder, or is of a smaller or a larger one.

@@ -81,13 +81,9 @@ def find_encoder(
         state: the file's tensors by their names.
         names: of the encoder's tensors.
         model: timm's name of the encoder.
-        path: of the file, for messages.
 
     Returns:
         None where the file does not have all of them.
-
-    Raises:
-        InputError: from :func:`pppc.checkpoints.networks.trained_network`.
     """
     wanted = {_flat(name): name for name in names}
     network = timm.create_model(model)  # with the layers that follow the last feature map

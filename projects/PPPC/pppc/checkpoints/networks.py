@@ -37,9 +37,6 @@ class Network(NamedTuple):
 def take_network(mark: str, state: Mapping[str, Tensor], path: str) -> Network | None:
     """The network whose names begin with a pattern; of several the trained one; None: there is none.
 
-    Raises:
-        InputError: from :func:`trained_network`.
-
     Examples:
         >>> tensors = dict.fromkeys(["net.conv1.weight", "ema.conv1.weight"], Tensor([1]))
         >>> network = take_network(r"conv1\\.", tensors, "file.pth")
@@ -63,15 +60,8 @@ def take_network(mark: str, state: Mapping[str, Tensor], path: str) -> Network |
 def trained_network(prefixes: list[str], state: Mapping[str, Tensor], path: str) -> str:
     """The one of a file's networks that is taken: what is trained, not an average of it.
 
-    Of several whose tensors are equal the first is taken.
-
-    Args:
-        prefixes: of the networks' tensors, in the file's order; one at least.
-        state: the file's tensors.
-        path: of the file, for the message.
-
-    Raises:
-        InputError: the names do not tell which one is trained.
+    Of several whose tensors are equal the first is taken. InputError: the names do not tell which one is
+    trained.
 
     Examples:
         >>> trained_network(["encoder_k.", "encoder_q."], {}, "moco.pth")

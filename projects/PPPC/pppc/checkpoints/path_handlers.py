@@ -77,11 +77,7 @@ PathManager.register_handler(_PackageHandler())
 
 
 def local_path(path: str) -> str:
-    """The local file of ``path``, which is fetched once where it is an address.
-
-    Raises:
-        InputError: there is no such file, or it cannot be fetched.
-    """
+    """The file of ``path``, fetched once where it is an address; InputError: it is not there or can't be."""
     if "://" not in path:
         path = os.path.expanduser(os.path.expandvars(path))
         if not PathManager.isfile(path):

@@ -37,15 +37,8 @@ class Translation:
 def own_names(state: Mapping[str, Tensor], path: str) -> Translation | None:
     """Tensors that have our names already, behind whatever another program put before them.
 
-    Args:
-        state: tensors by their names, of a whole segmentor or of its student alone.
-        path: of the file, for messages.
-
-    Returns:
-        None where the file holds no decoder of ours.
-
-    Raises:
-        InputError: several segmentors are in the file, and nothing tells which one is wanted.
+    None where the file holds no decoder of ours. InputError: it holds several segmentors, and nothing tells
+    which one is wanted.
     """
     network = take_network(r"(?:student\.|teacher\.)?sem_seg_head\.", state, path)
     if network is None:
@@ -71,9 +64,8 @@ def from_other_layout(
         The student; where the file has the moving average of the same network beside it, the teacher, too.
 
     Raises:
-        InputError: the layout is none that is known, a tensor of the student is in no file's
-            tensor, a tensor of the file has no place and no known reason for that, or several
-            networks are in the file, and nothing tells which one is wanted.
+        InputError: the layout is unknown, a tensor is left over here or there without a known reason, or
+            nothing tells which of several networks is wanted.
     """
     student = list(student)
     for layout in LAYOUTS.values():

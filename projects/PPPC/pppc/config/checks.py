@@ -212,17 +212,12 @@ def _unknown_static_classes(cfg: CfgNode) -> Iterator[str]:
 
 
 def check_config(cfg: CfgNode, training: bool = True) -> None:
-    """See, before any time is spent, that the values of a configuration can be used.
+    """See, before any time is spent, that the values of a configuration can be used, for ``training``, too.
 
     What training can go on with, but is hardly meant, is logged as a warning.
 
-    Args:
-        cfg: the configuration.
-        training: see that it can be trained with, too.
-
     Raises:
-        InputError: a value is not one that its key can have, or some are not together; all of them
-            are named.
+        InputError: values are not what their keys can have, or are not together; all of them are named.
     """
     problems = wrong_values(cfg) or [*_conflicts(cfg, CONFLICTS), *_unknown_static_classes(cfg)]
     if training and not problems:

@@ -26,11 +26,7 @@ def _why_missing(name: str) -> str | None:
 
 
 def require_training_device(cfg: CfgNode) -> None:
-    """See that training can use MODEL.DEVICE.
-
-    Raises:
-        InputError: the machine has no such device, or several processes were to share it.
-    """
+    """See that training can use MODEL.DEVICE; InputError: it is not here, or processes would share it."""
     name = cfg.MODEL.DEVICE
     if why := _why_missing(name):
         raise InputError(

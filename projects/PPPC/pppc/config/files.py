@@ -29,11 +29,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def get_config_file(name: str) -> str:
     """The path of a configuration that is installed with the project, as of Detectron2's model_zoo.
 
-    Args:
-        name: below configs/.
-
-    Raises:
-        InputError: there is none of this name.
+    InputError: there is none of this name below configs/.
 
     Examples:
         >>> Path(get_config_file("gta_to_cityscapes_pppc_mit_b5.yaml")).is_file()
@@ -61,13 +57,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
 def settings_to_config(
     settings: Mapping[str, object], file: str | os.PathLike, opts: Sequence[object] = ()
 ) -> CfgNode:
-    """As :func:`load_config`, of keys and values that a file has recorded.
-
-    Args:
-        settings: from :func:`read_settings` or :func:`flat_settings`.
-        file: that holds them, for messages.
-        opts: KEY, VALUE, ...
-    """
+    """As :func:`load_config`, of the keys and values that a file has recorded."""
     cfg = get_cfg()
     add_pppc_config(cfg)
     source = f"{file}, or the options after it" if opts else str(file)
@@ -87,9 +77,7 @@ def settings_to_config(
 def read_settings(path: str, within: tuple[str, ...] = ()) -> dict[str, object]:
     """All keys of a file, with those of the files that its _BASE_ names, and their values.
 
-    Args:
-        path: of the file.
-        within: the files that have led to it.
+    ``within`` are the files that have led to it.
     """
     if not path:
         raise InputError("no configuration: give --config-file FILE.yaml, such as one of configs/")

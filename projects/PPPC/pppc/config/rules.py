@@ -25,11 +25,7 @@ class Rule:
 
 
 class OneOf(Rule):
-    """One of some names. They are asked for when they are needed, as users can add some.
-
-    Args:
-        names: all of them, or what gives them.
-    """
+    """One of some names. They are asked for when they are needed, as users can add some."""
 
     def __init__(self, names: Iterable[str] | Callable[[], Iterable[str]]):
         object.__setattr__(self, "_names", names)

@@ -27,8 +27,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     """The endless stream of (source, target) batches, from ``cfg`` and a seed all ranks share.
 
     Raises:
-        InputError: a source label is wrong, DATASETS.TRAIN or TARGET is not one data set, or the
-            batches of the workers do not fit in shared memory.
+        InputError: a source label is wrong, or the batches of the workers do not fit in shared memory.
     """
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
@@ -95,9 +94,8 @@ def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None
 class TestLoader:
     """Batches of one record of :class:`TestMapper`.
 
-    Raises:
-        InputError: from the iterator, where an image can't be read, or shared memory is full.
-        Stopped: from the iterator, where a worker process was ended.
+    From the iterator: InputError, an image can't be read, or shared memory is full; Stopped, a worker was
+    ended.
     """
 
     __test__ = False  # not a test case, whatever its name says

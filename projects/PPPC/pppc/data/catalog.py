@@ -39,11 +39,7 @@ SAMPLE_LABELS = 64  # that are read where their values can mean two things
 
 
 def load_split(name: str, split: Split) -> list[dict]:
-    """The records of a split (:class:`Listing`); what was not taken is logged.
-
-    Raises:
-        InputError: from :func:`pppc.data.listing.list_split`.
-    """
+    """The records of a split, see :func:`pppc.data.listing.list_split`; what was not taken is logged."""
     return _logged(name, list_split(name, split))
 
 
@@ -99,12 +95,7 @@ def register_split(name: str, split: Split) -> None:
 
 
 def dataset_metadata(name: str) -> Metadata:
-    """The metadata of a registered data set.
-
-    Raises:
-        InputError: no data set has this name, the message lists the nearest ones; or nothing names
-            its classes.
-    """
+    """The metadata of a registered data set; InputError: there is none, or nothing names its classes."""
     metadata = _metadata(name)
     if not metadata.get("stuff_classes"):
         raise InputError(
@@ -149,11 +140,7 @@ def list_records(name: str) -> list[dict]:
 
 
 def own_reader(name: str) -> LabelReader:
-    """Reads the labels of data set ``name`` as its own classes.
-
-    Raises:
-        InputError: from :func:`dataset_metadata` or :func:`label_space_of`.
-    """
+    """Reads the labels of data set ``name`` as its own classes."""
     metadata = dataset_metadata(name)
     if metadata.get("label_reader") is None:
         space = label_space_of(name, metadata, list_records(name))
@@ -166,13 +153,8 @@ def label_space_of(name: str, metadata: Metadata, records: list[dict]) -> LabelS
 
     They are "contiguous" IDs, as its evaluator takes them: the indices in ``stuff_classes``, and
     ``ignore_label``. Where ``stuff_dataset_id_to_contiguous_id`` says that the data set has other IDs,
-    and labels hold some of them that are no contiguous ones, the values are those IDs, and all that it
-    does not list are ignored.
-
-    Args:
-        name: of the data set.
-        metadata: of the data set.
-        records: of which some labels are read where the values can mean two things.
+    and some labels of ``records`` hold some of them that are no contiguous ones, the values are those IDs,
+    and all that it does not list are ignored.
 
     Raises:
         InputError: the metadata contradict themselves, or a label can't be read.
@@ -226,9 +208,6 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
 
     Where its images have more than 8 bits, each has "intensities", the values that become 0 and 255:
     INPUT.INTENSITIES, or by the rule INPUT.HIGH_BIT_DEPTH.
-
-    Raises:
-        InputError: from listing the data set, or from reading some of its images.
     """
     records = list_records(name)
     keys = ("file_name", "day_file_name")
@@ -311,11 +290,7 @@ def label_reader(cfg: CfgNode, name: str) -> LabelReader:
 
 
 def label_files(name: str, records: list[dict]) -> list[str]:
-    """The label files of the records of data set ``name``.
-
-    Raises:
-        InputError: an image has none.
-    """
+    """The label files of the records of data set ``name``; InputError: an image has none."""
     if unlabeled := [record for record in records if "sem_seg_file_name" not in record]:
         raise InputError(
             f"{name} has no labels (for example none for {unlabeled[0]['file_name']}): it can be "

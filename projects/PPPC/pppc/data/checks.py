@@ -25,17 +25,12 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
     """Find what is wrong with the configured data sets before any time is spent.
 
     The headers of all images and labels are read, and DATALOADER.CHECK_SAMPLE images and labels of
-    each data set decoded; of test sets all labels are. The main process does so, for all.
-
-    Args:
-        cfg: the configuration.
-        training: check source and target, not the test sets alone.
+    each data set decoded; of test sets all labels are. The main process does so, for all. Without
+    ``training`` it is the test sets alone.
 
     Raises:
-        InputError: a data set's name is unknown; folders, images or labels are missing; a file
-            can't be read; the classes do not fit the model; sizes do not agree, or the crop does
-            not fit into a target image or is ignored whole; labels show no class, or a source's
-            one class alone.
+        InputError: a data set's name is unknown; folders, images or labels are missing; a file can't be
+            read; classes do not fit the model; sizes do not agree, or the crop does not fit.
     """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST)
     if cfg.DATASETS.FILE and not set(names) <= set(DatasetCatalog.list()):

@@ -46,11 +46,7 @@ def count_classes(
 
 
 def class_frequencies(cfg: CfgNode) -> list[float]:
-    """Share of the source's labeled pixels that each of the model's classes has, four digits.
-
-    Raises:
-        InputError: a label can't be read, or none shows a class.
-    """
+    """Share of the source's labeled pixels that each of the model's classes has, four digits."""
     (source,), (records, _) = cfg.DATASETS.TRAIN, source_records(cfg)
     images, _ = from_main_process(lambda: count_classes(cfg, source, records))
     counts = images.sum(0)[:-1]
@@ -65,10 +61,8 @@ def require_classes(
     """See that a source shows the model's classes.
 
     Args:
-        name: of the data set.
         pixels: of each class, by name; of no class by "".
         counted: what was counted, for the message.
-        classes: the model's.
 
     Raises:
         InputError: it shows one class, or none. Classes that it does not show are warned of.

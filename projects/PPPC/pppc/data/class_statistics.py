@@ -21,12 +21,7 @@ STATISTICS = ("sample_class_stats.json", "sample_class_stats_dict.json", "sample
 
 
 def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.PathLike) -> None:
-    """Write the three statistics files.
-
-    Args:
-        counts: pixels of each train id by the path of the train-id image.
-        folder: where to; made if absent.
-    """
+    """Write the three files to a folder, from the pixels of each train ID by the path of the label."""
     samples_with_class: dict[int, list] = {}
     for path, pixels in counts.items():
         for train_id, number in pixels.items():

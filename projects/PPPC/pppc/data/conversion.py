@@ -72,19 +72,7 @@ def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
 
 
 def to_train_ids(path: str, ids: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Map label ids.
-
-    Args:
-        path: of the file that they are from, for the message.
-        ids: (H, W) label ids of an unsigned type.
-        space: what they mean.
-
-    Returns:
-        The train ids (H, W) uint8.
-
-    Raises:
-        InputError: an id is none of the data set's.
-    """
+    """Label ids (H, W) of an unsigned type to train ids (H, W) uint8; InputError names ``path``."""
     known = space.known_ids()
     if unknown := sorted(set(np.unique(ids[(ids > 255) | ~known[ids & 255]]).tolist())):
         raise InputError(f"{path}: holds {unknown}, which are none of the data set's ids")
@@ -102,10 +90,8 @@ def convert_label(
 ) -> dict[int, int]:
     """Write one train-id image, unless it is there, made from the same source, and unchanged.
 
-    What it was made from is in the image, see :mod:`pppc.data.stamps`.
-
-    Returns:
-        The pixels of each train id that occurs.
+    What it was made from is in the image, see :mod:`pppc.data.stamps`. Returned are the pixels of each train
+    id.
 
     Raises:
         InputError: the label is unreadable, of another size than its image, or holds unknown ids.
@@ -165,8 +151,8 @@ def convert_labels(
     """Convert labels in parallel, with a progress bar.
 
     Returns:
-        The class counts by output path, of those labels that are counted and were converted, and
-        one line for each label that could not be.
+        The class counts by output path, of the counted labels, and one line for each that could not be
+        converted.
     """
     convert = partial(_convert_or_explain, read=read, space=space, numbers_are_ids=numbers_are_ids)
     counts, problems = {}, []
@@ -187,9 +173,8 @@ def list_label_images(
     How many other files there are is printed.
 
     Args:
-        root: of the data set.
-        out: root of the outputs.
-        label_folder, image_folder: below it.
+        root, out: of the data set, and of the outputs.
+        label_folder, image_folder: below ``root``.
         unusable: names to leave out, without their endings.
 
     Raises:
@@ -226,11 +211,7 @@ def list_label_images(
 
 
 def one_of_each(folder: str, names: Sequence[str], key: Callable[[str], str]) -> dict[str, str]:
-    """The names of labels by what they are known by.
-
-    Raises:
-        InputError: several have the same; which one counts is not for the folder's order to say.
-    """
+    """The names of labels by what they are known by; InputError: several have the same."""
     by_key: dict[str, list[str]] = defaultdict(list)
     for name in names:
         by_key[key(name)].append(name)
@@ -317,11 +298,7 @@ def main(
 
 
 def require_writable(output: str) -> None:
-    """See that a file can be written.
-
-    Raises:
-        InputError: it can't.
-    """
+    """See that a file can be written; InputError: it can't."""
     folder = os.path.dirname(os.path.abspath(output))
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)

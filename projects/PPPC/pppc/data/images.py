@@ -46,18 +46,13 @@ SAMPLE_FILES, SAMPLE_PIXELS = 16, 100_000  # for a range of values: files, pixel
 def image_size(path: str) -> tuple[int, int]:
     """(height, width) in pixels of an image or label, turned as its camera says; from the header.
 
-    Raises:
-        InputError: the file is no image, or can't be read; the message names it.
+    InputError names a file that is no image, or can't be read.
     """
     return size_and_bits(path)[0]
 
 
 def size_and_bits(path: str) -> tuple[tuple[int, int], int]:
-    """:func:`image_size`, and how many bits a channel has (:func:`bits_of`), from the header.
-
-    Raises:
-        InputError: as :func:`image_size`.
-    """
+    """:func:`image_size`, and how many bits a channel has (:func:`bits_of`), from the header."""
     try:
         with _regular_file(path) as file:
             start = file.read(4096)
@@ -178,11 +173,7 @@ def png_is_complete(content: bytes) -> bool:
 
 
 def number_of_pictures(path: str, image: Image.Image) -> int:
-    """How many pictures or pages an opened file holds.
-
-    Raises:
-        InputError: a later one is damaged.
-    """
+    """How many pictures or pages an opened file holds; InputError: a later one is damaged."""
     try:
         return getattr(image, "n_frames", 1)
     except Exception as error:  # decoders raise errors of many types
@@ -242,8 +233,7 @@ def read_image(
             model ``model.intensities`` has them. None, or 0 and 0: its own percentiles 0.1 and 99.9.
 
     Raises:
-        InputError: the file is no whole image or of a kind that is refused, or the format is another
-            one; the message names it.
+        InputError: the file is no whole image or of a kind that is refused; the message names it.
     """
     if image_format not in ("RGB", "BGR"):
         raise InputError(f"INPUT.FORMAT is {image_format!r}: use RGB or BGR")
@@ -370,7 +360,7 @@ def _stretched(pixels: np.ndarray, intensities: Sequence[float] | None) -> np.nd
 
 
 def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | None:
-    """The values of a data set's images of more than 8 bits that become 0 and 255.
+    """The values of a data set's images of more than 8 bits that become 0 and 255; None: no image tells.
 
     One range for the whole data set keeps differences of brightness between its images.
 
@@ -378,9 +368,6 @@ def intensity_range(paths: Sequence[str], rule: str) -> tuple[float, float] | No
         paths: of those images.
         rule: "full_range", 0 to 65535; or "percentiles", 0.1 and 99.9 of the pixels of some images,
             evenly spaced over the data set, since cameras use 10, 12 or 14 of 16 bits.
-
-    Returns:
-        None where there is none. Those that can't be read are for others to name.
     """
     if not paths:
         return None

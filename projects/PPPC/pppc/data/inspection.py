@@ -161,11 +161,7 @@ def high_depth_images(paths: Iterable[str]) -> list[str]:
 
 
 def refuse_problems(name: str, found: Inspection, size: int, allowed: float | None) -> None:
-    """Raises InputError for problems of files; some are allowed where unreadable ones are skipped.
-
-    Args:
-        allowed: the share of them; None: none at all.
-    """
+    """InputError for problems of files, but for a share that is ``allowed`` (None: none at all)."""
     if not found.problems:
         return
     number = len(found.problems) - 1

@@ -46,11 +46,7 @@ class LabelImage(NamedTuple):
 
 
 def read_label_image(path: str) -> LabelImage:
-    """Decode a label image, turned as its camera says.
-
-    Raises:
-        InputError: the file is none of the kinds at the top; the message names it.
-    """
+    """Decode a label image, turned as its camera says; InputError: it is of none of the kinds at the top."""
     content, image, orientation = open_whole(path)
     lossy = image.info.get("compression") in LOSSY_TIFF
     if image.format not in FORMATS or lossy:

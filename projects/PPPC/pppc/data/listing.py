@@ -184,14 +184,9 @@ def _add_day_images(
 def _by_id(
     folder: Path, split: Split, suffix: str, listing: Listing | None = None
 ) -> dict[str, list[str]]:
-    """The files below a folder that have a split's names, by the image ID.
+    """The files below a folder that have a split's names, by the image ID, which ``suffix`` follows.
 
-    Args:
-        folder: of images or of labels.
-        split: whose names they have.
-        suffix: that follows the ID in the files' names.
-        listing: of the images, takes what is left out; None: the files are labels or day images,
-            which have no patterns.
+    ``listing`` of images takes what is left out; labels and day images have no patterns.
     """
     found: dict[str, list[str]] = {}
     together = split.label_folder == split.image_folder

@@ -377,10 +377,8 @@ class TestMapper:
 def collate(samples: list[dict]) -> PixelBatch:
     """Stack samples, in a worker in shared memory.
 
-    Images that are higher or wider than the smallest ones are cut to their size.
-
-    The place where an image is cut comes from its own seed ("cut"); the size that is left, from the
-    other images of its batch.
+    Images that are higher or wider than the smallest ones of their batch are cut to their size, at the place
+    that their own seed gives ("cut").
     """
     height = min(sample["image"].shape[-2] for sample in samples)
     width = min(sample["image"].shape[-1] for sample in samples)

@@ -22,11 +22,8 @@ _ENDS = (*LABEL_ENDINGS, *(f"_labelids{end}" for end in LABEL_ENDINGS), "_polygo
 def outdated_labels(split: Split, stamps: Mapping[str, str]) -> list[str]:
     """A sentence for each converted label whose raw label, or its label space, is another one now.
 
-    Raw labels that were looked at before and have not changed are not opened again.
-
-    Args:
-        split: of the labels.
-        stamps: by the file of each converted label, the hash of what it was made from.
+    Raw labels that were looked at before and have not changed are not opened again. ``stamps`` has, by the
+    file of each converted label, the hash of what it was made from.
     """
     if split.label_folder is None:
         return []

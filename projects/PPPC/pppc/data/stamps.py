@@ -21,13 +21,7 @@ _STAMP = re.compile(rb"tEXtpppc:made-from\0([0-9a-f]+) ([0-9a-f]+)")
 
 
 def source_hash(content: bytes, space: LabelSpace, numbers_are_ids: bool = False) -> str:
-    """The hash of a raw label and of the rules by which it is converted.
-
-    Args:
-        content: of the raw label's file.
-        space: of its IDs.
-        numbers_are_ids: it was read by its numbers, whatever its palette.
-    """
+    """The hash of a raw label's content and of the rules by which it is converted."""
     rules = repr((VERSION, space)) + ", numbers" * numbers_are_ids
     return _hash(content, rules.encode())
 
@@ -45,13 +39,7 @@ def _hash(*parts: bytes) -> str:
 
 
 def stamped(png: bytes, source: str, label: np.ndarray) -> bytes:
-    """A PNG with a text that says what it was made from, which OpenCV cannot write.
-
-    Args:
-        png: as encoded.
-        source: :func:`source_hash`.
-        label: its pixels.
-    """
+    """An encoded PNG with a text that says what it was made from, which OpenCV cannot write."""
     part = b"tEXtpppc:made-from\0" + f"{source} {pixel_hash(label)}".encode()
     size, checksum = (len(part) - 4).to_bytes(4, "big"), zlib.crc32(part).to_bytes(4, "big")
     return png[:_HEADER] + size + part + checksum + png[_HEADER:]

@@ -45,11 +45,7 @@ def _wait_for_end(parent: int) -> None:
 
 
 def batches(*loaders: DataLoader) -> Iterator[tuple]:
-    """The batches of several loaders, side by side.
-
-    Raises:
-        Stopped: a worker process was ended from outside, or crashed.
-    """
+    """The batches of several loaders, side by side; Stopped: a worker was ended from outside, or crashed."""
     workers, iterators = _start(loaders)
     try:
         yield from zip(*iterators)
@@ -117,11 +113,7 @@ def shared_bytes(loader: DataLoader, batch_bytes: int) -> int:
 
 
 def require_shared_memory(needed: int, workers: int) -> None:
-    """See that the batches of ``workers`` worker processes fit: ``needed`` bytes.
-
-    Raises:
-        InputError: they do not.
-    """
+    """InputError where the batches of ``workers`` worker processes, ``needed`` bytes, do not fit."""
     if not needed or not os.path.isdir(SHARED_MEMORY):
         return
     system = os.statvfs(SHARED_MEMORY)

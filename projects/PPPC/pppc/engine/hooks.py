@@ -26,13 +26,8 @@ from ..processes import sum_over_processes
 class StepGenerator(HookBase):
     """Before each step: its random numbers, a function of its place, so that a resumed run has them.
 
-    Dropout and DropPath draw from PyTorch's global generator, which is seeded alike.
-
-    Args:
-        seed: of the whole run.
-
-    Attributes:
-        generator: of the step under way, on the CPU.
+    ``generator`` is on the CPU. Dropout and DropPath draw from PyTorch's global generator, which is seeded
+    alike.
     """
 
     def __init__(self, seed: int):
@@ -49,11 +44,7 @@ class TeacherUpdate(HookBase):
     """After each step: teacher <- m teacher + (1 - m) student; at the start of a run a copy.
 
     So the teacher that an iteration labels with has all students before it, as published, and a
-    checkpoint or an evaluation after it has this one, too.
-
-    Args:
-        segmentor: holds student and teacher.
-        momentum: m after the first iterations.
+    checkpoint or an evaluation after it has this one, too. ``momentum`` is m after the first iterations.
     """
 
     def __init__(self, segmentor: PPPCSegmentor, momentum: float = 0.999):
@@ -78,9 +69,6 @@ class BatchStatisticsAverage(HookBase):
 
     Each process sees its own images. Without this it would evaluate with its own statistics, and
     the checkpoint hold the main process's. SyncBatchNorm's are equal in all of them already.
-
-    Args:
-        segmentor: holds student and teacher.
     """
 
     def __init__(self, segmentor: PPPCSegmentor):
@@ -107,9 +95,7 @@ class BatchStatisticsAverage(HookBase):
 class PrototypeUpdate(HookBase):
     """Update the class prototypes with the teacher's embedding of labeled pixels.
 
-    Args:
-        segmentor: holds teacher and prototypes.
-        include_target: use the target's pseudo-labeled pixels too (published: the source's alone).
+    ``include_target``: use the target's pseudo-labeled pixels too (published: the source's alone).
     """
 
     def __init__(self, segmentor: PPPCSegmentor, include_target: bool):
@@ -144,10 +130,8 @@ class PrototypeUpdate(HookBase):
 class DACSMixing(HookBase):
     """Strong augmentation, and ClassMix of source onto target (DACS, arXiv 2007.08702).
 
-    Args:
-        augmentation: the strong augmentation. Whether it jitters or blurs is drawn before each
-            step, for all its passes; by how much, once per image.
-        random: of the steps.
+    Whether the augmentation jitters or blurs is drawn before each step, for all its passes; by how much,
+    once per image.
     """
 
     def __init__(self, augmentation: StrongAugmentation, random: StepGenerator):

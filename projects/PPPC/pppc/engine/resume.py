@@ -49,15 +49,9 @@ MAY_CHANGE = (
 
 
 def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
-    """What differs between a run's recorded settings and ``cfg``, but for :data:`MAY_CHANGE`.
+    """What differs between a run's recorded settings and ``cfg``, but for :data:`MAY_CHANGE`: sentences.
 
-    Args:
-        recorded: the run's configuration as YAML. A key that it lacks is newer than the run, and
-            has its default there.
-        cfg: the configuration that the run would go on with.
-
-    Returns:
-        "KEY was OLD and is NEW" each.
+    A key that the run's YAML lacks is newer than it, and has its default there.
     """
     defaults = get_cfg()
     add_pppc_config(defaults)
@@ -99,8 +93,7 @@ def last_checkpoint(
     one with the most iterations, and a warning tells what was looked for.
 
     Args:
-        cfg: the configuration.
-        config_file: that it was read from, which may lie in the folder of another run.
+        config_file: that ``cfg`` was read from, which may lie in the folder of another run.
         otherwise: what happens without a checkpoint, for the warning.
 
     Raises:
@@ -201,11 +194,10 @@ def starting_point(
     Nothing is written.
 
     Args:
-        cfg: the configuration to train with.
         resume: go on from the last checkpoint, if there is one.
         allow_changes: go on although settings changed that decide what is computed.
         processes: that are going to train.
-        config_file: that the configuration was read from.
+        config_file: that ``cfg`` was read from.
 
     Raises:
         InputError: a new run would overwrite another one, a run would go on with other settings

@@ -25,11 +25,9 @@ _EVENTS = "events.out.tfevents."
 
 
 def settled(cfg: CfgNode, recorded: str) -> CfgNode:
-    """``cfg`` with the seed that a run draws itself when it begins with -1.
+    """``cfg`` with what a run draws and counts itself when it begins: a seed of -1, empty frequencies.
 
-    Args:
-        cfg: what the run is begun with.
-        recorded: its own configuration, as YAML.
+    ``recorded`` is the run's own configuration, as YAML.
     """
     run, cfg = dict(by_key(CfgNode.load_cfg(recorded))), cfg.clone()
     cfg.defrost()
@@ -39,11 +37,7 @@ def settled(cfg: CfgNode, recorded: str) -> CfgNode:
 
 
 class RunFolder:
-    """The folder that holds a run's files.
-
-    Args:
-        path: OUTPUT_DIR.
-    """
+    """The folder that holds a run's files, OUTPUT_DIR."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -61,12 +55,9 @@ class RunFolder:
         ]
 
     def check_new(self, cfg: CfgNode) -> None:
-        """See that a new run would overwrite nothing.
+        """See that a new run would overwrite nothing; InputError: it would, or the folder cannot be one.
 
         What Detectron2's ``default_setup`` has just written is no run: logs and this configuration.
-
-        Raises:
-            InputError: it would, or the folder cannot be one.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"OUTPUT_DIR {self.path} is a file: choose another OUTPUT_DIR")
@@ -91,11 +82,7 @@ class RunFolder:
         return yaml.safe_load(begun.dump()) == yaml.safe_load(cfg.dump())
 
     def recorded_config(self) -> str | None:
-        """The configuration of the run that is here, as YAML; None where it has left none.
-
-        Raises:
-            InputError: config.yaml is no configuration.
-        """
+        """The configuration of the run here, as YAML; None: there is none. InputError: it is damaged."""
         path = self.path / "config.yaml"
         if not path.exists():
             return None
@@ -112,10 +99,7 @@ class RunFolder:
 
         Takes a lock, which :meth:`end` releases, deletes the unfinished files of a killed process,
         forgets the metrics from ``start_iter`` on, which are about to be written again, and writes
-        config.yaml.
-
-        Raises:
-            InputError: another process is training there, or the folder cannot be written to.
+        config.yaml. InputError: another process is training there, or the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -58,12 +58,7 @@ class _Size(io.RawIOBase):
 
 
 class DiskSpace(HookBase):
-    """After the first step: see that all checkpoints to come fit on the disk.
-
-    Args:
-        cfg: the configuration.
-        checkpointer: of the run.
-    """
+    """After the first step: see that all checkpoints to come fit on the disk."""
 
     def __init__(self, cfg: CfgNode, checkpointer: StrictCheckpointer):
         self.period = cfg.SOLVER.CHECKPOINT_PERIOD
@@ -191,12 +186,7 @@ class BestModel(HookBase):
 
 
 class MetricsWriter(hooks.PeriodicWriter):
-    """Detectron2's, which opens its files when training begins, and writes every evaluation.
-
-    Args:
-        build_writers: makes the writers.
-        evaluation: whose results are written at once; the next one's have the same names.
-    """
+    """Detectron2's, which opens its files when training begins, and writes every evaluation at once."""
 
     def __init__(self, build_writers: Callable[[], list[EventWriter]], evaluation: Evaluation):
         super().__init__([])

@@ -25,9 +25,6 @@ class StopOnSignal(HookBase):
     before the results of an evaluation are put together. While a process waits for data or
     evaluates, nothing changes that state, so a signal interrupts it there. The second signal ends
     the process at once.
-
-    Args:
-        checkpointer: of the run.
     """
 
     #: What is taken as which signal. The process that started several passes a signal on as another
@@ -104,11 +101,7 @@ class StopOnSignal(HookBase):
                 self._stop(reason)
 
     def _stop(self, reason: Stopped) -> None:
-        """Write a checkpoint that includes the last whole step, and end.
-
-        Raises:
-            Stopped: always.
-        """
+        """Write a checkpoint that includes the last whole step, and end by Stopped."""
         if self.completed < self.trainer.start_iter:
             raise Stopped(f"{reason.message} before the first iteration", reason.code)
         name = f"model_{self.completed:07d}"
@@ -129,12 +122,7 @@ class StopOnSignal(HookBase):
 
 
 class StoppableEvaluator(DatasetEvaluator):
-    """An evaluator before whose results all processes agree to go on.
-
-    Args:
-        evaluator: does the work.
-        stop: of the run.
-    """
+    """An evaluator before whose results all processes agree to go on."""
 
     def __init__(self, evaluator: DatasetEvaluator, stop: StopOnSignal):
         self.evaluator = evaluator

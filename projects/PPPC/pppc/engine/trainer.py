@@ -73,11 +73,7 @@ def _is_no_input_error(record: logging.LogRecord) -> bool:
 
 
 def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
-    """See that no process gets fewer images than the decoder's BatchNorm can average over.
-
-    Raises:
-        InputError: a batch is too small.
-    """
+    """InputError where a process gets fewer images than the decoder's BatchNorm can average over."""
     needed = getattr(model.student.sem_seg_head, "min_batch", 1) * comm.get_world_size()
     keys = ["IMS_PER_BATCH"] + ["TARGET_IMS_PER_BATCH"] * cfg.PPPC.SELF_TRAINING.ENABLED
     for key in keys:
@@ -91,16 +87,10 @@ def check_batch_sizes(cfg: CfgNode, model: PPPCSegmentor) -> None:
 
 @torch.enable_grad()
 def freeze_unused(model: PPPCSegmentor, image_size: tuple[int, int]) -> list[str]:
-    """Freeze what no output of the student depends on, such as stages that no head takes.
+    """Freeze what no output of the student depends on, such as stages that no head takes; returns its names.
 
-    DistributedDataParallel would wait for their gradients for ever.
-
-    Args:
-        model: whose student is looked at.
-        image_size: (height, width) of an image that it takes, pixels.
-
-    Returns:
-        the names of the frozen parameters.
+    DistributedDataParallel would wait for their gradients for ever. ``image_size`` is the (height, width) of
+    an image that it takes, pixels.
     """
     student = model.student.eval()
     image = torch.zeros(1, 3, *image_size, device=model.device)
@@ -171,11 +161,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2's: :meth:`start_from` the last checkpoint in OUTPUT_DIR, if asked and there.
-
-        Raises:
-            InputError: from :func:`pppc.engine.resume.starting_point`.
-        """
+        """As Detectron2's: :meth:`start_from` the last checkpoint in OUTPUT_DIR, if asked and there."""
         processes = comm.get_world_size()
         start = from_main_process(lambda: starting_point(self.cfg, resume, processes=processes))
         self.start_from(start)

@@ -10,17 +10,13 @@ from ..errors import InputError
 
 
 def class_map(scores: Tensor, file: str) -> np.ndarray:
-    """The class of the highest score of each pixel, the first one of equals.
+    """The class of the highest score of each pixel, the first one of equals: ``(H, W)`` uint8.
 
     Args:
         scores: ``(C, H, W)`` floating point, C at most 256.
         file: the image that they are of, for the message of an error.
 
-    Returns:
-        ``(H, W)`` uint8.
-
     Raises:
-        ValueError: there are more classes than a uint8 can hold.
         InputError: a score is NaN, or the highest one of a pixel infinite: they tell no class.
     """
     if len(scores) > 256:

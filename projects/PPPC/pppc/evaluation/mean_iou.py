@@ -28,12 +28,7 @@ MAX_COUNT = 2**24  # up to which float32 holds every whole number
 
 
 def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count (label, prediction) pairs; labels outside the classes are left out.
-
-    Args:
-        prediction: ``(H, W)`` uint8 in [0, C).
-        label: ``(H, W)`` uint8.
-        num_classes: C.
+    """Count (label, prediction) pairs of uint8 ``(H, W)``; labels outside the classes are left out.
 
     Returns:
         ``(C, C)`` int64, rows are labels.
@@ -49,11 +44,7 @@ def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int
 
 
 def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
-    """Per class, ``(C,)`` in [0, 1]; NaN for a class that neither label nor prediction holds.
-
-    Args:
-        confusion: ``(C, C)``, rows are labels.
-    """
+    """Per class, ``(C,)`` in [0, 1], of ``(C, C)`` whose rows are labels; NaN for a class that none holds."""
     intersection = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - intersection
     return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
@@ -150,12 +141,7 @@ class MeanIoUEvaluator(DatasetEvaluator):
         return OrderedDict(sem_seg=results)
 
     def _log_coverage(self, labeled: np.ndarray, counted: np.ndarray) -> None:
-        """Say which classes the means leave out; loudly where one class is all there is.
-
-        Args:
-            labeled: whether a label shows the class, ``(C,)`` bool.
-            counted: whether a label or a prediction does, ``(C,)`` bool.
-        """
+        """Say which classes the means leave out; loudly where one class is all there is."""
 
         def names(chosen: np.ndarray) -> str:
             return ", ".join(np.array(self.class_names)[chosen]) or "none"

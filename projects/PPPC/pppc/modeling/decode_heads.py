@@ -32,11 +32,7 @@ def resize(features: Tensor, like: Tensor) -> Tensor:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, norm: str, **options) -> Conv2d:
-    """Convolution without bias, normalization, ReLU.
-
-    Raises:
-        InputError: the normalization cannot divide the channels.
-    """
+    """Convolution without bias, normalization, ReLU; InputError: the normalization can't divide channels."""
     if norm == "GN" and out_channels % 32:
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which makes 32 groups, and a layer has {out_channels} "
@@ -162,11 +158,7 @@ class SemanticHead(nn.Module):
 def select_stages(
     input_shape: Mapping[str, ShapeSpec], names: Sequence[str], key: str
 ) -> dict[str, ShapeSpec]:
-    """The shapes of the stages that the configuration's ``key`` names.
-
-    Raises:
-        InputError: the backbone has no such stage.
-    """
+    """The shapes of the stages that the configuration's ``key`` names; InputError: the backbone lacks one."""
     if unknown := [name for name in names if name not in input_shape]:
         raise InputError(f"{key}: the backbone has no {unknown}, only {list(input_shape)}")
     return {name: input_shape[name] for name in names}
