@@ -23,10 +23,10 @@ from ..config.device import with_inference_device
 from ..data.catalog import class_colors, model_metadata
 from ..errors import InputError
 from ..files import atomic_write, write_atomically
-from ..modeling.normalization import InputStatistics
+from ..modeling.normalization import Preparation
 from ..modeling.timm_backbone import TimmBackbone
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
-from .detectron2_zoo import Preparation, from_detectron2, preparation_of
+from .detectron2_zoo import from_detectron2, preparation_of
 from .encoders import OTHER_NETWORK
 from .path_handlers import local_path
 from .reading import read_weights
@@ -176,14 +176,14 @@ class StrictCheckpointer(DetectionCheckpointer):
             if encoder:
                 translation = from_other_layout(content["model"], student, self._path, encoder)
                 told = description(filename).get("pretrained_cfg", {})
-                mean, std = backbone.statistics()
-                prepared = Preparation(told.get("mean", mean), told.get("std", std), "RGB")
+                mean, std, _ = backbone.preparation()
+                prepared = Preparation(told.get("mean", mean), told.get("std", std))
             else:
                 translation = from_detectron2(content["model"], student, self._path)
             logger.info(describe(translation))
             self._missing = translation.missing
             if self.cfg is not None and prepared is not None:
-                InputStatistics.of(self.cfg).warn_unless(*prepared, name=encoder or self._path)
+                prepared.warn_unless(self.cfg, encoder or self._path)
         if lost := [key for key, why in translation.dropped.items() if why == OTHER_NETWORK]:
             logger.warning(
                 "%s: %d of its %d tensors are not used: %s%s",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from ..errors import InputError
+from ..modeling.normalization import Preparation
 from .encoders import OTHER_NETWORK, UNUSED
 from .layouts import NOT_IN_AN_ENCODER
 from .translation import STUDENT, Translation
@@ -19,14 +19,6 @@ from .translation import STUDENT, Translation
 ENCODER = "backbone."
 AUTHOR = "__author__"  # the model zoo's files name who converted them
 CAFFE2_STD = (1 / 255, 1 / 255, 1 / 255)
-
-
-class Preparation(NamedTuple):
-    """How images were prepared in a training: mean and std of red, green and blue in [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_format: str
 
 
 def preparation_of(content: Mapping[str, object], path: str) -> Preparation | None:
@@ -37,7 +29,7 @@ def preparation_of(content: Mapping[str, object], path: str) -> Preparation | No
     """
     author = content.get(AUTHOR)
     if author == "torchvision":
-        return Preparation(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, "RGB")
+        return Preparation(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     if author is None and not _is_caffe2(content["model"]):
         return None
     divided = re.search(r"X[-_]101", path) is not None

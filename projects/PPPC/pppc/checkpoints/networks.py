@@ -13,17 +13,8 @@ from ..errors import InputError
 # Words in the names of networks that no gradient trains: moving averages, as in mean-teacher, MoCo,
 # BYOL and DINO, and DAFormer's frozen ImageNet encoder.
 NOT_TRAINED = {
-    "averaged",
-    "avg",
-    "ema",
-    "imnet",
-    "k",
-    "key",
-    "momentum",
-    "swa",
-    "target",
-    "teacher",
-}
+    "averaged", "avg", "ema", "imnet", "k", "key", "momentum", "swa", "target", "teacher",
+}  # fmt: skip
 
 
 class Network(NamedTuple):

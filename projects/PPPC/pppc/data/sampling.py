@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +117,7 @@ class LoaderOutput(NamedTuple):
     problems: dict[str, str]
 
 
+@dataclass
 class SampleStream(Dataset):
     """The endless stream of one domain's mapped samples, by position.
 
@@ -130,21 +131,12 @@ class SampleStream(Dataset):
         unreadable: what is wrong with images that are never drawn, by their files.
     """
 
-    def __init__(
-        self,
-        records: list[dict],
-        draw: Callable[[int], tuple[int, int | None]],
-        mapper: Callable[[dict, int | None, int], object],
-        seed: int,
-        skip_unreadable: bool = False,
-        unreadable: Mapping[str, str] = MappingProxyType({}),
-    ):
-        self.records = records
-        self.draw = draw
-        self.mapper = mapper
-        self.seed = seed
-        self.skip_unreadable = skip_unreadable
-        self.unreadable = dict(unreadable)
+    records: list[dict]
+    draw: Callable[[int], tuple[int, int | None]]
+    mapper: Callable[[dict, int | None, int], object]
+    seed: int
+    skip_unreadable: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, position: int) -> LoaderOutput:
         seed = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -174,6 +175,7 @@ def _sum_of_weights(label: Tensor, weights: Tensor) -> Score:
     return lambda box: crop_score(label[box], weights)
 
 
+@dataclass
 class AmbiguityCrop:
     """Of each target image the most ambiguous of some random boxes (arXiv 2409.18543).
 
@@ -210,22 +212,16 @@ class AmbiguityCrop:
         [(4, 4)]
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        num_candidates: int = 10,
-        temperature: float = 0.01,
-        top_k: int = 10,
-        criterion: str = "class_variance",
-    ):
-        if criterion not in CRITERIA:
-            raise ValueError(f"criterion is {criterion!r}: use one of {CRITERIA}")
-        self.size = size
-        self.num_candidates = num_candidates
-        self.temperature = temperature
-        self.top_k = top_k
-        self.criterion = criterion
-        self.statistics: dict[str, float] = {}
+    size: tuple[int, int]
+    num_candidates: int = 10
+    temperature: float = 0.01
+    top_k: int = 10
+    criterion: str = "class_variance"
+    statistics: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"criterion is {self.criterion!r}: use one of {CRITERIA}")
 
     def __call__(
         self,

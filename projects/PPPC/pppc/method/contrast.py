@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .gaussian import SCORES
 from .labeled_pixels import at_most_per_class, labeled_pixels
@@ -38,7 +39,8 @@ def contrast_schedule(iteration: int, max_iter: int, start_iter: int, multiplier
     return math.exp(multiplier * ((iteration + 1) / max_iter) ** 2)
 
 
-class PrototypeContrast(nn.Module):
+@dataclass
+class PrototypeContrast:
     """Pull each labeled pixel to its class's prototype, push it from the others.
 
     Args:
@@ -68,32 +70,22 @@ class PrototypeContrast(nn.Module):
         tensor(3.4156)
     """
 
-    def __init__(
-        self,
-        temperature: float = 100.0,
-        kl_weight: float = 1e-6,
-        ignore_label: int = 255,
-        score: str = "mutual_likelihood",
-        max_pixels_per_class: int = 0,
-        kl_reduction: str = "sum",
-        processes: int = 1,
-        total: Callable[[Tensor], Tensor] = lambda counts: counts,
-    ):
-        super().__init__()
-        if score not in SCORES:
-            raise ValueError(f"score is {score!r}: use one of {sorted(SCORES)}")
-        if kl_reduction not in KL_REDUCTIONS:
-            raise ValueError(f"kl_reduction is {kl_reduction!r}: use one of {KL_REDUCTIONS}")
-        self.kl_reduction = kl_reduction
-        self.score = score
-        self.max_pixels_per_class = max_pixels_per_class
-        self.temperature = temperature
-        self.kl_weight = kl_weight
-        self.ignore_label = ignore_label
-        self.processes = processes
-        self.total = total
+    temperature: float = 100.0
+    kl_weight: float = 1e-6
+    ignore_label: int = 255
+    score: str = "mutual_likelihood"
+    max_pixels_per_class: int = 0
+    kl_reduction: str = "sum"
+    processes: int = 1
+    total: Callable[[Tensor], Tensor] = lambda counts: counts
 
-    def forward(
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ValueError(f"score is {self.score!r}: use one of {sorted(SCORES)}")
+        if self.kl_reduction not in KL_REDUCTIONS:
+            raise ValueError(f"kl_reduction is {self.kl_reduction!r}: use one of {KL_REDUCTIONS}")
+
+    def __call__(
         self,
         mean: Tensor,
         log_var: Tensor,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -82,6 +83,7 @@ class Gates(NamedTuple):
     blur: bool
 
 
+@dataclass
 class StrongAugmentation:
     """Color jitter and Gaussian blur of DACS (arXiv 2007.08702), as published: with the jitter of
     kornia 0.5.8, whose brightness adds and whose contrast multiplies.
@@ -103,17 +105,10 @@ class StrongAugmentation:
         tensor([49., 49., 49.])
     """
 
-    def __init__(
-        self,
-        jitter_strength: float = 0.2,
-        jitter_probability: float = 0.8,
-        blur_probability: float = 0.5,
-        image_format: str = "RGB",
-    ):
-        self.jitter_strength = jitter_strength
-        self.jitter_probability = jitter_probability
-        self.blur_probability = blur_probability
-        self.image_format = image_format
+    jitter_strength: float = 0.2
+    jitter_probability: float = 0.8
+    blur_probability: float = 0.5
+    image_format: str = "RGB"
 
     def draw_gates(self, generator: torch.Generator) -> Gates:
         """Draw what happens in an iteration, alike for all its passes."""

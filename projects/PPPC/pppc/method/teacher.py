@@ -6,6 +6,7 @@ Shapes: N images, C classes, H x W pixels, h x w positions of the scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -150,6 +151,7 @@ def fuse_day_night(
     return fused if class_weights is None else fused * class_weights.view(-1, 1, 1)
 
 
+@dataclass
 class PseudoLabeler:
     """Labels target images by a teacher, with the help of their day images if they come.
 
@@ -169,23 +171,13 @@ class PseudoLabeler:
         (tensor([  1, 255]), tensor([1., 0.]))
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.968,
-        ignore_top: int = 0,
-        ignore_bottom: int = 0,
-        ignore_label: int = 255,
-        static_classes: Sequence[int] = (),
-        class_weights: Tensor | None = None,
-        total: Callable[[Tensor], Tensor] = lambda counts: counts,
-    ):
-        self.threshold = threshold
-        self.ignore_top = ignore_top
-        self.ignore_bottom = ignore_bottom
-        self.ignore_label = ignore_label
-        self.static_classes = static_classes
-        self.class_weights = class_weights
-        self.total = total
+    threshold: float = 0.968
+    ignore_top: int = 0
+    ignore_bottom: int = 0
+    ignore_label: int = 255
+    static_classes: Sequence[int] = ()
+    class_weights: Tensor | None = None
+    total: Callable[[Tensor], Tensor] = lambda counts: counts
 
     @torch.no_grad()
     def probabilities(

@@ -1,10 +1,7 @@
 """Whether images are normalized as an encoder's weights want them."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
@@ -13,47 +10,24 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 0.5  # of 255
 
 
-@dataclass(frozen=True)
-class InputStatistics:
-    """How the configuration normalizes images.
+class Preparation(NamedTuple):
+    """How images were prepared in an encoder's training: mean and std of red, green and blue in [0, 1]."""
 
-    Attributes:
-        format: INPUT.FORMAT, "RGB" or "BGR".
-        mean, std: MODEL.PIXEL_MEAN and PIXEL_STD, of images in [0, 255], in the format's order.
-    """
-
-    format: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_format: str = "RGB"
 
-    @classmethod
-    def of(cls, cfg: CfgNode) -> InputStatistics:
-        """Those of a configuration."""
-        model = cfg.MODEL
-        return cls(cfg.INPUT.FORMAT, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
-
-    def warn_unless(
-        self, mean: Sequence[float], std: Sequence[float], image_format: str = "RGB", *, name: str
-    ) -> None:
-        """One warning where an encoder's weights were trained with other statistics.
-
-        Args:
-            mean, std: of red, green and blue in [0, 1], as timm has them.
-            image_format: the order of the channels that the encoder takes.
-            name: of the encoder or its file, for the message.
-        """
-        order = -1 if image_format == "BGR" else 1
-        wanted = {
-            "MODEL.PIXEL_MEAN": (self.mean, [round(255 * value, 3) for value in mean][::order]),
-            "MODEL.PIXEL_STD": (self.std, [round(255 * value, 3) for value in std][::order]),
-        }
-        changes = [
-            f"{key} {theirs} (now {list(ours)})"
-            for key, (ours, theirs) in wanted.items()
-            if len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > TOLERANCE
-        ]
-        if self.format != image_format:
-            changes.append(f"INPUT.FORMAT {image_format}: red and blue are swapped")
+    def warn_unless(self, cfg: CfgNode, name: str) -> None:
+        """One warning where a configuration prepares them otherwise; ``name`` is the encoder or its file."""
+        order = -1 if self.image_format == "BGR" else 1
+        changes = []
+        for key, values in (("PIXEL_MEAN", self.mean), ("PIXEL_STD", self.std)):
+            ours, theirs = cfg.MODEL[key], [round(255 * value, 3) for value in values][::order]
+            pairs = zip(ours, theirs)
+            if len(ours) != len(theirs) or max(abs(a - b) for a, b in pairs) > TOLERANCE:
+                changes.append(f"MODEL.{key} {theirs} (now {list(ours)})")
+        if cfg.INPUT.FORMAT != self.image_format:
+            changes.append(f"INPUT.FORMAT {self.image_format}: red and blue are swapped")
         if changes:
             logger.warning(
                 "The weights of %s were trained on images that were prepared otherwise. Set %s",

@@ -7,7 +7,7 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import timm
 import torch
@@ -19,7 +19,7 @@ from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .normalization import InputStatistics
+from .normalization import Preparation
 
 __all__ = ["TimmBackbone", "build_timm_backbone"]  # timm adds its models' names
 
@@ -142,9 +142,9 @@ class TimmBackbone(Backbone):
         """Channels and stride of each stage."""
         return self._output_shape
 
-    def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and deviation that timm's weights want, of red, green and blue in [0, 1]."""
-        return self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
+    def preparation(self) -> Preparation:
+        """What timm's weights want."""
+        return Preparation(self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"])
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``(N, 3, H, W)`` normalized images to the four stages' features."""
@@ -178,7 +178,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         recompute=cfg.MODEL.RECOMPUTE == "encoder",
     )
     if pretrained:
-        InputStatistics.of(cfg).warn_unless(*backbone.statistics(), name=backbone.name)
+        backbone.preparation().warn_unless(cfg, backbone.name)
     return backbone
 
 
