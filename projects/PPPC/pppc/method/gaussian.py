@@ -106,33 +106,33 @@ def _in_blocks(tensor: Tensor, num_buffers: int) -> Iterator[tuple[slice, list[T
         yield rows, [buffer[: rows.stop - start] for buffer in buffers]
 
 
-def _by_prototype(
-    term: Callable[[Tensor, Tensor, Tensor], Tensor],
-    mean_a: Tensor,
-    log_var_a: Tensor,
-    mean_b: Tensor,
-    log_var_b: Tensor,
-) -> Tensor:
-    """Minus the mean over D of ``term(squared distance, var_a, var_b)``, ``(N, C)``.
+Score = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _by_prototype(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Score:
+    """The score that is minus the mean over D of ``term(squared distance, var_a, var_b)``.
 
     One prototype at a time, its ``(N, D)`` terms computed again in the backward pass, as in
     :class:`_Scores`.
     """
-    mean_a, mean_b = F.normalize(mean_a.float(), dim=-1), F.normalize(mean_b.float(), dim=-1)
-    var_a, var_b = log_var_a.float().exp(), log_var_b.float().exp()
 
-    def column(mean: Tensor, var: Tensor) -> Tensor:
-        return -term((mean_a - mean).square(), var_a, var).mean(dim=-1)
+    def score(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
+        mean_a, mean_b = F.normalize(mean_a.float(), dim=-1), F.normalize(mean_b.float(), dim=-1)
+        var_a, var_b = log_var_a.float().exp(), log_var_b.float().exp()
 
-    columns = [
-        checkpoint(column, mean, var, use_reentrant=False) for mean, var in zip(mean_b, var_b)
-    ]
-    return torch.stack(columns, dim=-1)
+        def column(mean: Tensor, var: Tensor) -> Tensor:
+            return -term((mean_a - mean).square(), var_a, var).mean(dim=-1)
+
+        prototypes = zip(mean_b, var_b)
+        columns = [checkpoint(column, mean, var, use_reentrant=False) for mean, var in prototypes]
+        return torch.stack(columns, dim=-1)
+
+    score.__name__, score.__qualname__, score.__doc__ = term.__name__, term.__name__, term.__doc__
+    return score
 
 
-def bhattacharyya_score(
-    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
-) -> Tensor:
+@_by_prototype
+def bhattacharyya_score(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
     """Minus the Bhattacharyya distance, up to a constant (log 2 / 2 a dimension) as published.
 
     ``-mean_d [(a_d - b_d)^2 / (4 (va + vb)) - 1/2 log(sqrt(va vb) / (va + vb))]``.
@@ -144,18 +144,13 @@ def bhattacharyya_score(
         >>> bhattacharyya_score(mean[:1], log_var[:1] + 2, mean, log_var)
         tensor([[-0.5635, -0.5933]])
     """
-
-    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
-        total = var_a + var_b
-        geometric_mean = ((var_a + EPSILON) * (var_b + EPSILON)).sqrt()
-        return 0.25 * distance / total - 0.5 * (geometric_mean / total).log()
-
-    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+    total = var_a + var_b
+    geometric_mean = ((var_a + EPSILON) * (var_b + EPSILON)).sqrt()
+    return 0.25 * distance / total - 0.5 * (geometric_mean / total).log()
 
 
-def wasserstein_score(
-    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
-) -> Tensor:
+@_by_prototype
+def wasserstein_score(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
     """Minus the squared 2-Wasserstein distance: ``-mean_d [(a - b)^2 + (sqrt va - sqrt vb)^2]``.
 
     The published code forgets the second square and one of the roots; it never calls it.
@@ -167,16 +162,11 @@ def wasserstein_score(
         >>> wasserstein_score(mean[:1], log_var[:1] + 2, mean, log_var)
         tensor([[-2.9525, -3.9525]])
     """
-
-    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
-        return distance + (var_a.sqrt() - var_b.sqrt()).square()
-
-    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+    return distance + (var_a.sqrt() - var_b.sqrt()).square()
 
 
-def kullback_leibler_score(
-    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
-) -> Tensor:
+@_by_prototype
+def kullback_leibler_score(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
     """Minus KL(a || b), up to a constant (1/2 a dimension) as published.
 
     ``-1/2 mean_d [log(vb / va) + va / vb + (a - b)^2 / vb]``.
@@ -188,16 +178,11 @@ def kullback_leibler_score(
         >>> kullback_leibler_score(mean[:1], log_var[:1] + 2, mean, log_var)
         tensor([[-2.6945, -3.1945]])
     """
-
-    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
-        return 0.5 * (var_b.log() - var_a.log() + (var_a + distance) / var_b)
-
-    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+    return 0.5 * (var_b.log() - var_a.log() + (var_a + distance) / var_b)
 
 
-def jensen_shannon_score(
-    mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor
-) -> Tensor:
+@_by_prototype
+def jensen_shannon_score(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
     """Minus the mean of KL(a || b) and KL(b || a), up to a constant, as published.
 
     The published name; it is half of Jeffreys' divergence, since that of Jensen and Shannon has no
@@ -210,11 +195,7 @@ def jensen_shannon_score(
         >>> jensen_shannon_score(mean[:1], log_var[:1] + 2, mean, log_var)
         tensor([[-1.8811, -2.1649]])
     """
-
-    def term(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
-        return 0.25 * ((var_a + distance) / var_b + (var_b + distance) / var_a)
-
-    return _by_prototype(term, mean_a, log_var_a, mean_b, log_var_b)
+    return 0.25 * ((var_a + distance) / var_b + (var_b + distance) / var_a)
 
 
 def cosine_score(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
