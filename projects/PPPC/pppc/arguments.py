@@ -1,7 +1,5 @@
 """The command lines of the tools: a wrong one is one line, as every other wrong input."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from typing import NoReturn

@@ -1,7 +1,5 @@
 """Errors that the user can fix, and how a tool ends after one."""
 
-from __future__ import annotations
-
 import errno
 import re
 import signal

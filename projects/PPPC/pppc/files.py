@@ -1,7 +1,5 @@
 """Names of files as users write them, reading YAML, and writing files."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

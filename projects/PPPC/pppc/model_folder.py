@@ -3,8 +3,6 @@
 :func:`pppc.prediction.load` takes it, where no data set is registered, too, and so does MODEL.WEIGHTS.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The user's own modules, which register data sets and parts: --import, in every process."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

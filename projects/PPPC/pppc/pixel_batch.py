@@ -3,11 +3,9 @@
 Shapes: N images, H x W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from detectron2.structures import ImageList
@@ -46,9 +44,7 @@ class PixelBatch:
     files: tuple[str, ...] = ()
 
     @classmethod
-    def from_dicts(
-        cls, batch: Sequence[dict], device: torch.device, ignore_label: int
-    ) -> PixelBatch:
+    def from_dicts(cls, batch: Sequence[dict], device: torch.device, ignore_label: int) -> Self:
         """Detectron2's list of labeled images, padded at the right and below to one size.
 
         Args:
@@ -74,7 +70,7 @@ class PixelBatch:
         values = (getattr(self, field.name) for field in fields(self))
         return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
-    def to(self, device: torch.device) -> PixelBatch:
+    def to(self, device: torch.device) -> Self:
         """The same batch on ``device``, where bytes become float32 images and int64 labels."""
         batch = self._of_each(lambda tensor: tensor.to(device, non_blocking=True))
         return replace(
@@ -84,18 +80,18 @@ class PixelBatch:
             day_image=None if batch.day_image is None else batch.day_image.float(),
         )
 
-    def pin_memory(self) -> PixelBatch:
+    def pin_memory(self) -> Self:
         """The same batch in page-locked memory; PyTorch's loaders call this."""
         return self._of_each(Tensor.pin_memory)
 
-    def _of_each(self, function: Callable[[Tensor], Tensor]) -> PixelBatch:
+    def _of_each(self, function: Callable[[Tensor], Tensor]) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {
             name: function(value) for name, value in values.items() if isinstance(value, Tensor)
         }
         return replace(self, **changed)
 
-    def crop(self, corners: Sequence[tuple[int, int]], size: tuple[int, int]) -> PixelBatch:
+    def crop(self, corners: Sequence[tuple[int, int]], size: tuple[int, int]) -> Self:
         """The batch of boxes cut from each image, and from all that is known of its pixels.
 
         Args:
@@ -117,7 +113,7 @@ class PixelBatch:
 
         return self._of_each(cut)
 
-    def confident(self, threshold: float, ignore_label: int) -> PixelBatch:
+    def confident(self, threshold: float, ignore_label: int) -> Self:
         """The same batch, the labels that are less probable than ``threshold`` ignored.
 
         Raises:

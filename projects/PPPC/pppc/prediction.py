@@ -3,8 +3,6 @@
 Shapes: an image of H x W pixels, C classes.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import pickle

@@ -1,7 +1,5 @@
 """predictions.csv, which also tells what a later call need not predict again."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import IO, Self

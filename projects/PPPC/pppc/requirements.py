@@ -1,7 +1,5 @@
 """What pip cannot be told to install, checked at import."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from types import ModuleType

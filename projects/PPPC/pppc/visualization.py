@@ -3,8 +3,6 @@
 All pictures are ``(H, W, 3)`` uint8 RGB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import cv2

@@ -4,8 +4,6 @@ It lies beside the package, so that ``pppc doctor`` also works where Detectron2 
 which ``import pppc`` ends.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

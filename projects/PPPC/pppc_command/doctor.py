@@ -3,8 +3,6 @@
 Where a package that is needed is missing, the exit status is 1.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """A checkpointer that takes other projects' files, and fails where Detectron2's warns and goes on."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The classes of a trained model, and starting from a model of others."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Encoders of Detectron2: its model zoo's files, and others that have its names, for its backbones."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable, Mapping

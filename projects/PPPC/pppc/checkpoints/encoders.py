@@ -1,7 +1,5 @@
 """timm's and torchvision's encoders: their names, as in the file, for the encoder at hand."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Iterable, Mapping

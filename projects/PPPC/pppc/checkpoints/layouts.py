@@ -1,7 +1,5 @@
 """The names that other projects give to the tensors of the same networks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

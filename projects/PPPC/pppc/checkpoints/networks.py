@@ -1,7 +1,5 @@
 """Which of several networks in a file is taken."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,8 +1,6 @@
 """Fetching checkpoints by name: `https://...`, `detectron2://...`, `hf://OWNER/MODEL[/FILE]` and
 `package://NAME/FILE`."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reading checkpoints of any origin without running code that is in them."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """Giving the tensors of other projects' checkpoints our names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

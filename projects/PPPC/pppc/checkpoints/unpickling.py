@@ -4,8 +4,6 @@ Checkpoints of other programs hold objects of theirs (loggers, options, paths, w
 the tensors. The classes need not be installed, and no code of the file is run.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from types import ModuleType
@@ -56,7 +54,7 @@ class Placeholder(dict):
     def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __call__(self, *arguments: object, **options: object) -> Placeholder:
+    def __call__(self, *arguments: object, **options: object) -> "Placeholder":
         return Placeholder()
 
     def append(self, item: object) -> None:

@@ -4,8 +4,6 @@ A key's rule stands beside its default (:mod:`pppc.config.defaults`); here is wh
 Detectron2's other keys have no effect, and are refused where they are set.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 from collections.abc import Callable, Iterator, Sequence

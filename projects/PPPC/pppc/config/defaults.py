@@ -10,8 +10,6 @@ A part of one's own brings its own keys along::
     KEYS["MODEL.MINE.WIDTH"] = Key("MODEL.MINE.WIDTH", 64, whole(1), "Channels of my decoder.")
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Whether this machine has the device that MODEL.DEVICE names."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

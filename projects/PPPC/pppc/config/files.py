@@ -1,7 +1,5 @@
 """From YAML files and the command line to a configuration."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import logging

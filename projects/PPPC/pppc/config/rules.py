@@ -1,7 +1,5 @@
 """What a key is: its name, its default, what its value must be, and what it means."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 They were published for 40,000 iterations, 19 classes and batches of two crops of 640x640.
 """
 
-from __future__ import annotations
-
 import math
 
 from detectron2.config import CfgNode

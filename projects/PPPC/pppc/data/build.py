@@ -1,7 +1,5 @@
 """The loaders of training and evaluation."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 
@@ -77,7 +75,7 @@ def _check_shared_memory(cfg: CfgNode, loader: PairedLoader) -> None:
     require_shared_memory(comm.get_local_size() * needed, cfg.DATALOADER.NUM_WORKERS)
 
 
-def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> TestLoader:
+def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> "TestLoader":
     """Detectron2's loader over a test set, or ``records`` of it, one image a batch."""
     records = dataset_records(cfg, name) if records is None else records
     is_labeled = any("sem_seg_file_name" in record for record in records)

@@ -9,8 +9,6 @@ in Detectron2; converted labels may be in another tree (:func:`pppc.data.listing
 Nothing is opened before a data set is used.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What can be wrong with data sets, found before any training time is spent."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How many pixels of each class a data set's labels show."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 

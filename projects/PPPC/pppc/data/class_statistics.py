@@ -9,8 +9,6 @@ all three for other projects. This one reads none of them, as nothing in them te
 older than the labels: it counts the labels, see :mod:`pppc.data.inspection`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

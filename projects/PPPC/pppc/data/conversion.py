@@ -1,7 +1,5 @@
 """Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import defaultdict

@@ -14,8 +14,6 @@
 - Other kinds (floating point, LAB, ...) are refused by name.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

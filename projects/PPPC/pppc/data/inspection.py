@@ -9,8 +9,6 @@ anything else differs; then the file was copied or touched, and need not be deco
 that was found is used after a change of the readers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -22,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import PIL
@@ -243,7 +241,7 @@ class _Cache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # absent, cut off or another version's: everything is read
 
-    def __enter__(self) -> _Cache:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

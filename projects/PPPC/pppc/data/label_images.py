@@ -10,8 +10,6 @@ colors for gray) changes no label, or the file is refused.
 - A channel of transparency must say opaque.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

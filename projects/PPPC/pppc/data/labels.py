@@ -1,7 +1,5 @@
 """Label files as train IDs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -65,7 +63,7 @@ class LabelReader:
 
     def with_classes(
         self, class_names: Sequence[str], ignore_label: int | None = None
-    ) -> LabelReader:
+    ) -> "LabelReader":
         """A reader of the same files whose train IDs are those of ``class_names``."""
         return LabelReader(
             self.space, self.train_ids, class_names, ignore_label, self.numbers_are_ids

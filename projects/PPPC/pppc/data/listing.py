@@ -4,8 +4,6 @@ An image is known by its path below the split's folder, without the ending; a la
 image of the same path.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterator

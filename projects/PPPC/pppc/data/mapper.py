@@ -1,7 +1,5 @@
 """From a record to tensors: labeled source crops, whole target images, test images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

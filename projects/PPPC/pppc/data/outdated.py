@@ -1,7 +1,5 @@
 """Converted labels that were made from other labels than are there now."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Mapping

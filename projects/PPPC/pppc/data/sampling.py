@@ -4,8 +4,6 @@ A stream's sample is a pure function of (seed, stream, position), so that a run 
 iteration and sees what an uninterrupted one would have seen, whatever the number of workers.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

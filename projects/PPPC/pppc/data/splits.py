@@ -1,7 +1,5 @@
 """Where the images and labels of each data set are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

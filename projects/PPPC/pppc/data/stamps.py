@@ -3,8 +3,6 @@
 Dates tell nothing of copied and unpacked files: content is compared with content.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zlib

@@ -1,7 +1,5 @@
 """A loader's worker processes: how they begin and end, and the memory that their batches pass through."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

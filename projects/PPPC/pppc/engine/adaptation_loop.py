@@ -1,12 +1,10 @@
 """The training step of PPPC."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from detectron2.config import CfgNode
@@ -118,7 +116,7 @@ class AdaptationLoop(SimpleTrainer):
         model: nn.Module,
         data_loader: Iterable[tuple[PixelBatch, PixelBatch | None]],
         optimizer: torch.optim.Optimizer,
-    ) -> AdaptationLoop:
+    ) -> Self:
         """The loop that a configuration describes.
 
         Raises:

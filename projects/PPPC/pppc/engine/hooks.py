@@ -5,8 +5,6 @@ calling :class:`PrototypeUpdate` and :class:`DACSMixing`; see
 :meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.distributed as dist

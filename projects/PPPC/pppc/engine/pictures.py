@@ -1,7 +1,5 @@
 """Pictures of the training batch, for TensorBoard and as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

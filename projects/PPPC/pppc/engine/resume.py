@@ -1,7 +1,5 @@
 """Where a run starts: the checkpoint in OUTPUT_DIR to go on from, and with what settings."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The files of one run in OUTPUT_DIR: whether a run is there, its lock and its metrics."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

@@ -4,8 +4,6 @@ As hooks they act in the order in which the trainer registers them; see
 :meth:`pppc.engine.trainer.Trainer.build_hooks`.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import math

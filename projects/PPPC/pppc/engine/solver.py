@@ -1,7 +1,5 @@
 """The optimizer, with the published parameter groups."""
 
-from __future__ import annotations
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import (

@@ -1,7 +1,5 @@
 """How a run ends before its time: in all processes alike, with a checkpoint."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

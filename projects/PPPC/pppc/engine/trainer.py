@@ -1,7 +1,5 @@
 """The trainer that Detectron2's users know, around the training step of PPPC."""
 
-from __future__ import annotations
-
 import logging
 import os
 import weakref

@@ -1,7 +1,5 @@
 """From class scores to the map of the highest ones, the slow part of evaluating large images."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from torch import Tensor

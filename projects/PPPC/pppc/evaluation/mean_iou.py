@@ -5,8 +5,6 @@ classes in other cells, and reports a boundary score of eroded label values; thi
 numbers.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence

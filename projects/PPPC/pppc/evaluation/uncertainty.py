@@ -3,8 +3,6 @@
 Shapes: P pixels.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import OrderedDict

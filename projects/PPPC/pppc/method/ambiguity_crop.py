@@ -3,8 +3,6 @@
 Shapes: N images, C classes, D embedding dimensions, H x W pixels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

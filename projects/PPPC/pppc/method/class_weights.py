@@ -1,7 +1,5 @@
 """What makes up for how frequent classes are: weights in the loss, and priors of the scores."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Those that are divergences are negated. Beside the mutual likelihood score they 
 the paper (arXiv 2409.18543) compares it with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

@@ -4,8 +4,6 @@ Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D d
 labeled positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Shapes: N images, C classes, H x W pixels, h x w positions of the scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

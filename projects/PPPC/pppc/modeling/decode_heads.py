@@ -8,8 +8,6 @@ this project's network asks for, and ``forward`` losses or resized scores, as De
 meta-architectures do. So they take each other's place.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 

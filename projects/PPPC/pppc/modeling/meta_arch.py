@@ -4,9 +4,8 @@ Shapes: N images, C classes, D embedding dimensions, H x W pixels, h x w positio
 map.
 """
 
-from __future__ import annotations
-
 import copy
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -197,7 +196,7 @@ class PPPCSegmentor(nn.Module):
     def device(self) -> torch.device:
         return self.student.pixel_mean.device
 
-    def train(self, mode: bool = True) -> PPPCSegmentor:
+    def train(self, mode: bool = True) -> Self:
         """Switch modes; the teacher's Dropout and DropPath stay off in both."""
         super().train(mode)
         if self.teacher is not None:

@@ -3,8 +3,6 @@
 Shapes: N images of H x W pixels, C classes, D embedding dimensions, h x w positions.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

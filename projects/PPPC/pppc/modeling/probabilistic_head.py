@@ -8,8 +8,6 @@ computed again in the backward pass: kept, its maps of ``(N, D, h, w)``, 0.1 GB 
 stride 4, would be most of what the head keeps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial

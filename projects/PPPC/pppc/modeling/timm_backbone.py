@@ -4,8 +4,6 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 ``(N, C_k, H/s_k, W/s_k)``.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable
 
