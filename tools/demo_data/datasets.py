@@ -13,19 +13,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 from PIL import Image
 from pppc.data.train_ids import IGNORE_LABEL, LABEL_SPACES, SYNTHIA_16_TRAIN_IDS
 from pppc.errors import InputError
 from pppc.processes import map_in_processes
 from tqdm import tqdm
 
-from . import looks, styles
-from .scenes import random_scene
+from . import looks
+from .scenes import Style, random_scene
 from .shapes import TRAIN_ID
 
 MANIFEST_NAME = "demo_data.json"
 _DRAWING_VERSION = 2  # to be raised when the same seed gives other pictures
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_STYLES = {
+    name: Style(**values)
+    for name, values in yaml.safe_load(Path(__file__).with_name("styles.yaml").read_text()).items()
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def _drawings(data: DemoData, root: Path) -> list[partial]:
         (_synthia, data.synthia_train, {}),
         (_cityscapes, data.cityscapes_train, {"split": "train"}),
         (_cityscapes, data.cityscapes_val, {"split": "val"}),
-        (_dark_zurich_pair, data.dark_zurich_train, {}),
+        (_dark_zurich, data.dark_zurich_train, {"split": "train"}),
         (_dark_zurich, data.dark_zurich_val, {"split": "val"}),
         (_dark_zurich, data.dark_zurich_test, {"split": "test"}),
     )
@@ -111,9 +116,9 @@ def _drawings(data: DemoData, root: Path) -> list[partial]:
     ]
 
 
-def _draw(style, frame, size, stream: tuple[int, ...], view: int = 0):
+def _draw(style: str, frame, size, stream: tuple[int, ...], view: int = 0):
     """The image (H, W, 3) and train ids (H, W) of one street in one of its views."""
-    scene = random_scene(style, np.random.default_rng((*stream, 0)))
+    scene = random_scene(_STYLES[style], np.random.default_rng((*stream, 0)))
     return frame(scene, size, np.random.default_rng((*stream, 1, view)))
 
 
@@ -135,7 +140,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 
 def _gta(root: Path, size, stream, index: int) -> None:
     """images/00001.png; labels/00001.png, whose palette indices are the ids."""
-    image, label = _draw(styles.GTA_STYLE, looks.game_frame, size, stream)
+    image, label = _draw("gta", looks.game_frame, size, stream)
     name = f"{index + 1:05d}.png"
     _write_image(root / "gta/images" / name, image)
     space = LABEL_SPACES["gta"]
@@ -151,7 +156,7 @@ def _gta(root: Path, size, stream, index: int) -> None:
 
 def _synthia(root: Path, size, stream, index: int) -> None:
     """RGB/0000000.png; GT/LABELS/0000000.png, 16 bits: ids in red, instances in green."""
-    image, label = _draw(styles.GTA_STYLE, looks.game_frame, size, stream)
+    image, label = _draw("gta", looks.game_frame, size, stream)
     label[~np.isin(label, SYNTHIA_16_TRAIN_IDS)] = IGNORE_LABEL
     name = f"{index:07d}.png"
     _write_image(root / "synthia/RGB" / name, image)
@@ -164,7 +169,7 @@ def _synthia(root: Path, size, stream, index: int) -> None:
 
 def _cityscapes(root: Path, size, stream, index: int, split: str) -> None:
     """leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png."""
-    image, label = _draw(styles.CITYSCAPES_STYLE, looks.car_photograph, size, stream)
+    image, label = _draw("cityscapes", looks.car_photograph, size, stream)
     city = ("frankfurt", "lindau")[index % 2] if split == "val" else ("aachen", "bremen")[index % 2]
     name = f"{split}/{city}/{city}_{index:06d}_000019"
     _write_image(root / f"cityscapes/leftImg8bit/{name}_leftImg8bit.png", image)
@@ -173,7 +178,6 @@ def _cityscapes(root: Path, size, stream, index: int, split: str) -> None:
 
 
 _SEQUENCES = {"train": "GOPR0351", "val": "GOPR0356", "test": "GOPR0364"}
-_DAY_SEQUENCE = "GOPR0345"
 
 
 def _night_frame(split: str, index: int) -> str:
@@ -182,25 +186,19 @@ def _night_frame(split: str, index: int) -> str:
 
 
 def _day_frame(index: int) -> str:
-    return f"train/day/{_DAY_SEQUENCE}/{_DAY_SEQUENCE}_frame_{3 * index + 100:06d}"
-
-
-def _dark_zurich_pair(root: Path, size, stream, index: int) -> None:
-    """A street by night and, from a camera nearby, by day; neither has labels."""
-    style, images = styles.CITYSCAPES_STYLE, root / "dark_zurich/rgb_anon"
-    night, _ = _draw(style, looks.night_drive, size, stream)
-    _write_image(images / f"{_night_frame('train', index)}_rgb_anon.png", night)
-    day, _ = _draw(style, looks.day_drive, size, stream, view=1)
-    _write_image(images / f"{_day_frame(index)}_rgb_anon.png", day)
+    return f"train/day/GOPR0345/GOPR0345_frame_{3 * index + 100:06d}"
 
 
 def _dark_zurich(root: Path, size, stream, index: int, split: str) -> None:
-    """A street by night; the validation split has train ids, the test split has no labels."""
-    image, label = _draw(styles.CITYSCAPES_STYLE, looks.night_drive, size, stream)
-    name = _night_frame(split, index)
-    _write_image(root / f"dark_zurich/rgb_anon/{name}_rgb_anon.png", image)
+    """A street by night; with train ids in the validation split, in training by day as well."""
+    name, folder = _night_frame(split, index), root / "dark_zurich"
+    image, label = _draw("cityscapes", looks.night_drive, size, stream)
+    _write_image(folder / f"rgb_anon/{name}_rgb_anon.png", image)
     if split == "val":
-        _write_image(root / f"dark_zurich/gt/{name}_gt_labelTrainIds.png", label)
+        _write_image(folder / f"gt/{name}_gt_labelTrainIds.png", label)
+    if split == "train":  # from a camera nearby
+        day, _ = _draw("cityscapes", looks.day_drive, size, stream, view=1)
+        _write_image(folder / f"rgb_anon/{_day_frame(index)}_rgb_anon.png", day)
 
 
 def _write_correspondences(root: Path, num_pairs: int) -> None:

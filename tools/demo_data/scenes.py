@@ -20,7 +20,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """What a data set's streets look like: sizes in meters, counts as means of a street."""
+    """What a data set's streets look like (styles.yaml): sizes in meters, counts as means of a street."""
 
     palette: Mapping[
         str, tuple[Range, Range, Range]
