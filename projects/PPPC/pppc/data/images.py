@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, BinaryIO
 
 import cv2
@@ -118,17 +118,23 @@ def _open(path: str, file: BinaryIO) -> ImageFile.ImageFile:
         raise InputError(f"{path}: {what}") from error
 
 
-def _is_whole_png(content: bytes) -> bool:
-    """Whether all parts of a PNG have their checksums, to the last one."""
+def _png_parts(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """The kind of each part of a PNG, kind and data together, and the checksum that it should have."""
     view, position = memoryview(content), len(PNG_SIGNATURE)
     while position + 12 <= len(content):
         end = position + 8 + int.from_bytes(view[position : position + 4], "big")
-        kind = bytes(view[position + 4 : position + 8])
-        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        part = view[position + 4 : end]
+        yield bytes(part[:4]), part, int.from_bytes(view[end : end + 4], "big")
+        position = end + 4
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Whether all parts of a PNG have their checksums, to the last one."""
+    for kind, part, checksum in _png_parts(content):
+        if zlib.crc32(part) != checksum:
             return False
         if kind == b"IEND":
             return True
-        position = end + 4
     return False
 
 
@@ -158,14 +164,9 @@ def png_is_complete(content: bytes) -> bool:
         columns, rows = -((left - width) // step_x), -((top - height) // step_y)
         if columns > 0 and rows > 0:
             expected += rows * (1 + (columns * bits + 7) // 8)
-    view, position, data = memoryview(content), len(PNG_SIGNATURE), []
-    while position + 12 <= len(content):
-        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
-        if view[position + 4 : position + 8] == b"IDAT":
-            data.append(view[position + 8 : end])
-        position = end + 4
+    data = b"".join(part[4:] for kind, part, _ in _png_parts(content) if kind == b"IDAT")
     try:
-        return len(zlib.decompressobj().decompress(b"".join(data), expected)) >= expected
+        return len(zlib.decompressobj().decompress(data, expected)) >= expected
     except zlib.error:
         return False
 

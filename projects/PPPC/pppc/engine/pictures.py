@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.catalog import class_colors, model_metadata
 from ..modeling.meta_arch import PPPCSegmentor
 from ..visualization import captioned_row, colorize_labels, colorize_uncertainty
-from .adaptation_loop import StepRecord
+from .adaptation_loop import AdaptationLoop, StepRecord
 
 
 class TrainingPictures(HookBase):
@@ -22,7 +22,8 @@ class TrainingPictures(HookBase):
     A row per image, in OUTPUT_DIR/pictures and in TensorBoard.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, loop: AdaptationLoop):
+        self.loop = loop
         self.period = cfg.VIS_PERIOD
         self.image_format = cfg.INPUT.FORMAT
         self.folder = Path(cfg.OUTPUT_DIR) / "pictures"
@@ -31,8 +32,7 @@ class TrainingPictures(HookBase):
     def after_step(self) -> None:
         if self.period <= 0 or (self.trainer.iter + 1) % self.period:
             return
-        loop = self.trainer._trainer
-        picture = self.draw(loop.segmentor, loop.record)
+        picture = self.draw(self.loop.segmentor, self.loop.record)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.trainer.iter + 1:07d}.png"
         cv2.imwrite(str(path), picture[:, :, ::-1])

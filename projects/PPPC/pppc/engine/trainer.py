@@ -220,7 +220,7 @@ class Trainer(DefaultTrainer):
         self.stop = stop = StopOnSignal(self.checkpointer)
         method += [hooks.IterationTimer(), LearningRate()]
         if main:
-            method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg)]
+            method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg, loop)]
         method.append(stop)
         if main:
             method.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
