@@ -32,13 +32,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from typing import NoReturn
 
 import pppc
 import torch
 from detectron2.config import get_cfg
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.defaults import by_key
+from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError, run_tool
 from pppc.files import read_yaml, user_path, write_atomically
 from tabulate import tabulate
@@ -83,14 +83,13 @@ class Run:
         return changed
 
     def load(self) -> dict | None:
-        """The result, with "current": whether its settings are those of today; None: missing.
-
-        Raises:
-            InputError: its file is damaged.
-        """
+        """The result, with "current": whether its settings are those of today; None: missing."""
         if not self.result.is_file():
             return None
-        result = _read_json(self.result)
+        try:
+            result = json.loads(self.result.read_text())
+        except ValueError as error:
+            raise InputError(f"{self.result} is damaged: remove it") from error
         return result | {"current": result["settings"] == self.settings()}
 
     @property
@@ -104,43 +103,31 @@ class Run:
         return self.output / "model_final.pth"
 
     def train(self, gpu: str | None) -> None:
-        """Train, or go on, and write the result.
+        """Train, or go on, on a GPU as CUDA_VISIBLE_DEVICES names it, and write the result.
 
-        Args:
-            gpu: the one to use, as CUDA_VISIBLE_DEVICES names it; None: there is none.
-
-        Raises:
-            InputError: the run's folder holds one of other settings.
-            TrainingFailed: the training failed; its log is in the run's folder.
+        TrainingFailed: its log is in the run's folder.
         """
         self.output.mkdir(parents=True, exist_ok=True)
-        started = self.output / "settings.json"
-        if started.exists() and _read_json(started) != self.settings():
-            raise InputError(f"{self.output} holds a run of other settings: move it away")
-        write_atomically(started, json.dumps(self.settings(), indent=1).encode())
         command = [
             sys.executable, "-W", "ignore", str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", self.config, "OUTPUT_DIR", str(self.output),
             "SEED", str(self.seed), *self.opts,
         ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         commit = _commit()
         with open(self.output / "study.log", "a") as log:
-            status = subprocess.run(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ
-                | {"OMP_NUM_THREADS": "1"}
-                | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
-            ).returncode
-        if status:
+            run = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        if run.returncode:
             *_, last = ("", *Path(log.name).read_text(errors="replace").splitlines())
             raise TrainingFailed(
-                f"{self.row}, seed {self.seed} ended with status {status}. {log.name} ends: {last}"
+                f"{self.row}, seed {self.seed} ended with status {run.returncode}. {log.name} ends: "
+                f"{last}"
             )
-        lines = (self.output / "metrics.json").read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = RunFolder(self.output).metrics()
         *_, last = ({}, *(entry for entry in metrics if "sem_seg/mIoU" in entry))
+        seconds = statistics.median(entry["time"] for entry in metrics if "time" in entry)
         result = {
             "row": self.row,
             "seed": self.seed,
@@ -148,9 +135,7 @@ class Run:
             "config": self.config,
             "opts": self.opts,
             "settings": self.settings(),
-            "seconds_per_iteration": round(
-                statistics.median(entry["time"] for entry in metrics if "time" in entry), 3
-            ),
+            "seconds_per_iteration": round(seconds, 3),
             **{
                 key.removeprefix("sem_seg/"): round(value, 3)
                 for key, value in sorted(last.items())
@@ -163,14 +148,9 @@ class Run:
 
 
 class Study:
-    """The runs that a study's file asks for.
+    """The runs, in a folder ``output``, that a study's file asks for.
 
-    Args:
-        path: of the YAML file; the configurations it names are relative to the working directory.
-        output: folder of the runs.
-
-    Raises:
-        InputError: there is no such file, it is no study, or the configuration of a row is wrong.
+    InputError: there is no such file, it is no study, or the configuration of a row is wrong.
     """
 
     def __init__(self, path: Path, output: Path):
@@ -208,11 +188,7 @@ class Study:
                 )
 
     def train_missing(self, jobs: int) -> None:
-        """Train what is missing: the rows with the most seeds first, seed by seed.
-
-        Args:
-            jobs: trainings at a time. They take turns with the GPUs.
-        """
+        """Train what is missing, ``jobs`` at a time: the rows with the most seeds first, seed by seed."""
         missing = [
             (-len(runs), self.seeds.index(run.seed), run)
             for runs in self.rows.values()
@@ -284,61 +260,38 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: remove it") from error
+# The keys of a study, and of its first run and rows, with the kinds of their values.
+OF_A_STUDY = {"seeds": list, "reference": str, "rows": dict, "opts": list, "pretraining": dict}
+OF_A_RUN = {"config": str, "opts": list, "seeds": list}
 
 
 def _read_study(path: Path) -> dict:
-    """A study's file.
-
-    Raises:
-        InputError: it can't be read, or is no study.
-    """
+    """A study's file; InputError: it can't be read, or is no study."""
     content = read_yaml(str(path), str(path))
 
-    def refuse(what: str, expected: str) -> NoReturn:
-        raise InputError(
-            f"{path}: {what}: give {expected}. tools/research/study.py --help shows a study"
-        )
+    def check(where: str, right: bool) -> None:
+        if not right:
+            raise InputError(
+                f"{path}: {where} is missing, unknown or of a wrong kind: "
+                "tools/research/study.py --help shows a study"
+            )
 
-    def check(entry: dict, where: str, known: dict[str, tuple[type, str]], needed: tuple[str, ...]):
-        for key in entry.keys() - known.keys():
-            refuse(f"{where}{key} is no key here", f"one of {', '.join(known)}")
-        for key in (key for key in needed if key not in entry):
-            refuse(f"{where}{key} is missing", known[key][1])
-        for key, value in entry.items():
-            if not isinstance(value, known[key][0]) or not value and key != "opts":
-                refuse(f"{where}{key} is {value!r}", known[key][1])
-            if key == "seeds" and (
-                len(set(value)) < len(value)
-                or not all(type(seed) is int and seed >= 0 for seed in value)
-            ):
-                refuse(f"{where}seeds is {value!r}", known[key][1])
+    def check_keys(entry: object, where: str, known: dict[str, type], *needed: str) -> None:
+        check(where or "all of it", isinstance(entry, dict))
+        for key in {*needed, *entry}:
+            check(where + str(key), key in known and isinstance(entry.get(key), known[key]))
 
-    seeds, opts = (list, "a list of different whole numbers"), (list, "a list KEY, VALUE, ...")
-    of_run = {"config": (str, "the name of a configuration file"), "opts": opts}
-    check(content, "", {"seeds": seeds, "reference": (str, "the name of a row"), "opts": opts,
-                        "pretraining": (dict, "a section with a config"),
-                        "rows": (dict, "a section with a name for each row")},
-          ("seeds", "reference", "rows"))  # fmt: skip
+    check_keys(content, "", OF_A_STUDY, "seeds", "reference", "rows")
+    runs = {f"rows.{row}.": entry for row, entry in content["rows"].items()}
     if "pretraining" in content:
-        check(content["pretraining"], "pretraining.", of_run, ("config",))
-    files = set()
-    for row, entry in content["rows"].items():
-        if not isinstance(row, str) or "/" in row or not isinstance(entry, dict):
-            refuse(f"rows.{row} is {entry!r}", "a name, without /, and a section with a config")
-        if file_name(row) in files:
-            refuse(f"rows.{row} has the files of another row", "it a name that is not as similar")
-        files.add(file_name(row))
-        check(entry, f"rows.{row}.", of_run | {"seeds": seeds}, ("config",))
-        if extra := set(entry.get("seeds", ())) - set(content["seeds"]):
-            refuse(f"rows.{row}.seeds has {sorted(extra)}", "some of the study's seeds")
-    if content["reference"] not in content["rows"]:
-        refuse(f"the reference {content['reference']!r} is not one of the rows",
-               f"one of {', '.join(content['rows'])}")  # fmt: skip
+        runs["pretraining."] = content["pretraining"]
+    for where, entry in runs.items():
+        check_keys(entry, where, OF_A_RUN, "config")
+        check(f"{where}seeds", set(entry.get("seeds", ())) <= set(content["seeds"]))
+    check("reference", content["reference"] in content["rows"])
+    names = [file_name(str(row)) for row in content["rows"]]
+    check("rows: a name, without /, whose files are no other row's,",
+          len(set(names)) == len(names) and "/" not in "".join(names))  # fmt: skip
     return content
 
 
