@@ -22,8 +22,9 @@ setup(
     package_data={"pppc": ["configs/*.yaml", "configs/*/*.yaml"]},  # a link to configs/
     entry_points={"console_scripts": ["pppc = pppc_command:main"]},
     python_requires=">=3.11,<3.13",
+    # Private parts are used of those with an upper bound.
     install_requires=[
-        "fvcore>=0.1.5.post20221221",
+        "fvcore>=0.1.5.post20221221,<0.2",
         "huggingface_hub>=0.30",
         "matplotlib>=3.8",
         "numpy>=1.26",
@@ -33,9 +34,9 @@ setup(
         "simplejpeg>=1.8",
         "tabulate>=0.9",
         "tensorboard>=2.15",
-        "timm>=1.0.20",
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "timm>=1.0.20,<2",
+        "torch>=2.6,<3",
+        "torchvision>=0.21,<1",
         "tqdm>=4.66",
     ],
     extras_require={

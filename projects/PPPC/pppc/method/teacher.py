@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 # The published day and night fusion: where the day is more probable than DAY_CONFIDENCE, its share
 # is TRUSTED_SHARE, otherwise the night's is.
@@ -44,7 +45,8 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
         >>> teacher.weight.data
         tensor([[0.1000]])
     """
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+    average = get_ema_multi_avg_fn(momentum)
+    average(list(teacher.parameters()), list(student.parameters()), None)
     for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
         of_teacher.copy_(of_student)
 
