@@ -37,11 +37,7 @@ TEST_SET = "dark_zurich_test_night_unlabeled"
 
 
 def images_of_the_test_set(num_images: int) -> list[str]:
-    """File names of the test images.
-
-    Raises:
-        InputError: there are none, more or fewer than ``num_images``, or two of one name.
-    """
+    """File names of the test images; InputError: they are not ``num_images``, or two have one name."""
     paths = [record["file_name"] for record in DatasetCatalog.get(TEST_SET)]
     if len(paths) != num_images:
         folder = Path(paths[0]).parent.parent

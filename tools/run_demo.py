@@ -39,9 +39,7 @@ PROGRESS = re.compile(r"eta: (?P<eta>[\d:, a-z]+?)  iter: (?P<iter>\d+)  total_l
 def run(script: str, *arguments: str, name: str = "") -> None:
     """Run one of the tools and show its progress under ``name``.
 
-    Raises:
-        InputError: it refused its input.
-        RuntimeError: it failed; the message ends with what it printed last.
+    InputError: it refused its input. RuntimeError, with what it printed last: it failed.
     """
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools" / script), *arguments]
     process = subprocess.Popen(
@@ -65,11 +63,7 @@ def config_file(method: str) -> Path:
 
 
 def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
-    """Train and evaluate a method by the command line, or go on with it.
-
-    Returns:
-        its IoU of every class and "mIoU" on the target domain.
-    """
+    """Train a method, or go on; returns its IoU of every class and "mIoU" on the target domain."""
     arguments = (
         "--config-file",
         str(config_file(method)),

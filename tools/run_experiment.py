@@ -70,10 +70,9 @@ def by_key(opts: list[str]) -> dict[str, str]:
 
 
 def is_finished(folder: Path, opts: list[str]) -> bool:
-    """Whether a run is finished, with these options.
+    """Whether a run is finished with these options; InputError: it is, with others.
 
-    Raises:
-        InputError: it is, with others. Of stopped runs train_net.py compares the settings.
+    Of stopped runs train_net.py compares the settings.
     """
     file = folder / FINISHED
     if not file.exists():

@@ -22,11 +22,7 @@ _BY_NUMBER = LabelReader("cityscapes", train_ids=False, numbers_are_ids=True)
 
 
 def list_labels(root: str, out: str) -> list[LabelFile]:
-    """Every label of every split; those of the training split are counted.
-
-    Args:
-        root: of the data set.
-        out: root of the outputs.
+    """Every label of every split, those of the training split to be counted; outputs go below ``out``.
 
     Raises:
         InputError: there is none, or two of one image and kind.

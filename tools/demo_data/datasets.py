@@ -54,13 +54,7 @@ class DemoData:
 def make_demo_data(output_dir: str | os.PathLike, data: DemoData, num_processes: int = 1) -> bool:
     """Write gta, synthia, cityscapes and dark_zurich below a folder that appears when it is whole.
 
-    Args:
-        output_dir: the folder; if it holds the same demo data already, it is left as it is.
-        data: what to make.
-        num_processes: how many processes draw.
-
-    Returns:
-        Whether anything was made.
+    A folder that holds the same demo data is left as it is; returned is whether anything was made.
 
     Raises:
         InputError: the folder holds something else, or lies in a file.

@@ -44,11 +44,7 @@ STEPS = 3  # of a training whose memory is measured
 
 
 class Stages:
-    """Seconds by the stage that calls belong to; a call within another counts for its own alone.
-
-    Args:
-        device: whose work is waited for.
-    """
+    """Seconds by the stage that calls belong to; a call within another counts for its own alone."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -252,11 +248,7 @@ NEEDS = {
 
 
 def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
-    """A configuration that can be measured here.
-
-    Raises:
-        InputError: it can't.
-    """
+    """A configuration that can be measured here; InputError: it can't."""
     cfg = pppc.load_config(config_file, opts)
     if kind in ("training", "loading"):
         check_config(cfg)
@@ -270,13 +262,7 @@ def read_settings(kind: str, config_file: str, opts: list[str]) -> CfgNode:
 
 
 def measure(kind: str, configurations: dict[str, CfgNode], rounds: int) -> dict:
-    """Alternate the settings; the first round warms up and is left out.
-
-    Args:
-        kind: what to measure, of :data:`KINDS`.
-        configurations: by the name of a setting.
-        rounds: how often.
-    """
+    """Alternate the settings, by their names; the first round warms up and is left out."""
     subjects = {name: KINDS[kind](cfg) for name, cfg in configurations.items()}
     unit = Unit(configurations["first"]) if kind == "training" else None
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}

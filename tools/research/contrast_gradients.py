@@ -100,11 +100,7 @@ def measure(
 
 
 def read_settings(config_file: str, opts: list[str]) -> CfgNode:
-    """The configuration, with nothing computed again: one graph is gone through several times.
-
-    Raises:
-        InputError: there is no contrast in it.
-    """
+    """The configuration, with nothing computed again: one graph is gone through several times."""
     cfg = pppc.load_config(config_file, [*opts, "MODEL.RECOMPUTE", "none"])
     if not cfg.PPPC.CONTRAST.ENABLED:
         raise InputError(

@@ -16,9 +16,8 @@ IMPORTS = "PPPC_IMPORT"
 def import_own(names: Iterable[str]) -> None:
     """Import modules or files, here and in all processes that this one starts.
 
-    Args:
-        names: of modules, also of the current folder's, or of Python files. The module of a file is
-            named like the file, and its folder is searched for what it imports.
+    Names are of modules, also of the current folder's, or of Python files. The module of a file is named like
+    the file, and its folder is searched for what it imports.
 
     Raises:
         InputError: there is no such module or file, or another module has the file's name. Errors in a

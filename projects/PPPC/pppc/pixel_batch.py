@@ -47,11 +47,8 @@ class PixelBatch:
     def from_dicts(cls, batch: Sequence[dict], device: torch.device, ignore_label: int) -> Self:
         """Detectron2's list of labeled images, padded at the right and below to one size.
 
-        Args:
-            batch: dictionaries with "image" ``(3, H, W)`` in [0, 255] and "sem_seg" ``(H, W)``; of
-                the padding, the image is 0 and the label ``ignore_label``.
-            device: of the result.
-            ignore_label: the label of pixels without one.
+        Dictionaries have "image" ``(3, H, W)`` in [0, 255] and "sem_seg" ``(H, W)``; of the padding, the
+        image is 0 and the label ``ignore_label``.
         """
 
         def together(name: str, padding: float) -> Tensor:
@@ -114,11 +111,7 @@ class PixelBatch:
         return self._of_each(cut)
 
     def confident(self, threshold: float, ignore_label: int) -> Self:
-        """The same batch, the labels that are less probable than ``threshold`` ignored.
-
-        Raises:
-            ValueError: the batch has no labels, or not how probable they are.
-        """
+        """The same batch of pseudo-labels, those that are less probable than ``threshold`` ignored."""
         if self.label is None or self.confidence is None:
             raise ValueError("only a pseudo-labeled batch has labels and their confidence")
         unsure = self.confidence < threshold

@@ -16,11 +16,7 @@ INSTALL_OPENCV = (
 
 
 def check_requirements() -> None:
-    """Find OpenCV and Detectron2.
-
-    Raises:
-        ImportError: one is missing, broken or too old; the message says what to do.
-    """
+    """Find OpenCV and Detectron2."""
     check_opencv()  # first: Detectron2 would pass on a broken one's error
     check_detectron2()
 

@@ -36,12 +36,9 @@ REGISTRIES = {
 
 
 class Conflict(NamedTuple):
-    """Keys whose values are right, but not together.
+    """Keys, separated by spaces, whose values are right, but not together.
 
-    Attributes:
-        keys: separated by spaces.
-        found: of their values, in this order.
-        advice: what follows, and what to do.
+    ``found`` takes the values in this order; ``advice`` is what follows, and what to do.
     """
 
     keys: str

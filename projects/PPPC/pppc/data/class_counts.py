@@ -17,14 +17,10 @@ logger = logging.getLogger(__name__)
 def count_classes(
     cfg: CfgNode, name: str, records: list[dict]
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Pixels of each of the model's classes in each label.
+    """Pixels of each of the model's classes in each label, ``(images, classes + 1)`` int64; last: ignored.
 
-    Returns:
-        ``(images, classes + 1)`` int64; last: ignored pixels. 0 for a label that can't be read and
-        will be left out; and what is wrong with such labels, by their images.
-
-    Raises:
-        InputError: a label can't be read, or more of them than may be left out.
+    0 for a label that can't be read and will be left out; and what is wrong with such labels, by their
+    images. InputError: more of them than may be left out.
     """
     reader, labels = label_reader(cfg, name), label_files(name, records)
     skip = cfg.DATALOADER.UNREADABLE == "skip"

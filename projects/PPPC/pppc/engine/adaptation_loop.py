@@ -293,9 +293,6 @@ class AdaptationLoop(SimpleTrainer):
             contrast_scale: weight of the contrast; None: leave it out.
             segmentation: whether to include the cross-entropy.
             last: the pass after which the processes average their gradients.
-
-        Returns:
-            the weighted losses, detached.
         """
         wait = comm.get_world_size() > 1 and not last
         with self.model.no_sync() if wait else nullcontext():

@@ -67,13 +67,7 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
-        """Run what is asked for.
-
-        Args:
-            image: ``(N, 3, H, W)`` in [0, 255].
-            logits: run the decoder.
-            embedding: run the probabilistic head.
-        """
+        """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255]."""
         size = image.shape[-2:]
         image = (image - self.pixel_mean) / self.pixel_std
         height, width = map(self._padding, size)

@@ -92,13 +92,9 @@ class ProbabilisticHead(nn.Module):
         self.log_variance = _LogVarianceBranch(in_channels, dim) if learn_variance else None
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            features: ``(N, in, h, w)``.
+        """Features ``(N, in, h, w)`` to unit means and log-variances, both ``(N, D, h, w)`` float32.
 
-        Returns:
-            means of unit length and log-variances in [1e-6, 1], or 0 where there is no branch for
-            them, both ``(N, D, h, w)`` float32.
+        Log-variances are in [1e-6, 1], or 0 where there is no branch for them.
         """
         return self._embed(lambda weight: F.conv2d(features, weight))
 
