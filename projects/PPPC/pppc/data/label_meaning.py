@@ -304,7 +304,12 @@ def _label_space(
     known = {number: color for number, color in colors.items() if number in ids or number in void}
     try:
         return LabelSpace(
-            ids, frozenset(void - ids.keys()), tuple(classes), filled, id_colors=known
+            ids,
+            frozenset(void - ids.keys()),
+            tuple(classes),
+            filled,
+            id_colors=known,
+            void_colors=keys.other,
         )
     except InputError as error:
         raise InputError(f"{keys.place}: {error}") from error

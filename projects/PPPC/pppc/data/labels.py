@@ -212,6 +212,8 @@ class LabelReader:
                 f"{path}: its colors can be read as {' and as '.join(readings)}, and the labels would "
                 f"differ. Store the IDs as a gray image{f'. {BY_NUMBERS}' if image.has_palette else ''}"
             )
+        if not tables and self.space.void_colors:
+            return np.where(by_color == UNKNOWN, self.ignore_label, by_color)
         if not tables:
             strange = [colors[number] for number in used if by_color[number] == UNKNOWN]
             raise InputError(

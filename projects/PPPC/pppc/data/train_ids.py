@@ -52,6 +52,7 @@ class LabelSpace:
             trained on this data set, by their names.
         id_colors: RGB colors of ids in the data set's own palette, by id; otherwise a class's color, and
             black for what is void, where no class is black.
+        void_colors: whether colors of no class are void, too; otherwise they are an error.
 
     Raises:
         InputError: the parts contradict each other.
@@ -73,6 +74,7 @@ class LabelSpace:
     ignore_label: int = IGNORE_LABEL
     means: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     id_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    void_colors: bool = False
 
     def __post_init__(self) -> None:
         number = len(self.class_names)
@@ -114,7 +116,11 @@ class LabelSpace:
                 return sorted(value.items())
             return sorted(value) if isinstance(value, frozenset) else value
 
-        parts = (f"{name}={in_order(value)!r}" for name, value in vars(self).items())
+        parts = (
+            f"{name}={in_order(value)!r}"
+            for name, value in vars(self).items()
+            if value is not False
+        )
         return f"LabelSpace({', '.join(parts)})"
 
     def lookup_table(self) -> np.ndarray:
