@@ -10,6 +10,7 @@ shares to that power. The last lines are the keys with the best one.
 """
 
 import argparse
+import itertools
 
 import pppc
 import torch
@@ -40,10 +41,11 @@ def main() -> None:
     cfg.PPPC.CLASS_BALANCE.PREDICTION = 1.0
     model = trained_model(cfg)
     prior = log_frequencies(model.class_shares).cpu().view(-1, 1, 1)
-    _, records = source_records(cfg)
+    held_out = {name: source_records(cfg, name)[1] for name in cfg.DATASETS.TRAIN}
     reader = label_reader(cfg, cfg.DATASETS.TRAIN[0])
     evaluators = {power: MeanIoUEvaluator(reader) for power in POWERS}
-    for inputs in build_test_loader(cfg, cfg.DATASETS.TRAIN[0], records):
+    loaders = [build_test_loader(cfg, name, records) for name, records in held_out.items()]
+    for inputs in itertools.chain(*loaders):
         scores = model(inputs)[0]["sem_seg"].cpu()
         for power, evaluator in evaluators.items():
             evaluator.process(inputs, [{"sem_seg": scores + (1 - power) * prior}])
@@ -52,7 +54,8 @@ def main() -> None:
     }
     best = max(means, key=means.get)
     print(tabulate(means.items(), ["power", "mIoU"], tablefmt="pipe", floatfmt=".1f"))
-    print(f"{len(records)} held-out images of {cfg.DATASETS.TRAIN[0]}. In training:")
+    number = sum(map(len, held_out.values()))
+    print(f"{number} held-out images of {', '.join(held_out)}. In training:")
     print(f"    PPPC.CLASS_BALANCE.PSEUDO_LABELS {best}")
     print("or in prediction:")
     print(f"    PPPC.CLASS_BALANCE.PREDICTION {best}")

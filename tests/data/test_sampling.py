@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc import add_pppc_config
-from pppc.data import build_test_loader, build_train_loader
+from pppc.data import build_test_loader, build_train_loader, check_data, class_frequencies
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import (
     SourceMapper,
@@ -25,6 +25,7 @@ from pppc.data.mapper import (
     collate,
 )
 from pppc.data.sampling import (
+    MixedStream,
     PairedLoader,
     RareClassDraw,
     SampleStream,
@@ -53,6 +54,19 @@ def test_every_image_comes_once_per_epoch():
     epochs = [[draw(p)[0] for p in range(e * 7, e * 7 + 7)] for e in range(3)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (0.5, 3), (5, 2, 1), (0.1, 0.1, 0.7)])
+def test_data_sets_are_drawn_by_their_weights_each_without_a_gap(weights):
+    stream = SampleStream([{"file_name": "a"}], ShuffledDraw(1, 0), None, seed=0)
+    mixed = MixedStream([stream] * len(weights), weights)
+    places = [mixed.place(position) for position in range(500)]
+    for index, weight in enumerate(weights):
+        inside = [place for of, place in places if of == index]
+        assert inside == list(range(len(inside)))  # in order, so any position can be the first
+        for end in range(1, 500, 7):
+            drawn = sum(of == index for of, _ in places[:end])
+            assert abs(drawn - end * weight / sum(weights)) < len(weights)
 
 
 def test_rare_class_draw_takes_images_that_show_the_class(caplog):
@@ -299,3 +313,25 @@ def test_batches_of_the_demo_data(datasets_root):
     cfg.INPUT.CROP.SIZE = [65, 80]
     _, target = next(iter(build_train_loader(cfg, seed=1)))
     assert target.image.shape == (2, 3, 65, 128)  # large enough for the crop
+
+
+def test_several_sources_and_targets_are_drawn_by_weights_and_resumed(datasets_root, tmp_path):
+    cfg = tiny_config(
+        tmp_path, "DATASETS.TRAIN", "('gta_train', 'synthia_train')", "DATASETS.TRAIN_WEIGHTS", "(1, 3)",
+        "DATASETS.TARGET", "('cityscapes_train_unlabeled', 'dark_zurich_train_night_unlabeled')",
+        "SOLVER.IMS_PER_BATCH", "4", "SOLVER.TARGET_IMS_PER_BATCH", "4",
+    )  # fmt: skip
+    check_data(cfg)
+    source, target = next(iter(build_train_loader(cfg, seed=1)))
+    assert sum("/synthia/" in file for file in source.files) == 3
+    sizes = [len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TARGET]
+    night = sum("dark_zurich" in file for file in target.files)
+    assert abs(night - 4 * sizes[1] / sum(sizes)) < 1
+    loader = build_train_loader(cfg, seed=1)
+    batches = [next(iterator) for iterator in [iter(loader)] for _ in range(3)]
+    resumed = build_train_loader(cfg, seed=1)
+    resumed.start_at(2)
+    for one, other in zip(next(iter(resumed)), batches[2]):
+        assert one.files == other.files and torch.equal(one.image, other.image)
+    shares = class_frequencies(cfg)
+    assert sum(shares) == pytest.approx(1, abs=1e-3)

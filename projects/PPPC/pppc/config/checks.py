@@ -87,6 +87,12 @@ CONFLICTS = (
              "the published convention takes these numbers for variances, which are above 0: give "
              "CONVENTION 'log_variance'"),
     *(
+        Conflict(f"DATASETS.{names}_WEIGHTS DATASETS.{names}",
+                 lambda weights, names: len(weights) not in (0, len(names)),
+                 "give one weight of each data set, or none")
+        for names in ("TRAIN", "TARGET")
+    ),
+    *(
         Conflict(f"PPPC.CLASS_WEIGHTS.{spread} PPPC.CLASS_WEIGHTS.FREQUENCIES "
                  "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
                  lambda spread, shares, classes: spread > 0 and len(shares) != classes,

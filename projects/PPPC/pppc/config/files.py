@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 BASE = "_BASE_"
 FILE, CLASSES = "DATASETS.FILE", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-DECIDED = {"DATASETS.TRAIN", "DATASETS.TARGET", "DATASETS.TEST", CLASSES}  # by a data file
+DECIDED = {  # by a data file
+    "DATASETS.TRAIN", "DATASETS.TRAIN_WEIGHTS", "DATASETS.TARGET", "DATASETS.TARGET_WEIGHTS",
+    "DATASETS.TEST", CLASSES,
+}  # fmt: skip
 PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 CONFIGS = Path(__file__).parents[1] / "configs"
 

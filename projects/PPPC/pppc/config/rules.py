@@ -132,9 +132,9 @@ FREQUENCIES = Rule(
     "a list of numbers, 0 or more, one of each class",
     lambda values: not values or _numbers(0)(values) and max(values) > 0,
 )
-ONE_DATASET = Rule(
-    "a list of one data set's name, such as ('gta_train',)",
-    lambda values: _are_names(values) and len(values) <= 1,
+WEIGHTS = Rule(
+    "(), or a list of numbers above 0, one of each data set, such as (1, 0.5)",
+    lambda values: not values or _numbers(0)(values) and min(values) > 0,
 )
 DATASETS = Rule("a list of different names, such as ('cityscapes_val',)", _are_names)
 NAMES = Rule("a list of different names", _are_names)

@@ -1,7 +1,7 @@
 """The loaders of training and evaluation."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
 from ..processes import from_main_process
-from .catalog import dataset_records, label_reader, only_one, source_records
+from .catalog import dataset_records, label_reader, source_records
 from .class_counts import count_classes, require_classes
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
-from .sampling import PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
+from .sampling import MixedStream, PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
 from .workers import batches, end_with_parent, or_input_error, require_shared_memory, shared_bytes
 
 logger = logging.getLogger(__name__)
@@ -30,29 +30,18 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     source_draw, source_mapper, target_draw, target_mapper = (
         int(state) for state in np.random.SeedSequence(seed).generate_state(4)
     )
-    source = only_one(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
-    records, _ = source_records(cfg)
-    reader = label_reader(cfg, source)
-    sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
-    draw: RareClassDraw | ShuffledDraw
-    unreadable: dict[str, str] = {}  # known before an image is drawn
-    if sampling.ENABLED:
-        counts, unreadable = from_main_process(lambda: count_classes(cfg, source, records))
-        pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
-        require_classes(source, pixels, f"{len(records)} labels", reader.class_names)
-        draw = RareClassDraw(
-            counts, sampling.TEMPERATURE, sampling.MIN_AREA, source_draw, sampling.MIN_PIXELS
-        )
-    else:
-        draw = ShuffledDraw(len(records), source_draw)
-    skip = cfg.DATALOADER.UNREADABLE == "skip"
-    mapper = SourceMapper(cfg, reader)
-    streams = [SampleStream(records, draw, mapper, source_mapper, skip, unreadable)]
+    sources = [
+        _source_stream(cfg, name, source_draw + index, source_mapper + index)
+        for index, name in enumerate(cfg.DATASETS.TRAIN)
+    ]
+    streams = [_mixed(sources, cfg.DATASETS.TRAIN_WEIGHTS)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
-        records = dataset_records(cfg, only_one(cfg.DATASETS.TARGET, "DATASETS.TARGET"))
-        draw = ShuffledDraw(len(records), target_draw)
-        streams.append(SampleStream(records, draw, TargetMapper(cfg), target_mapper, skip))
+        targets = [
+            _target_stream(cfg, name, target_draw + index, target_mapper + index)
+            for index, name in enumerate(cfg.DATASETS.TARGET)
+        ]
+        streams.append(_mixed(targets, cfg.DATASETS.TARGET_WEIGHTS))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
     loader = PairedLoader(
         streams,
@@ -66,6 +55,37 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
     if cfg.DATALOADER.NUM_WORKERS:
         from_main_process(lambda: _check_shared_memory(cfg, loader))
     return loader
+
+
+def _source_stream(cfg: CfgNode, name: str, draw_seed: int, mapper_seed: int) -> SampleStream:
+    records, _ = source_records(cfg, name)
+    reader = label_reader(cfg, name)
+    sampling = cfg.DATALOADER.RARE_CLASS_SAMPLING
+    draw: RareClassDraw | ShuffledDraw = ShuffledDraw(len(records), draw_seed)
+    unreadable: dict[str, str] = {}  # known before an image is drawn
+    if sampling.ENABLED:
+        counts, unreadable = from_main_process(lambda: count_classes(cfg, name, records))
+        pixels = dict(zip((*reader.class_names, ""), counts.sum(0).tolist()))
+        require_classes(name, pixels, f"{len(records)} labels", reader.class_names)
+        draw = RareClassDraw(
+            counts, sampling.TEMPERATURE, sampling.MIN_AREA, draw_seed, sampling.MIN_PIXELS
+        )
+    skip = cfg.DATALOADER.UNREADABLE == "skip"
+    return SampleStream(records, draw, SourceMapper(cfg, reader), mapper_seed, skip, unreadable)
+
+
+def _target_stream(cfg: CfgNode, name: str, draw_seed: int, mapper_seed: int) -> SampleStream:
+    records = dataset_records(cfg, name, cfg.DATASETS.TARGET)
+    draw = ShuffledDraw(len(records), draw_seed)
+    skip = cfg.DATALOADER.UNREADABLE == "skip"
+    return SampleStream(records, draw, TargetMapper(cfg), mapper_seed, skip)
+
+
+def _mixed(streams: list[SampleStream], weights: Sequence[float]) -> SampleStream | MixedStream:
+    """The streams of a domain's data sets, by default as often as they have images."""
+    if len(streams) == 1:
+        return streams[0]
+    return MixedStream(streams, weights or [len(stream.records) for stream in streams])
 
 
 def _check_shared_memory(cfg: CfgNode, loader: PairedLoader) -> None:

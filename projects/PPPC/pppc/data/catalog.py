@@ -11,7 +11,7 @@ Nothing is opened before a data set is used.
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -201,34 +201,36 @@ def class_colors(metadata: Metadata) -> list[list[int]]:
     return [colors[train_id % len(colors)] for train_id in range(len(metadata.stuff_classes))]
 
 
-def dataset_records(cfg: CfgNode, name: str) -> list[dict]:
+def dataset_records(cfg: CfgNode, name: str, beside: Sequence[str] = ()) -> list[dict]:
     """The records of a data set, as the mappers read them.
 
     Where its images have more than 8 bits, each has "intensities", the values that become 0 and 255:
     INPUT.INTENSITIES, or by the rule INPUT.HIGH_BIT_DEPTH.
+
+    Args:
+        cfg: the configuration.
+        name: of the data set.
+        beside: of data sets that have the same range of values.
     """
     records = list_records(name)
-    keys = ("file_name", "day_file_name")
-    paths = [record[key] for record in records for key in keys if key in record]
-    deep = high_depth_images(paths)
-    intensities = deep and (
-        cfg.INPUT.INTENSITIES or intensity_range(deep, cfg.INPUT.HIGH_BIT_DEPTH)
-    )
+    if not (own := _deep(records)):
+        return records
+    deep = own + [path for other in beside if other != name for path in _deep(list_records(other))]
+    intensities = cfg.INPUT.INTENSITIES or intensity_range(deep, cfg.INPUT.HIGH_BIT_DEPTH)
     if not intensities:
         return records
     logger.info("%s: of more than 8 bits, values %g to %g become 0 to 255", name, *intensities)
     return [{**record, "intensities": intensities} for record in records]
 
 
-def only_one(names: tuple[str, ...], key: str) -> str:
-    if len(names) != 1:
-        raise InputError(f"{key} must name one data set, it names {len(names)}: {tuple(names)}")
-    return names[0]
+def _deep(records: list[dict]) -> list[str]:
+    keys = ("file_name", "day_file_name")
+    return high_depth_images(record[key] for record in records for key in keys if key in record)
 
 
-def source_records(cfg: CfgNode) -> tuple[list[dict], list[dict]]:
-    """The records of the source: those to train on, and those that DATASETS.HELD_OUT holds out."""
-    records = dataset_records(cfg, only_one(cfg.DATASETS.TRAIN, "DATASETS.TRAIN"))
+def source_records(cfg: CfgNode, name: str) -> tuple[list[dict], list[dict]]:
+    """The records of a source: those to train on, and those that DATASETS.HELD_OUT holds out."""
+    records = dataset_records(cfg, name, cfg.DATASETS.TRAIN)
     step = cfg.DATASETS.HELD_OUT or len(records) + 1
     held_out = records[step - 1 :: step]
     return [record for i, record in enumerate(records, 1) if i % step], held_out
@@ -262,8 +264,11 @@ def model_metadata(cfg: CfgNode) -> Metadata:
     if not names:
         raise InputError("DATASETS.TRAIN and DATASETS.TARGET are empty: name a data set")
     known = {name: dataset_metadata(name) for name in names}
-    name, source = names[0], names[-1]
-    if not set(known[name].stuff_classes) & set(known[source].stuff_classes):
+    name, source = names[0], (cfg.DATASETS.TRAIN or names)[0]
+    labeled = {
+        class_name for other in cfg.DATASETS.TRAIN for class_name in known[other].stuff_classes
+    }
+    if cfg.DATASETS.TRAIN and not labeled & set(known[name].stuff_classes):
         log_first_n(
             logging.WARNING,
             f"{name} names no class as {source} does: the model has the classes of {source}",

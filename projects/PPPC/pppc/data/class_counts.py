@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -40,13 +41,23 @@ def count_classes(
 
 
 def class_frequencies(cfg: CfgNode) -> list[float]:
-    """Share of the source's labeled pixels that each of the model's classes has, four digits."""
-    (source,), (records, _) = cfg.DATASETS.TRAIN, source_records(cfg)
-    images, _ = from_main_process(lambda: count_classes(cfg, source, records))
-    counts = images.sum(0)[:-1]
-    if not counts.any():
-        raise InputError(f"{source}: no label shows a class of the model")
-    return [float(f"{share:.4g}") for share in counts / counts.sum()]
+    """Share of the source's labeled pixels that each of the model's classes has, four digits.
+
+    Of several sources as often as they are drawn.
+    """
+    shares = np.zeros(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    for index, source in enumerate(cfg.DATASETS.TRAIN):
+        records, _ = source_records(cfg, source)
+        counts = from_main_process(partial(_class_pixels, cfg, source, records))
+        weights = cfg.DATASETS.TRAIN_WEIGHTS
+        shares += counts * (weights[index] / max(counts.sum(), 1) if weights else 1)
+    if not shares.any():
+        raise InputError(f"{', '.join(cfg.DATASETS.TRAIN)}: no label shows a class of the model")
+    return [float(f"{share:.4g}") for share in shares / shares.sum()]
+
+
+def _class_pixels(cfg: CfgNode, name: str, records: list[dict]) -> np.ndarray:
+    return count_classes(cfg, name, records)[0].sum(0)[:-1]
 
 
 def require_classes(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -48,6 +48,7 @@ class DataFile:
         path: of the file.
         classes: the model's.
         source, target, val: names of the data sets.
+        source_weights, target_weights: how often each is drawn; (): as many images as it has.
     """
 
     path: Path
@@ -55,13 +56,17 @@ class DataFile:
     source: tuple[str, ...]
     target: tuple[str, ...]
     val: tuple[str, ...]
+    source_weights: tuple[float, ...] = ()
+    target_weights: tuple[float, ...] = ()
 
     def settings(self) -> dict[str, object]:
         """The configuration keys that the file decides."""
         return {
             "DATASETS.FILE": str(self.path),
             "DATASETS.TRAIN": self.source,
+            "DATASETS.TRAIN_WEIGHTS": self.source_weights,
             "DATASETS.TARGET": self.target,
+            "DATASETS.TARGET_WEIGHTS": self.target_weights,
             "DATASETS.TEST": self.val,
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(self.classes),
         }
@@ -164,10 +169,25 @@ def _register(
             register_listing(
                 name,
                 _Listed(files[role][index]),
-                LabelReader(meant.space, train_ids=False, numbers_are_ids=meant.numbers_are_ids),
+                LabelReader(
+                    _of_model(meant.space, own), False, numbers_are_ids=meant.numbers_are_ids
+                ),
                 data_file=str(file),
             )
-    return DataFile(file, classes, names["source"], names["target"], names["val"])
+    weights = {
+        role: tuple(float(s.weight) for s in sections[role] if s.weight is not None)
+        for role in ROLES
+    }
+    return DataFile(file, classes, names["source"], names["target"], names["val"],
+                    weights["source"], weights["target"])  # fmt: skip
+
+
+def _of_model(space: LabelSpace, model: LabelSpace) -> LabelSpace:
+    """The same labels as the model's classes; what is none of them is ignored."""
+    names = {label_id: space.class_names[i] for label_id, i in space.id_to_train_id.items()}
+    ids = {i: model.class_names.index(n) for i, n in names.items() if n in model.class_names}
+    void = space.void_ids | (names.keys() - ids.keys())
+    return replace(model, id_to_train_id=ids, void_ids=void, id_colors=space.id_colors)
 
 
 def _forget(name: str, file: Path) -> None:

@@ -5,8 +5,10 @@ iteration and sees what an uninterrupted one would have seen, whatever the numbe
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
@@ -152,6 +154,40 @@ class SampleStream(Dataset):
         return LoaderOutput(None, problems)
 
 
+class MixedStream(Dataset):
+    """The streams of several data sets as one.
+
+    Of any number of positions from the first on each stream has its share, to within one, and its own
+    positions without a gap; where a position leads depends on nothing but itself.
+
+    Args:
+        streams: of the data sets.
+        weights: above 0, what the shares are in proportion to.
+    """
+
+    def __init__(self, streams: Sequence[SampleStream], weights: Sequence[float]):
+        self.streams = list(streams)
+        self.weights = [Fraction(weight) for weight in weights]
+        self.records = [record for stream in streams for record in stream.records]
+        self.skip_unreadable = streams[0].skip_unreadable
+        self.unreadable = {file: text for s in streams for file, text in s.unreadable.items()}
+
+    def place(self, position: int) -> tuple[int, int]:
+        """The index of a stream, and the position in it."""
+        left = sum(self.weights)
+        for index, weight in enumerate(self.weights[:-1]):
+            share = weight / left
+            before = math.floor(position * share)
+            if math.floor((position + 1) * share) > before:
+                return index, before
+            position, left = position - before, left - weight
+        return len(self.weights) - 1, position
+
+    def __getitem__(self, position: int) -> LoaderOutput:
+        index, inside = self.place(position)
+        return self.streams[index][inside]
+
+
 class _Positions(Sampler):
     """Batches of stream positions of one process, from an iteration on, without end."""
 
@@ -199,7 +235,7 @@ class PairedLoader:
 
     def __init__(
         self,
-        streams: list[SampleStream],
+        streams: list[SampleStream | MixedStream],
         batch_sizes: list[int],
         collate: Callable[[list], object],
         num_workers: int,
@@ -227,14 +263,18 @@ class PairedLoader:
     @property
     def intensities(self) -> tuple[float, float]:
         """What becomes 0 and 255 in the last stream with images of more than 8 bits; 0, 0: in none."""
-        deep = filter(_is_deep, reversed(self._streams))
-        return next((stream.records[0]["intensities"] for stream in deep), (0.0, 0.0))
+        return next((part.records[0]["intensities"] for part in self._deep_parts()), (0.0, 0.0))
 
     @intensities.setter
     def intensities(self, values: tuple[float, float]) -> None:
-        stream = next(filter(_is_deep, reversed(self._streams)), None)
-        if stream is not None:
-            stream.records[:] = [{**record, "intensities": values} for record in stream.records]
+        for part in self._deep_parts():
+            part.records[:] = [{**record, "intensities": values} for record in part.records]
+
+    def _deep_parts(self) -> list[SampleStream]:
+        """The data sets of the last stream that has images of more than 8 bits."""
+        parts = [getattr(stream, "streams", [stream]) for stream in reversed(self._streams)]
+        deep = [[part for part in several if "intensities" in part.records[0]] for several in parts]
+        return next(filter(None, deep), [])
 
     def start_at(self, iteration: int) -> None:
         """Let the next iterator begin at ``iteration``."""
@@ -283,10 +323,6 @@ class PairedLoader:
                 f"{list(unreadable.values())[-1]}. {hint}"
             )
         return drawn.value
-
-
-def _is_deep(stream: SampleStream) -> bool:
-    return "intensities" in stream.records[0]
 
 
 def _collate_outputs(
