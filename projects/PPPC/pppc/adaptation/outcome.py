@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import re
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +28,6 @@ SCORE = "information_maximization_source"  # it compares runs; others compare ch
 
 def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
     """Compare the two models, draw them, and keep the better one; returns what to tell of it."""
-    logging.getLogger("pppc").setLevel(logging.WARNING)
     source_only = load_config(
         output / "source_only.yaml",
         ["MODEL.WEIGHTS", args.start or str(output / "source_only/model_final.pth")],
@@ -50,7 +49,7 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         columns = {name: _ious(found) for name, found in results.items()}
         best, why = choose_by_labels({name: found["mean"] for name, found in columns.items()})
     else:
-        title = f"Share of the pixels of {len(images)} target images, in percent"
+        title = "Share of the target's pixels, in percent"
         columns = {
             name: {one: 100 * share for one, share in zip(models[name].names, found)}
             for name, found in compared.shares.items()
@@ -63,7 +62,8 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         best, why = choose_without_labels(scores, columns)
     text = (
         f"{title}\n\n{comparison.table(columns, models['adapted'].names)}\n\n"
-        f"Pictures of the target images in which the two differ most: {pictures[0].parent}\n"
+        f"The two differ in {statistics.mean(compared.differences.values()):.1%} of the pixels of "
+        f"{len(images)} target images. Pictures of those in which they differ most: {pictures[0].parent}\n"
         f"{output / 'model'} is the {best} model: {why}.\n"
     )
     write_atomically(output / "results.md", text.encode())

@@ -159,7 +159,11 @@ def _look_at_data(cfg: CfgNode, processes: int) -> tuple[list[Setting], str]:
         refuse_problems(name, found, len(records), allowed)
         sizes.setdefault(role, []).extend(found.images.values())
     shares = dict(zip(model_metadata(cfg).stuff_classes, class_frequencies(cfg)))
-    gpu = torch.cuda.get_device_properties(0).total_memory if cfg.MODEL.DEVICE != "cpu" else 0
+    gpu = (
+        torch.cuda.get_device_properties(cfg.MODEL.DEVICE).total_memory
+        if cfg.MODEL.DEVICE != "cpu"
+        else 0
+    )
     machine = Machine(gpu, len(os.sched_getaffinity(0)), processes)
     images = ", ".join(f"{role} {len(found)}" for role, found in sizes.items())
     classes = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())

@@ -18,16 +18,19 @@ Called again with the same arguments it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..adaptation.outcome import conclude
 from ..adaptation.plan import ENCODERS, METHODS, TITLES, former_plan, make_plan, write_plan
 from ..arguments import ToolParser, whole_number
-from ..data.data_file import register_data_file
+from ..data.data_file import DataFile, register_data_file
 from ..errors import InputError, printable
 from ..files import user_path
 from ..tool_process import COMMAND, run_process
@@ -64,28 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-gpus", type=whole_number(1), default=1, help="processes")
     args = parser.parse_intermixed_args(arguments)
     args.data, *args.opts = vars(args).pop("words")
-    began = time.time()
-    data = register_data_file(args.data)
-    if not data.target:
-        raise InputError(
-            f"{args.data} has no target: give target, with images: FOLDER, to adapt to"
-        )
-    output = Path(os.path.abspath(user_path(args.output, "--output")))
-    planned = output / "plan.json"
-    given = {key: value for key, value in vars(args).items() if key != "output"} | {
-        "data": str(data.path), "start": args.start and str(Path(args.start).resolve()),
-    }  # fmt: skip
-    if planned.exists():
-        plan = former_plan(planned, given)
-        print(f"Going on with {printable(str(output))}\n\n{plan['text']}")
-    else:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(
-                f"{output} exists and is no run of `pppc adapt`: choose another --output"
-            )
-        plan = make_plan(args, data, output, began)
-        print(plan["text"], flush=True)
-        write_plan(output, plan, given)
+    print("Looking at images and labels ...", flush=True)
+    with _messages_of_data():
+        data, output = _planned(args)
     if (output / "model").is_dir():
         print((output / "results.md").read_text().rstrip())
         return
@@ -95,3 +79,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
              "--config-file", output / f"{name}.yaml"], TITLES[name],
         )  # fmt: skip
     print(conclude(output, args, data).rstrip())
+
+
+def _planned(args: argparse.Namespace) -> tuple[DataFile, Path]:
+    """Make the plan, or take that of a run that was stopped; returns the data and the run's folder.
+
+    Raises:
+        InputError: the data have no target, or the folder is of something else.
+    """
+    began = time.time()
+    data = register_data_file(args.data)
+    if not data.target:
+        raise InputError(
+            f"{args.data} has no target: give target, with images: FOLDER, to adapt to"
+        )
+    output = Path(os.path.abspath(user_path(args.output, "--output")))
+    given = {key: value for key, value in vars(args).items() if key != "output"} | {
+        "data": str(data.path), "start": args.start and str(Path(args.start).resolve()),
+    }  # fmt: skip
+    planned = output / "plan.json"
+    if planned.exists():
+        plan = former_plan(planned, given)
+        print(f"Going on with {printable(str(output))}\n\n{plan['text']}", flush=True)
+        return data, output
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is no run of `pppc adapt`: choose another --output")
+    plan = make_plan(args, data, output, began)
+    print(f"\n{plan['text']}", flush=True)
+    write_plan(output, plan, given)
+    return data, output
+
+
+@contextmanager
+def _messages_of_data() -> Iterator[None]:
+    """Show how labels are read, and which files are left out."""
+    logger, handler = logging.getLogger("pppc.data"), logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
