@@ -23,6 +23,7 @@ from . import comparison
 
 COMPARED = 100  # target images
 PICTURES = 6
+RARE = 0.0005  # share of the target's pixels
 SCORE = "information_maximization_source"  # it compares runs; others compare checkpoints of one
 
 
@@ -33,6 +34,7 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         ["MODEL.WEIGHTS", args.start or str(output / "source_only/model_final.pth")],
     )
     models = {"source-only": Predictor(source_only), "adapted": load(output / "adapted")}
+    names = models["adapted"].names
     images = [record["file_name"] for name in data.target for record in list_records(name)]
     images = images[:: math.ceil(len(images) / COMPARED)]
     compared = comparison.compare(models, images)
@@ -61,11 +63,15 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         }
         best, why = choose_without_labels(scores, columns)
     text = (
-        f"{title}\n\n{comparison.table(columns, models['adapted'].names)}\n\n"
+        f"{title}\n\n{comparison.table(columns, names)}\n\n"
         f"The two differ in {statistics.mean(compared.differences.values()):.1%} of the pixels of "
         f"{len(images)} target images. Pictures of those in which they differ most: {pictures[0].parent}\n"
-        f"{output / 'model'} is the {best} model: {why}.\n"
     )
+    if unseen := [
+        name for name, *found in zip(names, *compared.shares.values()) if max(found) < RARE
+    ]:
+        text += f"Neither finds {', '.join(unseen)} in the target's images: more --time may help.\n"
+    text += f"{output / 'model'} is the {best} model: {why}.\n"
     write_atomically(output / "results.md", text.encode())
     reached = {f"mIoU on {', '.join(data.val)} (%)": columns[best]["mean"]} if data.val else {}
     save_model_folder(models[best], output / "model", reached)
