@@ -1,6 +1,8 @@
 """Data files: what a YAML of folders registers, what is refused, and where it is used."""
 
 import logging
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from pppc.cli.check import main
 from pppc.data.catalog import model_metadata, own_reader
 from pppc.data.data_file import register_data_file
 from pppc.errors import InputError
@@ -261,3 +264,39 @@ def test_a_configuration_takes_a_data_file_and_a_run_keeps_it(data, tmp_path, ca
     with caplog.at_level(logging.INFO):  # a run's own configuration still predicts
         assert pppc.load_config(tmp_path / "config.yaml").DATASETS.TRAIN == ("mine_source",)
     assert "mine.yaml" in caplog.text
+
+
+def test_check_looks_at_a_data_file_and_says_what_to_mend_first(data, monkeypatch, capsys):
+    def check() -> tuple[int, str]:
+        (data.root / "mine.yaml").write_text(yaml.dump(content))
+        monkeypatch.setattr(sys, "argv", ["check", str(data.root / "mine.yaml")])
+        status = main()
+        return status, " ".join(capsys.readouterr().out.split())
+
+    content = {**folders(data.root), "names": NAMES | {3: "bus"}, "colors": {1: [200, 10, 10]}}
+    monkeypatch.chdir(data.root)
+    status, printed = check()
+    assert status == 0 and "mine_source 1 1 2x2 in order" in printed
+    assert "To mend first: no source label shows bus: label some, or leave them out" in printed
+    del content["names"][3]
+    assert "To mend first: there is no val: a few labeled images" in check()[1]
+    folder = data.root / "output/check_mine"
+    with Image.open(folder / "images.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == (200, 10, 10)).all(2).sum() > 10_000  # a quarter of the label, and the legend
+    assert Image.open(folder / "classes.png").size[0] > 500
+    # A copy of a target image under another name, with a label, is no image to evaluate on.
+    shutil.copy(data.root / "night/x.jpg", data.root / "v.jpg")
+    save(data.root / "v_mask.png", IDS)
+    content["val"] = {"images": "v.jpg", "masks": "{stem}_mask.png"}
+    status, printed = check()
+    assert (
+        status == 1
+        and "To mend first: mine_val: 1 images are images of mine_target, too" in printed
+    )
+    save(data.root / "v.jpg")
+    assert check()[0] == 0
+    cut = data.root / "night/x.jpg"
+    cut.write_bytes(cut.read_bytes()[:-80])
+    status, printed = check()
+    assert status == 1 and "To mend first: mine_target: " in printed and "x.jpg" in printed

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import user_path, write_atomically
-from .inspection import Job, cache_folder, look_at
+from .inspection import cache_folder, file_digests
 
 VERSION = 1  # in the names of what is drawn; another one where drawing changes
 VOID = 255
@@ -89,17 +89,12 @@ def draw_labels(drawings: Mapping[str, Drawing]) -> dict[str, str]:
     folder = cache_folder() / "labels"
     if root := os.getenv("PPPC_CONVERTED"):
         folder = Path(user_path(root, "the environment variable PPPC_CONVERTED"), "labels")
-    jobs = {file: Job("digest", _digest) for drawing in drawings.values() for file in drawing.files}
-    known = look_at(jobs)
+    content = file_digests(file for drawing in drawings.values() for file in drawing.files)
     paths = {}
     for key, drawing in drawings.items():
-        reports = [known[file] for file in drawing.files]
-        if problems := [report["problem"] for report in reports if "problem" in report]:
-            raise InputError(problems[0])
-        made_from = repr((VERSION, key, drawing.rules, [report["digest"] for report in reports]))
-        name = hashlib.blake2b(
-            made_from.encode("utf-8", "surrogateescape"), digest_size=16
-        ).hexdigest()
+        made_from = repr((VERSION, key, drawing.rules, [content[file] for file in drawing.files]))
+        digest = hashlib.blake2b(made_from.encode("utf-8", "surrogateescape"), digest_size=16)
+        name = digest.hexdigest()
         paths[key] = str(folder / name[:2] / f"{name}.png")
     missing = [
         (drawings[key].draw, path) for key, path in paths.items() if not os.path.exists(path)
@@ -121,11 +116,3 @@ def _draw(job: tuple[Callable[[], np.ndarray], str]) -> None:
         raise InputError(f"annotations can't be drawn ({error!r})") from error
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_atomically(path, cv2.imencode(".png", label)[1].tobytes())
-
-
-def _digest(path: str) -> dict:
-    try:
-        with open(path, "rb") as file:
-            return {"digest": hashlib.file_digest(file, "blake2b").hexdigest()}
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error

@@ -152,6 +152,24 @@ def look_at(jobs: dict[str, Job], progress: bool = False) -> dict[str, dict]:
         return found | dict(zip(others, _in_threads(cache.look, others, progress)))
 
 
+def file_digests(paths: Iterable[str]) -> dict[str, str]:
+    """Hashes of the content of files; those that have not changed are not opened again.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    found = look_at(dict.fromkeys(paths, Job("digest", _whole)))
+    if problems := [report["problem"] for report in found.values() if "problem" in report]:
+        raise InputError(problems[0])
+    return {path: report["digest"] for path, report in found.items()}
+
+
+def _whole(path: str) -> dict:
+    if (digest := _digest(path)) is None:
+        raise InputError(f"{path}: can't be read")
+    return {"digest": digest}
+
+
 def high_depth_images(paths: Iterable[str]) -> list[str]:
     """Those images that have more than 8 bits a channel, by their headers."""
     found = look_at(dict.fromkeys(paths, Job("image", None)))
