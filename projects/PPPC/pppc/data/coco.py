@@ -1,7 +1,5 @@
 """COCO's annotations as labels: panoptic, stuff and instances."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout

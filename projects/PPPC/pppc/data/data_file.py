@@ -12,8 +12,6 @@
 It makes data sets like any other in Detectron2's catalogs: FILE_source, FILE_target and FILE_val.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -32,7 +30,8 @@ from .label_meaning import Meaning, meaning
 from .labels import LabelReader
 from .listing import Listing
 from .pairing import some
-from .sections import Section, SectionFiles, find_section, read_sections
+from .section_files import SectionFiles, find_section
+from .sections import Section, read_sections
 from .train_ids import LabelSpace
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,6 @@ beside the user's files, under names made from what it was drawn from: changed a
 anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping

@@ -10,8 +10,6 @@ Formats are told by what lies in a folder of masks or beside it:
 - JSON of COCO (:mod:`pppc.data.coco`) or Label Studio (:mod:`pppc.data.label_studio`).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

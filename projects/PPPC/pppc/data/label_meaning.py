@@ -1,7 +1,5 @@
 """What the masks of a data file mean: its keys, what the labels' format says, and what some masks hold."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""Label Studio's exports of brush strokes as labels: JSON, JSON_MIN, and a PNG for each stroke."""
-
-from __future__ import annotations
+"""Label Studio's exports of brush strokes as labels: JSON, JSON_MIN, and a file for each stroke."""
 
 import json
 import os
@@ -19,7 +17,9 @@ from .images import open_whole
 from .listing import files_below
 
 # Label Studio's names of PNG files: the sanitized e-mail address has no hyphen.
-STROKE = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-(\d+)\.png", re.IGNORECASE)
+STROKE = re.compile(
+    r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-(\d+)\.(?:png|npy)", re.IGNORECASE
+)
 
 
 def label_studio(path: Path, tasks: list[dict]) -> Annotations:
@@ -156,10 +156,14 @@ def label_studio_strokes(folder: Path) -> Annotations | None:
 
 def _draw_layers(layers: list[tuple[int, str]], unlabeled: int) -> np.ndarray:
     """Small strokes before large ones: nothing tells which one was later."""
-    masks = [
-        (np.asarray(open_whole(file)[1].convert("L")) > 127, number) for number, file in layers
-    ]
+    masks = [(_layer(file) > 127, number) for number, file in layers]
     label = np.full(masks[0][0].shape, unlabeled, np.uint8)
     for mask, number in sorted(masks, key=lambda layer: layer[0].sum(), reverse=True):
         label[mask] = number
     return label
+
+
+def _layer(file: str) -> np.ndarray:
+    if file.lower().endswith(".npy"):
+        return np.load(file, allow_pickle=False)
+    return np.asarray(open_whole(file)[1].convert("L"))

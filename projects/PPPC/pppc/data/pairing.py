@@ -3,8 +3,6 @@
 A file is known by its path below the folder or pattern that names it, without the ending.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import re
@@ -23,6 +21,7 @@ MASK_WORDS = re.compile(
     r"mask|(?<!un)label|annot|manual|segm|(^|[_\W])(seg|gt|ground|truth|anno|lbl|matte|\d(st|nd|rd|th)?h[o0])",
     re.IGNORECASE,
 )
+FEW_COLORS = 256  # of a mask at most
 SAMPLE = 50  # images, to find out how masks are named
 SHOWN = 3
 
@@ -98,8 +97,8 @@ def _listed(base: Path, path: Path, place: str) -> list[Path]:
 def without_masks(files: Mapping[str, list[Path]]) -> tuple[Files, dict[str, Files]]:
     """Of files in one place, the images, and the masks beside them, which are told by their names.
 
-    ``a_mask.png`` is the mask of ``a.jpg``, where the word says so or it has one channel and the image
-    three; so is ``a.png`` of ``a.jpg``, where it has one channel.
+    ``a_mask.png`` is the mask of ``a.jpg``, where the word says so or it has one channel or few colors and
+    the image more; so is ``a.png`` of ``a.jpg``, where it has one channel.
 
     Returns:
         The images; and masks by what their names have more than the images'.
@@ -127,8 +126,7 @@ def without_masks(files: Mapping[str, list[Path]]) -> tuple[Files, dict[str, Fil
                 break
     for suffix, of in by_suffix.items():
         is_mask = MASK_WORDS.search(suffix) or all(
-            _has_colors(images[known]) and not _has_colors(images[known + suffix])
-            for known in of[:SHOWN]
+            _is_mask_of(images[known + suffix], images[known]) for known in of[:SHOWN]
         )
         if is_mask and not suffix[0].isdigit():
             beside[suffix] = {known: images[known + suffix] for known in of}
@@ -136,6 +134,21 @@ def without_masks(files: Mapping[str, list[Path]]) -> tuple[Files, dict[str, Fil
         for known in named if suffix else ():
             images.pop(known + suffix, None)
     return images, beside
+
+
+def _is_mask_of(path: Path, image: Path) -> bool:
+    """Whether a file has one channel, or few colors, and the image that its name goes on from has more."""
+    if not _has_colors(image):
+        return False
+    return not _has_colors(path) or (_has_few_colors(path) and not _has_few_colors(image))
+
+
+def _has_few_colors(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.getcolors(FEW_COLORS) is not None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def _has_colors(path: Path) -> bool:

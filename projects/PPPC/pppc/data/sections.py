@@ -1,37 +1,14 @@
-"""The sections of a data file (source, target, val): the images that they name, and their labels."""
+"""The sections of a data file (source, target, val), as the user writes them."""
 
-from __future__ import annotations
-
-import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
-
-from PIL import Image
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import InputError
-from .drawing import Drawing
-from .label_formats import LabelFormat, names_in_split, read_table, recognize
+from ..files import user_path
 from .label_keys import LABEL_KEYS, refuse_unknown
-from .listing import IMAGE_ENDINGS, LABEL_ENDINGS, SPARE_LABELS
-from .pairing import Files, find_files, masks_by_template, masks_of, some, without_masks
 
 SECTION_KEYS = ("images", "masks", "split", "weight")
-# Names of folders, in any case, for a section that names the folder above.
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "data", "rgb")
-MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "gtfine", "gt",
-    "ground_truth", "1st_manual",
-)  # fmt: skip
-SPLITS = {
-    "source": ("train", "trainval", "training", "default"),
-    "val": ("val", "valid", "validation", "test", "testing"),
-}
-# Label Studio writes eight digits before the names of uploaded files.
-UPLOADED = re.compile(r"(^|/)[0-9a-f]{8}-")
-SHOWN = 3  # files whose headers are looked at
 
 
 @dataclass(frozen=True)
@@ -59,25 +36,6 @@ class Section:
     keys: Mapping = field(default_factory=dict)
 
 
-@dataclass
-class SectionFiles:
-    """The images of a section, by what they are known by, and their labels.
-
-    Attributes:
-        images: files.
-        masks: files; {} where labels are drawn, or there are none.
-        drawings: how labels are drawn.
-        labels: what the labels say of themselves.
-        left_out: what was not taken, by the reason.
-    """
-
-    images: Files
-    masks: Files = field(default_factory=dict)
-    drawings: dict[str, Drawing] = field(default_factory=dict)
-    labels: LabelFormat | None = None
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-
-
 def read_sections(content: Mapping, role: str, place: str) -> list[Section]:
     """The sections of a role: one, a list of them, or none.
 
@@ -90,7 +48,7 @@ def read_sections(content: Mapping, role: str, place: str) -> list[Section]:
     for number, one in enumerate(several):
         where = f"{place}: {role}[{number}]" if isinstance(value, list) else f"{place}: {role}"
         if isinstance(one, str):
-            sections.append(Section(where, role, one, whole=True))
+            sections.append(Section(where, role, _expanded(one, where), whole=True))
             continue
         if not isinstance(one, Mapping):
             raise InputError(
@@ -118,234 +76,17 @@ def read_sections(content: Mapping, role: str, place: str) -> list[Section]:
             type(weight) not in (int, float) or not 0 < weight < float("inf")
         ):
             raise InputError(f"{where}.weight is {weight!r}: give a number above 0")
+        paths = {key: _expanded(one.get(key), f"{where}.{key}") for key in ("images", "masks")}
         keys = {key: one[key] for key in LABEL_KEYS if key in one}
-        sections.append(
-            Section(where, role, one["images"], one.get("masks"), split, weight, keys=keys)
-        )
+        sections.append(Section(where, role, **paths, split=split, weight=weight, keys=keys))
     weighted = [section for section in sections if section.weight is not None]
     if weighted and len(weighted) < len(sections):
         raise InputError(f"{place}: {role}: give each of its {len(sections)} a weight, or none")
     return sections
 
 
-def find_section(
-    base: Path, section: Section, target: Mapping[str, Path] = MappingProxyType({})
-) -> SectionFiles:
-    """The files of a section.
-
-    Args:
-        base: what relative paths start from.
-        section: as the user wrote it.
-        target: the target's images, to tell a swap.
-
-    Raises:
-        InputError: files are missing, or can't be told apart or paired.
-    """
-    section = _laid_out(base, section)
-    files = find_files(base, section.images, f"{section.place}.images")
-    try:
-        images, beside = without_masks(files)
-    except InputError as error:
-        raise InputError(f"{section.place}.images: {error}") from error
-    found = SectionFiles(images)
-    for suffix, masks in beside.items():
-        found.left_out[_beside(suffix)] = [str(mask) for mask in masks.values()]
-    if section.role == "target":
-        _refuse_masks(section, list(images.values()))
-        return found
-    template = section.masks if isinstance(section.masks, str) and "{" in section.masks else None
-    if template:
-        found.masks = masks_by_template(base, images, template, f"{section.place}.masks")
-        found.labels = read_table(next(iter(found.masks.values())).parent)
-    elif section.masks is None or _same_place(base, section):
-        _take_masks_beside(section, found, beside)
-    else:
-        _take_masks(base, section, found, target)
-    if found.masks:
-        _refuse_swapped(section, found)
-    return found
-
-
-def _laid_out(base: Path, section: Section) -> Section:
-    """A section with the folders of images and masks below, or beside, the one that it names."""
-    if not isinstance(section.images, str) or not (folder := base / section.images).is_dir():
-        return section
-    splits = _splits(section)
-    images = _below(folder, IMAGE_FOLDERS)
-    masks = section.masks
-    if masks is None and section.role != "target":
-        above = (
-            images.parent if images != folder or folder.name.lower() in IMAGE_FOLDERS else folder
-        )
-        if (beside := _below(above, MASK_FOLDERS)) != above:
-            masks = str(_below(beside, splits))
-    elif isinstance(masks, str) and (base / masks).is_dir():
-        masks = str(_below(base / masks, splits))
-    return replace(section, images=str(_below(images, splits)), masks=masks)
-
-
-def _splits(section: Section) -> Sequence[str]:
-    """The folders, or files of annotations, of which one is meant."""
-    if section.split is not None:
-        return (section.split,)
-    return SPLITS.get(section.role, ()) if section.whole else ()
-
-
-def _below(folder: Path, names: Sequence[str]) -> Path:
-    """The first of some folders that is in ``folder``, or that itself; names are in any case."""
-    inside = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    return next((inside[name.lower()] for name in names if name.lower() in inside), folder)
-
-
-def _same_place(base: Path, section: Section) -> bool:
-    images, masks = section.images, section.masks
-    if not isinstance(images, str) or not isinstance(masks, str):
-        return False
-    return os.path.realpath(base / images) == os.path.realpath(base / masks)
-
-
-def _take_masks_beside(section: Section, found: SectionFiles, beside: Mapping[str, Files]) -> None:
-    whole = {suffix: masks for suffix, masks in beside.items() if len(masks) == len(found.images)}
-    kinds = whole or beside
-    if not kinds:
-        raise InputError(
-            f"{section.place}: there are no masks beside the images, and masks names no other folder: give "
-            "masks: FOLDER. Images without labels can be a target"
-        )
-    if len(kinds) > 1:
-        shown = ", ".join(f"'{{stem}}{suffix}.png'" for suffix in sorted(kinds))
-        raise InputError(
-            f"{section.place}: there are masks of several kinds: give masks: one of {shown}"
-        )
-    ((suffix, found.masks),) = kinds.items()
-    found.left_out.pop(_beside(suffix))
-    _require_all(section, found, ())
-    found.labels = read_table(next(iter(found.images.values())).parent)
-
-
-def _beside(suffix: str) -> str:
-    return f"masks of other images by their names (...{suffix or '.png'})"
-
-
-def _take_masks(
-    base: Path, section: Section, found: SectionFiles, target: Mapping[str, Path]
-) -> None:
-    named, place = section.masks or "", f"{section.place}.masks"
-    folder = base / named if isinstance(named, str) else None
-    if folder is not None and folder.exists():
-        found.labels = recognize(folder, _splits(section))
-    if found.labels is not None and found.labels.drawings is not None:
-        _take_drawings(found, found.labels, place)
-        return
-    files = find_files(base, named, place)
-    ends = found.labels.endings if found.labels else ()
-    masks = {}
-    for known, same in files.items():
-        same = [f for f in same if f.suffix.lower() in LABEL_ENDINGS] or same
-        if len(same) > 1:
-            raise InputError(
-                f"{place}: {' and '.join(map(str, same))}: keep one mask of each image"
-            )
-        if not ends or known.endswith(ends):
-            masks[known] = same[0]
-    pairs = masks_of(found.images, masks, place)
-    if len(pairs) < len(found.images) and len(masks_of(target, masks, place)) > len(pairs):
-        raise InputError(
-            f"{place}: these are masks of the target's images: are source and target swapped?"
-        )
-    found.masks = {image: masks[mask] for image, mask in pairs.items()}
-    if folder is not None and folder.is_dir():
-        _keep_split(section, folder, found)
-    spare = [str(masks[mask]) for mask in masks.keys() - pairs.values()]
-    _require_all(section, found, spare)
-    if spare:
-        found.left_out[SPARE_LABELS] = spare
-
-
-def _take_drawings(found: SectionFiles, labels: LabelFormat, place: str) -> None:
-    """Pair images with annotations; what has no other is left out, since annotations name their images."""
-    drawings = labels.drawings or {}
-    for names in (
-        {_stem(name): name for name in drawings},
-        {UPLOADED.sub(r"\1", _stem(name)): name for name in drawings},
-    ):
-        if pairs := masks_of(found.images, names, place):
-            break
-    if not pairs:
-        raise InputError(
-            f"{place}: none of the {len(found.images)} images ({some(found.images.values())}) is one that "
-            f"{labels.file} annotates ({some(drawings)})"
-        )
-    found.drawings = {image: drawings[names[known]] for image, known in pairs.items()}
-    for reason, files in (
-        ("images without annotations", [str(f) for i, f in found.images.items() if i not in pairs]),
-        ("annotations without an image", sorted(names[n] for n in names.keys() - pairs.values())),
-    ):
-        if files:
-            found.left_out[reason] = files
-    found.images = {image: file for image, file in found.images.items() if image in pairs}
-
-
-def _stem(name: str) -> str:
-    stem, ending = os.path.splitext(name)
-    return (stem if ending.lower() in IMAGE_ENDINGS else name).lstrip("/")
-
-
-def _keep_split(section: Section, folder: Path, found: SectionFiles) -> None:
-    """Leave the images alone that a list of Pascal VOC names."""
-    listed = names_in_split(folder, section.split, SPLITS[section.role], f"{section.place}.split")
-    if listed is None:
-        return
-    by_name = {os.path.basename(known): known for known in found.images}
-    kept = {known for name in listed for known in (name, by_name.get(os.path.basename(name)))}
-    others = [str(file) for known, file in found.images.items() if known not in kept]
-    if len(others) == len(found.images):
-        raise InputError(f"{section.place}: no image is in the list of its split ({some(listed)})")
-    if others:
-        found.left_out["images of other splits"] = others
-    found.images = {known: file for known, file in found.images.items() if known in kept}
-    found.masks = {known: file for known, file in found.masks.items() if known in kept}
-
-
-def _require_all(section: Section, found: SectionFiles, spare: Sequence[str]) -> None:
-    missing = [str(file) for known, file in found.images.items() if known not in found.masks]
-    if missing:
-        raise InputError(
-            f"{section.place}: {len(missing)} of {len(found.images)} images have no mask ({some(missing)})"
-            + (f", and {len(spare)} masks no image ({some(spare)})" if spare else "")
-            + ". Where masks are named otherwise, give a template, masks: 'FOLDER/{stem}_mask.png'; images "
-            "that have none can be left out by images: a list or a pattern"
-        )
-    same = [str(f) for known, f in found.images.items() if os.path.samefile(f, found.masks[known])]
-    if same:
-        raise InputError(
-            f"{section.place}: masks names the images themselves ({some(same)}): give the folder of masks"
-        )
-
-
-def _refuse_swapped(section: Section, found: SectionFiles) -> None:
-    pairs = [(image, found.masks[known]) for known, image in found.images.items()][:SHOWN]
-    kinds = [(_kind(image), _kind(mask)) for image, mask in pairs]
-    if all(image == "mask" and mask == "photograph" for image, mask in kinds):
-        raise InputError(
-            f"{section.place}: images holds masks, and masks photographs: swap the two"
-        )
-
-
-def _refuse_masks(section: Section, images: Sequence[Path]) -> None:
-    if all(_kind(image) == "mask" for image in images[:SHOWN]):
-        raise InputError(
-            f"{section.place}: {images[0]} and others are masks (of a palette or one bit): give the folder "
-            "of images"
-        )
-
-
-def _kind(path: Path) -> str:
-    """What a file's header says: "mask" (a palette or one bit), "photograph" (three channels), or "gray"."""
-    try:
-        with Image.open(path) as image:
-            return {"P": "mask", "1": "mask", "L": "gray", "I;16": "gray"}.get(
-                image.mode, "photograph"
-            )
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""  # the readers say what is wrong with it
+def _expanded(named: Any, place: str) -> Any:
+    """Names of files, with ~ and variables at their beginning expanded."""
+    if isinstance(named, list):
+        return [_expanded(name, place) for name in named]
+    return user_path(named, place) if named and named.startswith(("~", "$")) else named
