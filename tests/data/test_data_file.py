@@ -163,6 +163,12 @@ def test_masks_beside_images_are_told_by_their_names(data, caplog):
     save(data.root / "street/a_mask.png", IDS, "L")
     save(data.root / "other/b.jpg")
     save(data.root / "other/b.png", IDS)
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    (data.root / "camvid").mkdir()
+    Image.fromarray(noise).save(data.root / "camvid/1.png")  # CamVid's masks are of colors, too
+    Image.fromarray(noise // 255 * 128).save(data.root / "camvid/1_L.png")
+    data(source={"images": "other"}, target="camvid", names=NAMES)
+    assert files_of("mine_target") == ["1.png"]
     data(source={"images": "other"}, target="street", names=NAMES)
     assert files_of("mine_target") == ["a.jpg", "a_night.jpg"]
     assert files_of("mine_source") == ["b.jpg"] and classes_in("mine_source")[0][0] == [
@@ -227,6 +233,7 @@ WRONG = {
     "label_mapping: -1 is no label": {"label_mapping": {-1: 0}},
     "ignore_index is 'x'": {"ignore_index": "x"},
     "colors, of 0: .* is no color": {"colors": {0: [1, 2]}},
+    "source: manual1, mask may hold the masks: give masks": {"source": "fundus"},
     "source.1.: has no images": {"source": [{"images": "day/images"}, {"masks": "day/masks"}]},
     "source: the masks hold the colors .* say what they mean": {
         "source": {"images": "day/images", "masks": "colored"}},
@@ -240,6 +247,8 @@ def test_what_is_wrong_is_named_with_its_place(data, message):
     save(data.root / "palettes/a.png", IDS, "P")
     save(data.root / "colored/a.png", IDS, "RGB")
     save(data.root / "more/x.png", IDS)
+    for folder in ("images", "manual1", "mask"):
+        save(data.root / f"fundus/{folder}/a.png", None if folder == "images" else IDS)
     with pytest.raises(InputError, match=message) as error:
         data(**{key: value for key, value in content.items() if value is not None})
     assert len(str(error.value).splitlines()) == 1

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pppc.errors import InputError
@@ -167,6 +170,14 @@ def label_studio_min(root: Path) -> dict:
     return {"source": {"images": "images", "masks": "labels"}}
 
 
+def label_studio_numpy(root: Path) -> dict:
+    content = label_studio_png(root)
+    for file in (root / "brush").iterdir():
+        np.save(file.with_suffix(""), np.asarray(Image.open(file)))
+        file.unlink()
+    return content
+
+
 def label_studio_png(root: Path) -> dict:
     """A PNG for each stroke, named by its task; the JSON export beside them names the tasks' images."""
     save(root / "images/a.jpg")
@@ -207,15 +218,49 @@ EXPECTED = {
     label_studio: [BACKGROUND],
     label_studio_min: [BACKGROUND],
     label_studio_png: [BACKGROUND],
+    label_studio_numpy: [BACKGROUND],
     cityscapes: [VOID],
     polygons: [VOID],
 }
+
+
+# The page that shows a format, and which of its data files is the sample's.
+PAGES = {
+    cvat: ("cvat", 0), voc: ("voc", 0), roboflow: ("roboflow", 0), labelmap_csv: ("class_tables", 0),
+    datumaro: ("class_tables", 0), coco_panoptic: ("coco", 0), coco_instances: ("coco", 1),
+    coco_stuff: ("coco", 2), label_studio: ("label_studio", 0), label_studio_png: ("label_studio", 1),
+    cityscapes: ("cityscapes", 0), polygons: ("cityscapes", 0),
+}  # fmt: skip
+
+
+def data_file_of(page: str, number: int) -> dict:
+    text = (REPOSITORY / f"docs/label_formats/{page}.md").read_text()
+    return yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[number])
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [("index_png", 0), ("binary", 0), ("color_masks", 0), ("color_masks", 1)]
+)
+def test_the_page_s_data_file_reads_masks(data, page, number):  # noqa: F811
+    save(data.root / "images/a.png")
+    if page == "binary":
+        save(data.root / "masks/a.png", np.array([[0, 255], [0, 0]]))
+    elif page == "color_masks":
+        colored(data.root / "masks/a.png", [[ROAD, CAR], [(0, 0, 0), (129, 62, 128)]])
+    else:
+        save(data.root / "masks/a.png", np.array([[2, 1], [0, 2]]))
+    data(**data_file_of(page, number))
+    two = [["background", "car"], ["background", "background"]]
+    assert classes_in("mine_source") == [two if page == "binary" else BACKGROUND]
 
 
 @pytest.mark.parametrize("format_", EXPECTED, ids=lambda format_: format_.__name__)
 def test_labels_of_every_format_are_read_without_a_name_of_it(data, format_):  # noqa: F811
     content = format_(data.root)
     before = sorted(os.walk(data.root))
+    if format_ in PAGES:
+        data(**data_file_of(*PAGES[format_]))
+        assert classes_in("mine_source") == EXPECTED[format_]
     found = data(**content)
     assert classes_in("mine_source") == EXPECTED[format_]
     assert {"road", "car"} <= set(found.classes) or format_ is voc
