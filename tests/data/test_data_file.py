@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pppc.cli.check import main
 from pppc.data.catalog import model_metadata, own_reader
+from pppc.data.checks import check_data
 from pppc.data.data_file import register_data_file
 from pppc.errors import InputError
 
@@ -267,6 +268,13 @@ def test_a_configuration_takes_a_data_file_and_a_run_keeps_it(data, tmp_path, ca
     assert cfg.DATASETS.TRAIN == ("mine_source",) and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
     assert model_metadata(cfg).stuff_classes == ["sky", "road", "car"]
     (tmp_path / "config.yaml").write_text(cfg.dump())
+    other = tmp_path / "mine.yaml"  # another file of the same name in one process
+    other.write_text("{path: my data, source: day, names: [a, b, c, d]}")
+    register_data_file(other)
+    with pytest.raises(InputError, match="has 4 classes, the model 3"):
+        model_metadata(cfg)
+    check_data(cfg, training=False)  # each run registers its own
+    assert model_metadata(cfg).stuff_classes == ["sky", "road", "car"]
     (data.root / "mine.yaml").unlink()
     with pytest.raises(InputError, match="mine.yaml: No such file"):
         pppc.load_config(pppc.get_config_file("Base-Small.yaml"), options)

@@ -294,6 +294,11 @@ def test_what_is_drawn_follows_the_annotations(data):  # noqa: F811
             coco(data.root, annotations=_objects()[:1]))  # fmt: skip
     data(**content)
     assert classes_in("mine_source") == [[["background", "car"], ["background", "background"]]]
+    os.rename(
+        data.root / "annotations/instances_train.json", data.root / "annotations/stuff_train.json"
+    )
+    data(source={"images": "images/train", "masks": "annotations/stuff_train.json"})
+    assert classes_in("mine_source") == [[["", "car"], ["", ""]]]  # by another rule
 
 
 @pytest.mark.parametrize(

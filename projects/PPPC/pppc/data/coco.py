@@ -76,9 +76,10 @@ def coco_objects(path: Path, content: dict) -> Annotations:
     unlabeled = VOID
     if not path.name.startswith("stuff") and not all(91 < category < 184 for category in kept):
         classes, unlabeled = with_background(classes)
+    rules = repr((numbers, unlabeled))
     drawings = {
         image["file_name"]: Drawing(
-            partial(_draw_objects, path, coco, image["id"], numbers, unlabeled), (str(path),)
+            partial(_draw_objects, path, coco, image["id"], numbers, unlabeled), (str(path),), rules
         )
         for image in content["images"]
     }

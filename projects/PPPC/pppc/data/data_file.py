@@ -190,12 +190,21 @@ def _of_model(space: LabelSpace, model: LabelSpace) -> LabelSpace:
 
 
 def _forget(name: str, file: Path) -> None:
-    """Free a name that this file registered before; raises InputError where another one has it."""
+    """Free a name that a data file registered before; raises InputError where it is another one's."""
     if name in DatasetCatalog.list():
-        if MetadataCatalog.get(name).get("data_file") != str(file):
+        other = MetadataCatalog.get(name).get("data_file")
+        if other is None:
             raise InputError(f"another data set is registered as {name} already: rename {file}")
+        if other != str(file):
+            logger.warning("%s is from now on that of %s, not of %s", name, file, other)
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def registered_file(names: Iterable[str]) -> set[str | None]:
+    """The data files that data sets are registered from; None: no file, or there is no such data set."""
+    known = DatasetCatalog.list()
+    return {MetadataCatalog.get(name).get("data_file") if name in known else None for name in names}
 
 
 @dataclass(frozen=True)

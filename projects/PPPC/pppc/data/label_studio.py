@@ -47,7 +47,9 @@ def label_studio(path: Path, tasks: list[dict]) -> Annotations:
     classes, unlabeled = with_background({number: name for name, number in numbers.items()})
     numbers = {name: number for number, name in classes.items()}
     drawings = {
-        name: Drawing(partial(_draw_strokes, path, regions, numbers, unlabeled), (str(path),))
+        name: Drawing(
+            partial(_draw_strokes, path, regions, numbers, unlabeled), (str(path),), repr(numbers)
+        )
         for name, regions in strokes.items()
     }
     return Annotations("Label Studio", classes, drawings)
