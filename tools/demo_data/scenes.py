@@ -300,36 +300,28 @@ class _Street:
                 self._stand(z, name, parts, at, 1.2, 0.8)
 
     def _draw_traffic(self) -> None:
-        rng, style = self.rng, self.style
+        rng, style, color = self.rng, self.style, self.color
         lane = max(1.6, self.half_width * 0.4)
         taken: dict[int, list[tuple[float, float]]] = {-1: [], 1: []}
 
-        def free(z: float, length: float, side: int) -> bool:
-            clear = all(z > end + 2 or z + length < start - 2 for start, end in taken[side])
-            if clear:
+        def add(z: float, side: int, length: float, width: float, height: float, draw) -> None:
+            """Add a vehicle where no other one is."""
+            if all(z > end + 2 or z + length < start - 2 for start, end in taken[side]):
                 taken[side].append((z, z + length))
-            return clear
+                self._add(z, draw(side * lane), side * lane, width, height)
 
         for z in self._depths(style.trucks, 9, 45):
-            side = rng.choice((-1, 1))
-            if free(z, 9, side):
-                faces = objects.truck(rng, side * lane, z, self.color("truck"), self.color("car"))
-                self._add(z, faces, side * lane, 2.5, 1.5)
+            add(z, rng.choice((-1, 1)), 9, 2.5, 1.5,
+                lambda x, z=z: objects.truck(rng, x, z, color("truck"), color("car")))  # fmt: skip
         for z in self._depths(style.buses, 9, 40):
-            side = rng.choice((-1, 1))
-            if free(z, 12, side):
-                faces = objects.bus(rng, side * lane, z, self.color("bus"))
-                self._add(z, faces, side * lane, 2.6, 1.5)
+            add(z, rng.choice((-1, 1)), 12, 2.6, 1.5,
+                lambda x, z=z: objects.bus(rng, x, z, color("bus")))  # fmt: skip
         if rng.random() < style.train:
             z = rng.uniform(8, 25)
-            if free(z, 30, -1):
-                faces = objects.train(rng, -lane, z, self.color("train"))
-                self._add(z, faces, -lane, 2.4, 1.5)
+            add(z, -1, 30, 2.4, 1.5, lambda x: objects.train(rng, x, z, color("train")))
         for z in self._depths(style.driving, 6, 60):
-            side = rng.choice((-1, 1))
-            if free(z, 5, side):
-                faces = objects.car(rng, side * lane, z, self.color("car"), oncoming=side < 0)
-                self._add(z, faces, side * lane, 1.9, 0.6)
+            add(z, rng.choice((-1, 1)), 5, 1.9, 0.6,
+                lambda x, z=z: objects.car(rng, x, z, color("car"), oncoming=x < 0))  # fmt: skip
         if self.has_crossing and rng.random() < 0.6:
             x, z = rng.uniform(-10, 10), self.crossing + rng.uniform(2, 6)
             faces = objects.car(rng, x, z, self.color("car"), crossing=True)
