@@ -13,24 +13,17 @@ is not written where images are missing. See datasets/README.md for the server.
 import argparse
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pppc
-import torch
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from pppc.arguments import ToolParser, whole_number
-from pppc.checkpoints.checkpointer import trained_model
-from pppc.data import build_test_loader
-from pppc.data.catalog import with_intensities
 from pppc.data.splits import SPLITS
 from pppc.errors import InputError, run_tool
-from pppc.evaluation.class_map import class_map
 from pppc.files import atomic_write, new_file
-from torch import Tensor, nn
+from pppc.prediction import Prediction, Predictor
 from tqdm import tqdm
 
 TEST_SET = "dark_zurich_test_night_unlabeled"
@@ -54,24 +47,15 @@ def images_of_the_test_set(num_images: int) -> list[str]:
     return paths
 
 
-def predict(cfg: CfgNode, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The file name and the class scores ``(C, H, W)`` of every test image."""
-    for inputs in build_test_loader(with_intensities(cfg, model), TEST_SET):
-        yield inputs[0]["file_name"], model(inputs)[0]["sem_seg"]
-
-
-def encode(scores: Tensor, file: str) -> dict[str, bytes]:
-    """The PNG of each folder of the archive, from scores ``(C, H, W)`` of an image's file."""
-    train_ids = class_map(scores, file)
-    confidence = torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()
-    confidence = np.round(65535 * confidence).astype(np.uint16)
+def encode(prediction: Prediction) -> dict[str, bytes]:
+    """The PNG of each folder of the archive."""
+    confidence = np.round(65535 * prediction.confidence).astype(np.uint16)
     label, confidence = (
-        cv2.imencode(".png", image)[1].tobytes() for image in (train_ids, confidence)
+        cv2.imencode(".png", image)[1].tobytes() for image in (prediction.labels, confidence)
     )
     return {"labelTrainIds": label, "confidence": confidence, "labelTrainIds_invalid": label}
 
 
-@torch.no_grad()
 def main() -> None:
     parser = ToolParser(__doc__)
     parser.add_argument("--config-file", required=True)
@@ -85,13 +69,13 @@ def main() -> None:
     cfg = pppc.load_config(arguments.config_file, arguments.opts)
     output = new_file(arguments.output, "--output", (".zip",))
     paths = images_of_the_test_set(arguments.num_images)
-    model = trained_model(cfg)
+    model = Predictor(cfg)
     with (
         atomic_write(output) as unfinished,
         zipfile.ZipFile(unfinished, "w") as archive,  # PNGs are compressed already
     ):
-        for path, scores in tqdm(predict(cfg, model), total=len(paths), unit="image"):
-            for folder, content in encode(scores, path).items():
+        for path in tqdm(paths, unit="image"):
+            for folder, content in encode(model.predict(path)).items():
                 archive.writestr(f"{folder}/{Path(path).name}", content)
     print(f"{output}: {len(paths)} images in 3 folders")
 
