@@ -1,6 +1,9 @@
 """Work shared by several processes."""
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,11 +13,31 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
-from .data.workers import end_with_parent
 from .errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def end_with_parent(worker: int = 0) -> None:
+    """Let a worker process live until its parent ends it or is gone; called in the worker.
+
+    Ctrl-C and a batch system's SIGTERM go to all processes of a run; the main one writes a
+    checkpoint then, which a worker's death would prevent.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_end, args=(parent.pid,), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, 1)
+        if received is not None and received.si_pid == parent:
+            break
+    os._exit(0)
 
 
 def map_in_processes(

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import InputError
-from ..processes import from_main_process
+from ..processes import end_with_parent, from_main_process
 from .catalog import dataset_records, label_reader, source_records
 from .class_counts import count_classes, require_classes
 from .mapper import SourceMapper, TargetMapper, TestMapper, collate
 from .sampling import MixedStream, PairedLoader, RareClassDraw, SampleStream, ShuffledDraw
-from .workers import batches, end_with_parent, or_input_error, require_shared_memory, shared_bytes
+from .workers import batches, or_input_error, require_shared_memory, shared_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import InputError
-from .workers import batches, end_with_parent, or_input_error, shared_bytes
+from ..processes import end_with_parent
+from .workers import batches, or_input_error, shared_bytes
 
 logger = logging.getLogger(__name__)
 

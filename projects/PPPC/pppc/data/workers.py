@@ -1,4 +1,4 @@
-"""A loader's worker processes: how they begin and end, and the memory that their batches pass through."""
+"""A loader's worker processes, and the memory that their batches pass through."""
 
 import multiprocessing
 import os
@@ -19,27 +19,6 @@ SHARED_MEMORY = "/dev/shm"  # where Linux keeps it, and PyTorch's workers leave 
 ADVICE = (
     "Lower DATALOADER.NUM_WORKERS (0 needs none), or start the container with a larger --shm-size"
 )
-
-
-def end_with_parent(worker: int = 0) -> None:
-    """Let a worker process live until its parent ends it or is gone; called in the worker.
-
-    Ctrl-C and a batch system's SIGTERM go to all processes of a run; the main one writes a
-    checkpoint then, which a worker's death would prevent.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_wait_for_end, args=(parent.pid,), daemon=True).start()
-
-
-def _wait_for_end(parent: int) -> None:
-    while os.getppid() == parent:
-        received = signal.sigtimedwait({signal.SIGTERM}, 1)
-        if received is not None and received.si_pid == parent:
-            break
-    os._exit(0)
 
 
 def batches(*loaders: DataLoader) -> Iterator[tuple]:
