@@ -1,9 +1,12 @@
 """Demo data, made and converted once for the whole run, in the real data sets' formats."""
 
 import importlib.util
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -11,19 +14,51 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What tools import, as if a tool of the folder ran.
 sys.path += [str(REPOSITORY / "tools"), str(REPOSITORY / "tools/research")]
 
 
-def run_tool(*command: str, **environment: str) -> subprocess.CompletedProcess:
+# Most tools run in processes that are forked from one that has imported what takes seconds to import.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pppc.engine", "pppc.prediction", "tensorboard.summary"])
+
+
+def _words(command: tuple[object, ...]) -> list[str]:
+    return [str(REPOSITORY / "tools" / command[0]), *map(str, command[1:])]
+
+
+def _be_a_tool(words: list[str], output: list[str], environment: dict[str, str]) -> None:
+    for descriptor, path in zip((1, 2), output):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(REPOSITORY)
+    multiprocessing.set_start_method("fork", force=True)  # as Python begins on Linux
+    sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def run_tool(*command: object, **environment: str) -> subprocess.CompletedProcess:
     """Run a tool of the repository as a user would, without checking its exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, words = [f"{folder}/out", f"{folder}/err"], _words(command)
+        run = FORKS.Process(target=_be_a_tool, args=(words, output, {**os.environ, **environment}))
+        run.start()
+        run.join()
+        printed = [Path(path).read_text() for path in output]
+    return subprocess.CompletedProcess(words, run.exitcode, *printed)
+
+
+def run_anew(*command: object, **environment: str) -> subprocess.CompletedProcess:
+    """The same by an interpreter of its own: for several processes, and what acts while it begins."""
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / command[0]), *map(str, command[1:])],
+        [sys.executable, *_words(command)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
     )
 
 

@@ -51,33 +51,6 @@ class DeepLabV3Plus(nn.Module):
         return self.conv_seg(self.sep_bottleneck(torch.cat([up(x, fine), fine], 1)))
 
 
-class Linear(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.proj = nn.Linear(i, o)
-
-    def forward(self, x):
-        return self.proj(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
-
-
-class DAFormer(nn.Module):
-    def __init__(self, channels, classes=19):
-        super().__init__()
-        self.embed_layers = nn.ModuleDict({str(i): Linear(c, 256) for i, c in enumerate(channels)})
-        self.fuse_layer = nn.Module()
-        self.fuse_layer.aspp_modules = nn.ModuleList(
-            [ConvModule(1024, 256, 1), *(Separable(1024, 256, d) for d in (6, 12, 18))]
-        )
-        self.fuse_layer.bottleneck = ConvModule(1024, 256, 3)
-        self.conv_seg = nn.Conv2d(256, classes, 1)
-
-    def forward(self, features):
-        x = [up(self.embed_layers[str(i)](f), features[0]) for i, f in enumerate(features)]
-        x = torch.cat(x, 1)
-        x = torch.cat([m(x) for m in self.fuse_layer.aspp_modules], 1)
-        return self.conv_seg(self.fuse_layer.bottleneck(x))
-
-
 class UncertainHead(nn.Module):
     def __init__(self, i, o=512):
         super().__init__()

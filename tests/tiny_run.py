@@ -5,9 +5,11 @@ from pathlib import Path
 import pppc
 import torch
 from conftest import REPOSITORY
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.engine.adaptation_loop import AdaptationLoop
+from pppc.engine.solver import build_optimizer
 
 OPTIONS = [
     "MODEL.TIMM.NAME", "test_resnet", "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
@@ -21,6 +23,29 @@ OPTIONS = [
     # In six iterations no pseudo-label becomes as sure as in thousands.
     "PPPC.SELF_TRAINING.THRESHOLD", "0.05",
 ]  # fmt: skip
+
+
+SMALL = [
+    "MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
+    "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
+]  # fmt: skip
+
+
+def default_config(*opts: object) -> CfgNode:
+    """The defaults, and ``opts``."""
+    cfg = get_cfg()
+    pppc.add_pppc_config(cfg)
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def loop_of(cfg: CfgNode, batches: object = None) -> AdaptationLoop:
+    """The loop of a configuration, its weights random, with its own hooks."""
+    torch.manual_seed(0)
+    segmentor = build_model(cfg).train()
+    loop = AdaptationLoop.from_config(cfg, segmentor, batches, build_optimizer(cfg, segmentor))
+    loop.register_hooks(loop.hooks())
+    return loop
 
 
 def demo_config(method: str) -> Path:

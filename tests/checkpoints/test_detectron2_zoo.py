@@ -13,11 +13,9 @@ from detectron2.modeling.backbone.swin import SwinTransformer
 from detectron2.utils.events import EventStorage
 from pppc import load_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
-from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
 from pppc.pixel_batch import PixelBatch
-from tiny_run import OPTIONS, demo_config
+from tiny_run import OPTIONS, demo_config, loop_of
 
 STAGES, LEVELS = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5"]
 RESNET = ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
@@ -68,6 +66,10 @@ def config(builder: str, stages: list[str], *opts: object):
           "MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32,
           "MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.SEM_SEG_HEAD.NAME", "DeepLabV3Head",
           "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 16, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3]]),
+        ("build_timm_backbone", ["stage1", "stage4"],
+         ["MODEL.SEM_SEG_HEAD.NAME", "DeepLabV3PlusHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32,
+          "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3],
+          "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES", ["stage1"]]),
         ("build_swin", ["p0", "p1", "p2", "p3"], []),
         ("build_vit", LEVELS, []),
     ],
@@ -75,14 +77,12 @@ def config(builder: str, stages: list[str], *opts: object):
 def test_a_step_and_a_prediction_of_another_size(builder, stages, opts, caplog):
     cfg = config(builder, stages, *opts)
     assert "no effect" not in caplog.text
-    torch.manual_seed(0)
-    segmentor = build_model(cfg).train()
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     label = torch.randint(number, (2, 6, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     batches = (PixelBatch(255 * torch.rand(2, 3, 48, 64), label),
                PixelBatch(255 * torch.rand(2, 3, 72, 100)))  # fmt: skip
-    loop = AdaptationLoop.from_config(cfg, segmentor, [batches], build_optimizer(cfg, segmentor))
-    loop.register_hooks(loop.hooks())
+    loop = loop_of(cfg, [batches])
+    segmentor = loop.segmentor
     loop.iter = cfg.PPPC.CONTRAST.START_ITER
     trained = [p for p in segmentor.student.parameters() if p.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]

@@ -51,11 +51,10 @@ def test_exported_model_predicts_what_the_model_does(model, tmp_path, suffix):
     assert again.returncode and "exists" in again.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("evaluate_teacher", [False, True])
-def test_the_evaluated_network_is_exported_with_its_class_weights(evaluate_teacher, tmp_path):
+def test_the_evaluated_network_is_exported_with_its_class_weights(tmp_path):
     frequencies = [0.5, *[0.5 / 18] * 18]
     cfg = load_config(
-        CONFIG, [*SMALL, "TEST.EVALUATE_TEACHER", evaluate_teacher,
+        CONFIG, [*SMALL, "TEST.EVALUATE_TEACHER", True,
                  "PPPC.CLASS_WEIGHTS.TEST_SPREAD", 0.16, "PPPC.CLASS_WEIGHTS.FREQUENCIES", frequencies],
     )  # fmt: skip
     segmentor = build_model(cfg).eval()
@@ -70,7 +69,7 @@ def test_the_evaluated_network_is_exported_with_its_class_weights(evaluate_teach
         expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
         torch.testing.assert_close(written(image)[0], expected, rtol=1e-4, atol=1e-4)
         # The tool's own check sees it where another network is written.
-        segmentor.evaluate_teacher = not evaluate_teacher
+        segmentor.evaluate_teacher = False
         assert export_model.largest_difference(segmentor, written) > 0.1
 
 
@@ -94,8 +93,3 @@ def test_an_encoder_that_needs_whole_strides_is_exported_with_its_padding(write,
         image = 255 * torch.rand(1, 3, 5, 40)
         expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
         torch.testing.assert_close(written(image)[0], expected, rtol=1e-3, atol=1e-3)
-
-
-def test_another_format_is_an_error(model, tmp_path):
-    run = export(tmp_path / "model.engine", model[1])
-    assert run.returncode and ".onnx, .pt" in run.stderr.splitlines()[-1]

@@ -20,7 +20,7 @@ from pppc.config.defaults import KEYS, by_key, section_of
 from pppc.config.device import with_inference_device
 from pppc.config.rules import Key, whole
 from pppc.errors import InputError
-from tiny_run import demo_config
+from tiny_run import default_config, demo_config
 
 SOURCE_ONLY = "PPPC.SELF_TRAINING.ENABLED False PPPC.CONTRAST.ENABLED False"
 
@@ -157,8 +157,7 @@ def test_all_wrong_values_are_named_at_once():
 
 
 def test_every_default_follows_its_rule_and_every_key_is_explained():
-    cfg = get_cfg()
-    add_pppc_config(cfg)
+    cfg = default_config()
     assert not wrong_values(cfg)
     assert not [key.name for key in KEYS.values() if not key.meaning.endswith(".")]
 

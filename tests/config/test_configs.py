@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from conftest import REPOSITORY
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
-from pppc import add_pppc_config, load_config
+from pppc import load_config
 from pppc.config.scaling import contrast_start, crop_temperature, crop_top_k
 from pppc.method.contrast import contrast_schedule
 from pppc.modeling.probabilistic_head import build_probabilistic_head
 from pppc.pixel_batch import PixelBatch
+from tiny_run import default_config
 
 CONFIGS = REPOSITORY / "configs"
 PAIRS = ("demo_gta_to_cityscapes", "camvid_day_to_dusk")
@@ -45,8 +45,7 @@ def test_methods_and_ablations_differ_from_each_other_and_from_pppc():
 @pytest.mark.parametrize("pair", PAIRS)
 def test_published_contrast_is_that_of_the_defaults(pair):
     """All but what is scaled, which is that of the defaults at their size."""
-    published, defaults = load(f"{pair}_pppc_published"), get_cfg()
-    add_pppc_config(defaults)
+    published, defaults = load(f"{pair}_pppc_published"), default_config()
     size = ["INPUT.CROP.SIZE", "[640,640]", "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 40000,
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 19, "INPUT.TARGET.MIN_SIZE", 640,
             "INPUT.TARGET.MAX_SIZE", 1280]  # fmt: skip

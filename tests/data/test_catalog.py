@@ -11,7 +11,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 from pppc.data.catalog import dataset_metadata, dataset_records, register_split, with_intensities
-from pppc.data.labels import LabelReader, pixel_histogram
+from pppc.data.labels import pixel_histogram
 from pppc.data.mapper import TargetMapper
 from pppc.data.splits import SPLITS, Split
 from pppc.errors import InputError
@@ -62,20 +62,6 @@ def test_misspelt_names_get_the_nearest_ones():
         dataset_metadata("cityscape_val")
     with pytest.raises(InputError, match="no label space is named 'camvidd'.*camvid"):
         register_split("own", Split("camvidd", "own/images"))
-
-
-@pytest.mark.parametrize(
-    ("array", "mode", "message"),
-    [
-        (np.full((4, 4), 77, np.uint8), "L", "value 77"),
-        (np.full((4, 4, 3), (9, 8, 7), np.uint8), "RGB", r"the color \(9, 8, 7\)"),
-    ],
-)
-def test_wrong_label_file_is_named(tmp_path, array, mode, message):
-    path = tmp_path / "wrong.png"
-    Image.fromarray(array, mode).save(path)
-    with pytest.raises(ValueError, match=rf"wrong\.png.*{message}"):
-        LabelReader("cityscapes", train_ids=True).read(str(path))
 
 
 def test_images_of_16_bits_have_one_range_of_values(datasets_root, tmp_path, monkeypatch):

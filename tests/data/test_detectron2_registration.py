@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from conftest import REPOSITORY, run_anew, run_tool
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 from pppc.data.catalog import model_metadata, own_reader, register_split
 from pppc.data.splits import SPLITS, Split
 from pppc.data.train_ids import CITYSCAPES_CLASSES, LABEL_SPACES, LabelSpace
+from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError
 from pppc.evaluation import MeanIoUEvaluator
 from pppc.own_code import import_own
@@ -108,7 +109,13 @@ def test_an_ignored_class_is_never_read(registered, tmp_path):
     [
         ([], {"stuff_classes": ["a", "b"]}, "own: its list of images is empty"),
         ([{"file_name": "a.png"}], {}, "nothing names the classes of own: MetadataCatalog.get"),
+        ([{}], {"stuff_classes": ["a", "b"]}, "file_name of record 0 is None"),
         ([{"file_name": 1}], {"stuff_classes": ["a", "b"]}, "file_name of record 0 is 1"),
+        (
+            [{"file_name": "a.png", "sem_seg_file_name": 5}],
+            {"stuff_classes": ["a", "b"]},
+            "sem_seg_file_name of record 0 is 5",
+        ),
         ([{"file_name": "a.png"}], {"stuff_classes": ["a", "a"]}, "own: .*names each class once"),
     ],
 )
@@ -171,30 +178,34 @@ def test_detectron2_s_evaluator_and_ours_agree_to_the_digit(registered, tmp_path
 
 
 def test_own_code_is_imported_in_every_process(demo_datasets, tmp_path):
-    """Source and target of one's own, and a test set of Detectron2's own, in two processes."""
+    """Two processes, source and target of one's own, and two test sets, one of them Detectron2's."""
     (tmp_path / "mine.py").write_text(MINE)
     root = tmp_path / "datasets"
     shutil.copytree(demo_datasets, root)
-    for image in (root / "cityscapes/leftImg8bit/val").rglob(
-        "*.png"
-    ):  # Detectron2 wants more files
+    for image in (root / "cityscapes/leftImg8bit/val").rglob("*.png"):
+        # Detectron2 wants more files.
         start = root / "cityscapes/gtFine/val" / image.parent.name / image.name.split("_left")[0]
         for end in ("instanceIds.png", "labelIds.png"):
             Path(f"{start}_gtFine_{end}").touch()
         Path(f"{start}_gtFine_polygons.json").write_text('{"imgHeight": 64, "imgWidth": 128}')
-    run = run_tool(
+    run = run_anew(
         "train_net.py", "--import", tmp_path / "mine.py", "--num-gpus", 2, "--config-file",
         REPOSITORY / "configs/demo_gta_to_cityscapes_pppc.yaml", *OPTIONS, "MODEL.DEVICE", "cpu",
         "DATASETS.TRAIN", "('my_source',)", "DATASETS.TARGET", "('my_target',)",
-        "DATASETS.TEST", "('cityscapes_fine_sem_seg_val',)", "OUTPUT_DIR", tmp_path / "run",
-        "SOLVER.MAX_ITER", 2, DETECTRON2_DATASETS=str(root),
+        "DATASETS.TEST", "('cityscapes_fine_sem_seg_val', 'dark_zurich_val_night')",
+        "OUTPUT_DIR", tmp_path / "run", "SOLVER.MAX_ITER", 3, "DATALOADER.NUM_WORKERS", 0,
+        "PPPC.PROTOTYPES.INCLUDE_TARGET", True, "PPPC.CONTRAST.TARGET_THRESHOLD", 1,
+        "PPPC.CONTRAST.START_ITER", 0, DETECTRON2_DATASETS=str(root),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert "sem_seg/mIoU" in (tmp_path / "run/metrics.json").read_text()
-    check = run_tool(
-        "check_datasets.py", "--import", tmp_path / "mine.py", "my_source",
-        "cityscapes_fine_sem_seg_val", DETECTRON2_DATASETS=str(root),
-    )  # fmt: skip
+    assert (tmp_path / "run/model_best.pth").is_file()
+    metrics = {k: v for line in RunFolder(tmp_path / "run").metrics() for k, v in line.items()}
+    for name in ("cityscapes_fine_sem_seg_val", "dark_zurich_val_night"):
+        assert 0 <= metrics[f"{name}/sem_seg/mIoU"] <= 100
+    # No pseudo-label is that probable, so that no target pixel is contrasted.
+    assert metrics["loss_contrast_target"] == 0 < metrics["loss_contrast_source"]
+    check = run_tool("check_datasets.py", "--import", tmp_path / "mine.py", "my_source",
+                     DETECTRON2_DATASETS=str(root))  # fmt: skip
     assert check.returncode == 0, check.stderr
 
 

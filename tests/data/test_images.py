@@ -14,32 +14,12 @@ from pppc.data.label_images import read_label_image
 from pppc.errors import InputError
 
 
-def test_channels_orientation_and_kinds_of_files(tmp_path):
-    pixels = np.random.default_rng(0).integers(256, size=(4, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "image.png")
-    assert (read_image(str(tmp_path / "image.png"), "RGB") == pixels).all()
-    assert (read_image(str(tmp_path / "image.png"), "BGR") == pixels[:, :, ::-1]).all()
-    image.putalpha(7)
-    image.save(tmp_path / "alpha.png")
-    assert (read_image(str(tmp_path / "alpha.png"), "RGB") == pixels).all()
-    gray = Image.fromarray(pixels[:, :, 0])
-    gray.save(tmp_path / "gray.png")
-    assert (read_image(str(tmp_path / "gray.png"), "RGB") == pixels[:, :, :1]).all()
-    gray.convert("P").save(tmp_path / "palette.png")
-    assert (read_image(str(tmp_path / "palette.png"), "RGB") == pixels[:, :, :1]).all()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by a quarter
-    Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(str(tmp_path / "turned.jpg"), "RGB").shape == (6, 4, 3)
-
-
-@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "cut"])
 def test_a_file_that_was_cut_off_is_named_whatever_its_name_says(kind, name, tmp_path):
     path = tmp_path / name
     pixels = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind))
+    Image.fromarray(pixels).save(path, kind)
     assert read_image(str(path), "RGB").shape == (64, 64, 3)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=rf"{name}: .*"):
@@ -156,54 +136,49 @@ def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
             read(str(tmp_path / "bomb.png"))
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.png", "ä[1]*?.png", "100%.png", "#1.png", os.fsdecode(b"\xff.png")]
-)
-def test_names_may_hold_anything(tmp_path, name):
-    Image.new("RGB", (4, 4), (7, 8, 9)).save(tmp_path / "a.png")
-    path = os.path.join(tmp_path, name)
-    os.rename(tmp_path / "a.png", path)
-    assert read_image(path, "RGB").tolist()[0][0] == [7, 8, 9]
-
-
 def test_another_format_is_an_error():
     with pytest.raises(ValueError, match="INPUT.FORMAT is 'HSV'"):
         read_image("image.png", "HSV")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("shape", [(32, 48), (32, 48, 3)])
-def test_a_tiff_of_16_bits_is_turned_once(tmp_path, orientation, shape):
-    pixels = np.zeros(shape, np.uint16)
-    pixels[:16, :16], pixels[16:, 32:] = 65535, 30000
-    path = tmp_path / "image.tif"
-    assert cv2.imwrite(str(path), pixels)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    eight_bits = Image.fromarray(
-        (np.broadcast_to(pixels.reshape(32, 48, -1), (32, 48, 3)) >> 8).astype(np.uint8)
+def tiff(samples, photometric, extra=(), orientation=1):
+    """A TIFF by its specification, uncompressed: ``(H, W, bands)`` of 8 or 16 bits."""
+    height, width, bands = samples.shape
+    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    tags = {256: [width], 257: [height], 258: [8 * samples.itemsize] * bands, 259: [1],
+            262: [photometric], 273: [0], 274: [orientation], 277: [bands], 278: [height], 279: [len(data)],
+            338: [*extra]}  # fmt: skip
+    tags = {key: values for key, values in tags.items() if values}
+    start = 8 + 2 + 12 * len(tags) + 4
+    offset = start + sum(2 * len(values) for values in tags.values() if len(values) > 2)
+    tags[273] = [offset]
+    entries, values_beside = b"", b""
+    for key, values in tags.items():
+        raw = struct.pack(f"<{len(values)}{'I' if key in (273, 279) else 'H'}", *values)
+        if len(raw) > 4:
+            values_beside += raw
+            raw = struct.pack("<I", start + len(values_beside) - len(raw))
+        kind = 4 if key in (273, 279) else 3
+        entries += struct.pack("<HHI", key, kind, len(values)) + raw.ljust(4, b"\0")
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + values_beside + data
     )
-    eight_bits.save(tmp_path / "eight.tif", exif=exif)
-    content = bytearray(path.read_bytes())
-    _set_orientation(content, orientation)
-    path.write_bytes(content)
-    expected = read_image(str(tmp_path / "eight.tif"), "RGB")
-    read = read_image(str(path), "RGB", (0, 65535))
-    assert image_size(str(path)) == expected.shape[:2] == read.shape[:2]
-    assert np.abs(read.astype(int) - expected).max() <= 1
 
 
-def _set_orientation(tiff: bytearray, orientation: int) -> None:
-    """Put the tag into a little-endian TIFF, in a directory at its end."""
-    offset = int.from_bytes(tiff[4:8], "little")
-    number = int.from_bytes(tiff[offset : offset + 2], "little")
-    entries = [tiff[offset + 2 + 12 * i : offset + 14 + 12 * i] for i in range(number)]
-    entries = [entry for entry in entries if int.from_bytes(entry[:2], "little") != 274]
-    tag = (274).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
-    entries.append(bytearray(tag + orientation.to_bytes(4, "little")))
-    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
-    tiff[4:8] = len(tiff).to_bytes(4, "little")
-    tiff += len(entries).to_bytes(2, "little") + b"".join(entries) + bytes(4)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_tiff_of_16_bits_is_turned_once(tmp_path, orientation, bands):
+    pixels = np.zeros((32, 48, bands), np.uint16)
+    pixels[:16, :16], pixels[16:, 32:] = 65535, 30000
+    read = []
+    for kind in (np.uint8, np.uint16):
+        samples = pixels if kind is np.uint16 else pixels >> 8
+        (tmp_path / "a.tif").write_bytes(
+            tiff(samples.astype(kind), bands // 2 + 1, (), orientation)
+        )
+        read.append(read_image(str(tmp_path / "a.tif"), "RGB", (0, 65535)).astype(int))
+        assert image_size(str(tmp_path / "a.tif")) == read[-1].shape[:2]
+    assert read[0].shape == read[1].shape and np.abs(read[1] - read[0]).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -271,30 +246,6 @@ def test_a_png_with_a_large_color_profile_is_read(tmp_path):
     assert (read_image(str(path), "RGB") == (7, 8, 9)).all()
 
 
-def tiff(samples, photometric, extra=()):
-    """A TIFF by its specification, uncompressed: ``(H, W, bands)`` of 8 or 16 bits."""
-    height, width, bands = samples.shape
-    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
-    tags = {256: [width], 257: [height], 258: [8 * samples.itemsize] * bands, 259: [1],
-            262: [photometric], 273: [0], 277: [bands], 278: [height], 279: [len(data)],
-            338: [*extra]}  # fmt: skip
-    tags = {key: values for key, values in tags.items() if values}
-    start = 8 + 2 + 12 * len(tags) + 4
-    offset = start + sum(2 * len(values) for values in tags.values() if len(values) > 2)
-    tags[273] = [offset]
-    entries, values_beside = b"", b""
-    for key, values in tags.items():
-        raw = struct.pack(f"<{len(values)}{'I' if key in (273, 279) else 'H'}", *values)
-        if len(raw) > 4:
-            values_beside += raw
-            raw = struct.pack("<I", start + len(values_beside) - len(raw))
-        kind = 4 if key in (273, 279) else 3
-        entries += struct.pack("<HHI", key, kind, len(values)) + raw.ljust(4, b"\0")
-    return (
-        struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + values_beside + data
-    )
-
-
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize(
     ("bands", "photometric", "extra"),
@@ -341,18 +292,9 @@ def test_a_pnm_is_stretched_from_its_own_maximum(kind, bands, maximum, tmp_path)
 
 def test_files_that_only_begin_as_images_are_named(tmp_path):
     path = tmp_path / "image"
-    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path, "JPEG")
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
-    with pytest.raises(InputError, match="image: not a whole image"):
-        read_image(str(path), "RGB")
-    path.write_bytes(content + b"anything after the end")
-    assert read_image(str(path), "RGB").shape == (64, 64, 3)
     pages = [Image.new("L", (4, 4), value) for value in (0, 90)]
     pages[0].save(path, "TIFF", save_all=True, append_images=pages[1:])
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) - 40])
+    path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match="image: (not a whole image|holds 2)"):
         read_image(str(path), "RGB")
     os.remove(path)
@@ -363,19 +305,12 @@ def test_files_that_only_begin_as_images_are_named(tmp_path):
 
 
 def test_tiffs_of_16_bits_whose_white_is_0_are_turned_round(tmp_path):
-    path = tmp_path / "image.tif"
-    assert cv2.imwrite(str(path), np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10))
-    dark_first = read_image(str(path), "RGB", (0, 65535))
-    content = bytearray(path.read_bytes())
-    offset = int.from_bytes(content[4:8], "little")
-    for entry in range(int.from_bytes(content[offset : offset + 2], "little")):
-        start = offset + 2 + 12 * entry
-        if int.from_bytes(content[start : start + 2], "little") == 262:
-            content[start + 8 : start + 10] = bytes(2)
-    path.write_bytes(content)
-    assert (
-        np.abs(255 - read_image(str(path), "RGB", (0, 65535)).astype(int) - dark_first).max() <= 1
-    )
+    samples = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10, 1)
+    read = []
+    for photometric in (0, 1):
+        (tmp_path / "a.tif").write_bytes(tiff(samples, photometric))
+        read.append(read_image(str(tmp_path / "a.tif"), "RGB", (0, 65535)).astype(int))
+    assert np.abs(255 - read[0] - read[1]).max() <= 1
 
 
 def test_one_image_of_16_bits_among_many_has_the_data_set_s_range(tmp_path):

@@ -9,12 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
-from pppc import add_pppc_config
 from pppc.data import build_test_loader, build_train_loader, check_data, class_frequencies
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import (
@@ -34,7 +32,7 @@ from pppc.data.sampling import (
 )
 from pppc.engine import Trainer
 from pppc.errors import InputError
-from tiny_run import tiny_config
+from tiny_run import default_config, tiny_config
 
 GOLDEN = REPOSITORY / "tests/golden"
 
@@ -116,8 +114,7 @@ def test_images_are_resized_as_asked_and_labels_stay_in_place(tmp_path, resizing
 def test_a_source_image_smaller_than_the_crop_is_padded_with_what_normalizes_to_0(tmp_path):
     Image.fromarray(np.full((8, 6, 3), 9, np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "label.png")
-    cfg = get_cfg()
-    add_pppc_config(cfg)
+    cfg = default_config()
     cfg.INPUT.CROP.SIZE, cfg.INPUT.MIN_SIZE_TRAIN = [10, 8], (0,)
     mapper = SourceMapper(cfg, LabelReader("camvid", False))
     record = {name: str(tmp_path / file) for name, file in
@@ -148,14 +145,6 @@ def _loader(rank=0, world_size=1, workers=0, bad=(), **options):
 def _take(loader, count):
     iterator = iter(loader)
     return [[batch.image for batch in next(iterator)] for _ in range(count)]
-
-
-def test_stream_that_starts_late_equals_one_that_ran_through():
-    whole = _take(_loader(), 6)
-    late = _loader(workers=2)
-    late.start_at(4)
-    for expected, actual in zip(whole[4:], _take(late, 2)):
-        assert all(torch.equal(a, b) for a, b in zip(expected, actual))
 
 
 def test_processes_share_each_batch():
@@ -264,8 +253,7 @@ def test_target_images_of_mixed_sizes_are_cut_alike_at_a_place_of_their_own(tmp_
 def test_an_unreadable_test_image_is_one_line_out_of_a_loaders_process(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     DatasetCatalog.register("bad", lambda: [{"file_name": str(tmp_path / "bad.png")}])
-    cfg = get_cfg()
-    add_pppc_config(cfg)
+    cfg = default_config()
     cfg.DATALOADER.NUM_WORKERS = 1
     try:
         with pytest.raises(InputError, match=r"^[^\n]*bad\.png: [^\n]*$"):
@@ -295,12 +283,10 @@ def test_a_test_label_is_decoded_once_for_all_evaluators(datasets_root, tmp_path
 
 
 def test_batches_of_the_demo_data(datasets_root):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list(
-        ["DATASETS.TRAIN", ("gta_train",), "DATASETS.TARGET", ("cityscapes_train_unlabeled",),
-         "INPUT.CROP.SIZE", [48, 80], "INPUT.MIN_SIZE_TRAIN", (40,), "INPUT.MAX_SIZE_TRAIN", 96,
-         "INPUT.TARGET.MIN_SIZE", 64, "INPUT.TARGET.MAX_SIZE", 128, "DATALOADER.NUM_WORKERS", 0]
+    cfg = default_config(
+        "DATASETS.TRAIN", ("gta_train",), "DATASETS.TARGET", ("cityscapes_train_unlabeled",),
+        "INPUT.CROP.SIZE", [48, 80], "INPUT.MIN_SIZE_TRAIN", (40,), "INPUT.MAX_SIZE_TRAIN", 96,
+        "INPUT.TARGET.MIN_SIZE", 64, "INPUT.TARGET.MAX_SIZE", 128, "DATALOADER.NUM_WORKERS", 0,
     )  # fmt: skip
     source, target = next(iter(build_train_loader(cfg, seed=1)))
     assert source.image.shape == (2, 3, 48, 80) and source.label.shape == (2, 48, 80)

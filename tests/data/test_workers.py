@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pppc.data import build_test_loader, build_train_loader
-from pppc.data.mapper import TestMapper, collate
+from pppc.data.mapper import collate
 from pppc.data.sampling import PairedLoader, SampleStream
 from pppc.errors import InputError, Stopped
 from pppc.processes import map_in_processes
@@ -169,14 +168,6 @@ def test_batches_are_bytes_until_they_are_on_the_device(datasets_root, tmp_path)
     assert moved.image.dtype == torch.float32 and moved.label.dtype == torch.int64
     assert torch.equal(moved.image.byte(), source.image)
     assert torch.equal(moved.label.byte(), source.label)
-
-
-def test_an_image_s_bytes_reach_the_mapper_s_tensor(tmp_path):
-    pixels = np.random.default_rng(0).integers(256, size=(6, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    mapper = TestMapper(image_format="RGB", min_size=0, max_size=0)
-    image = mapper({"file_name": str(tmp_path / "image.png")})["image"]
-    assert image.dtype == torch.uint8 and np.array_equal(image.permute(1, 2, 0), pixels)
 
 
 def test_a_process_that_the_system_ends_is_one_line():

@@ -1,18 +1,21 @@
-"""The gradient of a step on two processes is that of one process with both batches."""
+"""A step on two processes is that of one process with both batches."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
+from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.engine.solver import build_optimizer
 from pppc.method.mixing import class_mix, class_mix_mask
+from pppc.method.prototypes import GaussianPrototypes
+from pppc.method.teacher import pseudo_label
 from pppc.pixel_batch import PixelBatch
 from pppc.processes import sum_over_processes
+from tiny_run import SMALL, default_config
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,16 +34,12 @@ def whole_batch() -> dict[str, torch.Tensor]:
 
 
 def gradients(share: slice) -> dict[str, torch.Tensor]:
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list(
-        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.TIMM.DROP_PATH_RATE", 0.0,
-         "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16, "MODEL.SEM_SEG_HEAD.DROPOUT", 0.0,
-         "MODEL.PROBABILISTIC_HEAD.DIM", 8, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8,
-         "PPPC.SELF_TRAINING.THRESHOLD", 0.7, "PPPC.SELF_TRAINING.IGNORE_TOP", 1,
-         "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2, "PPPC.CONTRAST.TEMPERATURE", 0.1,
-         "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "encoder", "SEED", 0,
-         "DATASETS.TRAIN", ("gta_train",)]
+    cfg = default_config(
+        *SMALL, "MODEL.TIMM.DROP_PATH_RATE", 0.0, "MODEL.SEM_SEG_HEAD.DROPOUT", 0.0,
+        "PPPC.SELF_TRAINING.THRESHOLD", 0.7, "PPPC.SELF_TRAINING.IGNORE_TOP", 1,
+        "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2, "PPPC.CONTRAST.TEMPERATURE", 0.1,
+        "PPPC.CONTRAST.KL_WEIGHT", 1e-3, "MODEL.RECOMPUTE", "encoder", "SEED", 0,
+        "DATASETS.TRAIN", ("gta_train",),
     )  # fmt: skip
     torch.manual_seed(0)
     segmentor = build_model(cfg).train()
@@ -73,18 +72,61 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     return result | losses | {"share": target.weight.max(), "mean": segmentor.prototypes.mean}
 
 
+def embeddings():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_var = torch.randn(2, 3, 4, 6, 6, generator=generator)
+    label = torch.randint(3, (3, 6, 6), generator=generator)
+    label[0] = 2  # the first process sees one class only
+    probabilities = torch.randn(3, 5, 6, 6, generator=generator).softmax(dim=1)
+    return mean, log_var, label, probabilities
+
+
+def statistics(mean, log_var, label, probabilities):
+    prototypes = GaussianPrototypes(5, 4, "ema", "count_normalized", momentum=0.9, forgetting=1.0)
+    for _ in range(2):
+        prototypes.update(mean, log_var, label, sum_over_processes)
+    share = pseudo_label(probabilities, 0.5, sum_over_processes).confident_share
+    return {**prototypes.state_dict(), "share": share}
+
+
 def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    torch.save(gradients(slice(rank, rank + 1)), f"{folder}/{rank}.pth")
+    share = slice(0, 1) if rank == 0 else slice(1, 3)  # of unequal sizes
+    batch = [part[share] for part in embeddings()]
+    result = statistics(*batch)
+    if rank == 0:  # a process may ask for itself alone, which would hang if it waited for the other
+        assert pseudo_label(batch[-1], threshold=0.0).confident_share == 1
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.copy_(torch.tensor([1.0, 5.0]) + rank)
+    norm.running_var.fill_(4.0 + 4 * rank)
+    BatchStatisticsAverage(nn.Sequential(norm)).after_step()
+    result |= {"mean": norm.running_mean, "var": norm.running_var}
+    torch.save((gradients(slice(rank, rank + 1)), result), f"{folder}/{rank}.pth")
     dist.destroy_process_group()
 
 
-def test_gradient_of_two_processes_is_that_of_one_with_both_batches(tmp_path):
-    mp.start_processes(process, (str(tmp_path),), nprocs=2, start_method="fork")
-    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[tuple[dict, dict]]:
+    """Gradients of the step, and statistics of embeddings, of each of two processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    # Spawned processes would spend 20 times as long on importing.
+    mp.start_processes(process, (str(folder),), nprocs=2, start_method="fork")
+    return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
+
+
+def test_statistics_of_a_batch_over_processes_are_those_of_the_whole_batch(ranks):
+    expected = statistics(*embeddings())
+    expected |= {"mean": torch.tensor([1.5, 5.5]), "var": torch.tensor([6.0, 6.0])}
+    assert 0 < expected["share"] < 1
+    for _, of_rank in ranks:
+        torch.testing.assert_close(of_rank, expected)
+
+
+def test_gradient_of_two_processes_is_that_of_one_with_both_batches(ranks):
+    (first, _), (second, _) = ranks
     whole = gradients(slice(0, 2))
     assert 0 < whole["share"] < 1 and first["share"] == second["share"] == whole["share"]
     for name, expected in whole.items():

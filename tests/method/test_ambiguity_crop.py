@@ -46,11 +46,6 @@ def test_crop_scores_and_choice_of_published_code(published):
     assert boxes[int(np.argmax(scores))].tolist() == published["gta_best"].tolist()
 
 
-def test_labels_outside_the_classes_count_nothing():
-    label = torch.tensor([[0, 1, 255], [-1, 2, 1]])
-    assert crop_score(label, torch.tensor([1.0, 10.0])) == 21.0
-
-
 def test_chosen_box_is_the_first_best_of_those_drawn():
     """Against counting by hand; with few classes and large boxes, equal scores do occur."""
     weights = torch.tensor([0.0, 1.0, 0.5])

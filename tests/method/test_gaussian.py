@@ -1,7 +1,5 @@
 """Scores between Gaussians and their products."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from conftest import REPOSITORY
 from pppc.method import gaussian
 from pppc.method.gaussian import (
     SCORES,
-    cosine_score,
     mutual_likelihood_score,
     wasserstein_score,
 )
@@ -91,12 +88,6 @@ def test_every_score_prefers_the_pixel_s_own_prototype(name):
     assert difference.item() == pytest.approx(2 * (gradient[0] @ step).item(), rel=1e-2)
 
 
-def test_cosine_score_is_the_angle_s():
-    mean = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
-    score = cosine_score(mean, torch.randn(2, 2), torch.tensor([[2.0, 0.0]]), torch.randn(1, 2))
-    torch.testing.assert_close(score, torch.tensor([[1.0], [0.5**0.5]]))
-
-
 @pytest.mark.parametrize("rows", [7, 3])
 def test_gradients_of_all_inputs_are_those_of_the_definition(rows, monkeypatch):
     monkeypatch.setattr(gaussian, "BLOCK_ELEMENTS", {"cpu": 5 * rows})
@@ -108,14 +99,3 @@ def test_gradients_of_all_inputs_are_those_of_the_definition(rows, monkeypatch):
     actual = torch.autograd.grad((weight * scores).sum(), inputs)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-
-
-def test_uncertain_pixels_are_pulled_less():
-    mean, prototype = torch.eye(2)[:1].repeat(3, 1).requires_grad_(), torch.eye(2)[1:]
-    log_var = torch.tensor([[0.0], [1.0], [4.0]]).expand(3, 2)
-    score = mutual_likelihood_score(mean, log_var, prototype, torch.zeros(1, 2))
-    (gradient,) = torch.autograd.grad(score.sum(), mean)
-    pulls = gradient.norm(dim=1)
-    # The pull goes with 1 / (sum of the variances).
-    torch.testing.assert_close(pulls[0] / pulls[1], torch.tensor((1 + math.e) / 2))
-    torch.testing.assert_close(pulls[0] / pulls[2], torch.tensor((1 + math.e**4) / 2))

@@ -34,19 +34,37 @@ def product_of_gaussians(mean, log_var):
     return (weight * mean).sum(0), -torch.logsumexp(-log_var, dim=0)
 
 
-def test_batch_product_of_published_prcl():
-    golden = {
-        name: torch.from_numpy(array)
-        for name, array in np.load(GOLDEN / "prcl_prototypes.npz").items()
-    }
-    present = golden["classes_present"]
+@pytest.fixture
+def prcl():
+    """PRCL's batch, its labels, and the classes that occur."""
+    with np.load(GOLDEN / "prcl_prototypes.npz") as arrays:
+        golden = {name: torch.from_numpy(array) for name, array in arrays.items()}
     label = golden["label"].where(golden["valid_mask"][:, 0] == 1, 255)
+    return golden, label, golden["classes_present"]
+
+
+def assert_prototypes(prototypes, present, mean, variance):
+    torch.testing.assert_close(prototypes.mean[present], mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(prototypes.log_var[present], variance, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_product_of_published_prcl(prcl):
+    golden, label, present = prcl
     prototypes = GaussianPrototypes(5, 8, "batch", "product", momentum=0.0, forgetting=0.0)
     prototypes.update(golden["mu"], golden["var"].log(), label)
     assert prototypes.seen.nonzero()[:, 0].tolist() == present.tolist()
-    tolerance = {"rtol": 1e-4, "atol": 1e-6}
-    torch.testing.assert_close(prototypes.mean[present], golden["proto_mu"], **tolerance)
-    torch.testing.assert_close(prototypes.log_var[present].exp(), golden["proto_var"], **tolerance)
+    prototypes.log_var.exp_()
+    assert_prototypes(prototypes, present, golden["proto_mu"], golden["proto_var"])
+
+
+def test_published_convention_is_prcl_s_product_of_the_outputs_averaged_and_kept_as_it_is(prcl):
+    golden, label, present = prcl
+    prototypes = GaussianPrototypes(5, 8, "ema", momentum=0.9, convention="published")
+    prototypes.update(golden["mu"], golden["var"], label)
+    assert_prototypes(prototypes, present, golden["proto_mu"], golden["proto_var"])
+    # Of twice the variances the same means come, of twice the variance; it counts a half.
+    prototypes.update(golden["mu"], 2 * golden["var"], label)
+    assert_prototypes(prototypes, present, golden["proto_mu"], 1.5 * golden["proto_var"])
 
 
 def test_labels_are_resized_to_the_embedding():
@@ -100,24 +118,6 @@ def test_ema_averages_plainly_and_then_with_momentum():
     assert prototypes.num_updates.tolist() == [5, 5, 5, 0]
     torch.testing.assert_close(prototypes.mean[2], expected_mean)
     torch.testing.assert_close(prototypes.log_var[2].exp(), expected_var)
-
-
-def test_published_convention_is_prcl_s_product_of_the_outputs_averaged_and_kept_as_it_is():
-    golden = {
-        name: torch.from_numpy(array)
-        for name, array in np.load(GOLDEN / "prcl_prototypes.npz").items()
-    }
-    present = golden["classes_present"]
-    label = golden["label"].where(golden["valid_mask"][:, 0] == 1, 255)
-    prototypes = GaussianPrototypes(5, 8, "ema", momentum=0.9, convention="published")
-    tolerance = {"rtol": 1e-4, "atol": 1e-6}
-    prototypes.update(golden["mu"], golden["var"], label)
-    torch.testing.assert_close(prototypes.mean[present], golden["proto_mu"], **tolerance)
-    torch.testing.assert_close(prototypes.log_var[present], golden["proto_var"], **tolerance)
-    # Of twice the variances the same means come, of twice the variance; it counts a half.
-    prototypes.update(golden["mu"], 2 * golden["var"], label)
-    torch.testing.assert_close(prototypes.mean[present], golden["proto_mu"], **tolerance)
-    torch.testing.assert_close(prototypes.log_var[present], 1.5 * golden["proto_var"], **tolerance)
 
 
 def test_count_normalized_variance_does_not_shrink_with_the_number_of_pixels():

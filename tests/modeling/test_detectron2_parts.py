@@ -3,20 +3,16 @@
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from pppc import add_pppc_config, load_config
-from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.engine.solver import build_optimizer
 from pppc.modeling.decode_heads import SegFormerHead
 from pppc.modeling.meta_arch import PPPCSegmentor
 from pppc.modeling.network import SegmentationNetwork
 from pppc.modeling.timm_backbone import TimmBackbone
 from pppc.pixel_batch import PixelBatch
-from tiny_run import OPTIONS, demo_config
+from tiny_run import default_config
 
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_resnet", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32,
          "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5]  # fmt: skip
@@ -34,45 +30,12 @@ def labeled(*sizes: tuple[int, int]) -> list[dict]:
     ]
 
 
-HEADS = [
-    ("SemSegFPNHead", "GN", ["stage1", "stage2", "stage3", "stage4"]),
-    ("DeepLabV3PlusHead", "BN", ["stage1", "stage4"]),
-]
-
-
-@pytest.mark.parametrize(("head", "norm", "stages"), HEADS)
-def test_a_step_of_pppc_with_a_head_of_detectron2(head, norm, stages):
-    opts = [*OPTIONS, "MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NAME", head,
-            "MODEL.SEM_SEG_HEAD.NORM", norm, "MODEL.SEM_SEG_HEAD.IN_FEATURES", str(stages),
-            "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32", "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[1, 2, 3]",
-            "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES", "['stage1']"]  # fmt: skip
-    if head == "SemSegFPNHead":
-        opts = opts[:-4]
-    cfg = load_config(demo_config("pppc"), opts)
-    torch.manual_seed(0)
-    segmentor = build_model(cfg).train()
-    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    label = torch.randint(number, (2, 6, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    batches = (PixelBatch(255 * torch.rand(2, 3, 48, 64), label),
-               PixelBatch(255 * torch.rand(2, 3, 72, 96)))  # fmt: skip
-    loop = AdaptationLoop.from_config(cfg, segmentor, [batches], build_optimizer(cfg, segmentor))
-    loop.register_hooks(loop.hooks())
-    loop.iter = cfg.PPPC.CONTRAST.START_ITER
-    before = segmentor.student.sem_seg_head.predictor.weight.clone()
-    with EventStorage() as loop.storage:
-        loop.before_step()
-        loop.run_step()
-    assert not torch.equal(segmentor.student.sem_seg_head.predictor.weight, before)
-    (output,) = segmentor.eval()([{"image": torch.zeros(3, 50, 70), "height": 100, "width": 140}])
-    assert output["sem_seg"].shape == (number, 100, 140)
-
-
 @pytest.mark.parametrize("head", ["DAFormerHead", "SegFormerHead", "ConvSegFormerHead"])
 def test_a_head_of_this_project_in_the_segmentor_of_detectron2(head):
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list([*SMALL, "MODEL.SEM_SEG_HEAD.NAME", head,
-                         "MODEL.META_ARCHITECTURE", "SemanticSegmentor"])  # fmt: skip
+    cfg = default_config(
+        *SMALL, "MODEL.SEM_SEG_HEAD.NAME", head,
+        "MODEL.META_ARCHITECTURE", "SemanticSegmentor",
+    )  # fmt: skip
     torch.manual_seed(0)
     model = build_model(cfg)
     batch = labeled((64, 96), (64, 96))
@@ -93,11 +56,9 @@ def test_a_head_of_this_project_in_the_segmentor_of_detectron2(head):
 
 
 def test_detectron2_s_trainer_trains_the_student_on_its_own_batches():
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list(
-        [*SMALL, "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False]
-    )
+    cfg = default_config(
+        *SMALL, "PPPC.CONTRAST.ENABLED", False, "PPPC.SELF_TRAINING.ENABLED", False,
+    )  # fmt: skip
     torch.manual_seed(0)
     model = build_model(cfg).train()
     batch = labeled((64, 96), (48, 64))  # of two sizes: the smaller is padded with ignored pixels

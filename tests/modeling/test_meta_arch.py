@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from pppc import add_pppc_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
-from pppc.engine.solver import build_optimizer
 from pppc.errors import InputError
 from pppc.method.class_weights import log_frequency_class_weights
 from pppc.method.labeled_pixels import resize_labels
 from pppc.modeling.meta_arch import PPPCSegmentor, pixel_cross_entropy
 from pppc.pixel_batch import PixelBatch
 from timm.layers import DropPath
+from tiny_run import SMALL, default_config
 from torch import nn
 from torch.utils.data._utils.pin_memory import pin_memory
 
@@ -22,14 +21,7 @@ GOLDEN = REPOSITORY / "tests/golden"
 
 
 def configuration(*opts: object) -> CfgNode:
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list(
-        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM",
-         16, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.PROBABILISTIC_HEAD.DIM", 8,
-         "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 8, *opts]
-    )  # fmt: skip
-    return cfg
+    return default_config(*SMALL, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, *opts)
 
 
 SOURCE_ONLY = ("PPPC.SELF_TRAINING.ENABLED", False, "PPPC.CONTRAST.ENABLED", False)
@@ -88,17 +80,6 @@ def test_teacher_s_noise_is_off_and_its_batch_norm_follows_its_key(batch_statist
     assert any(m.training for m in model.student.modules() if isinstance(m, noise))
     model.eval()
     assert not any(m.training for m in model.modules())
-
-
-def test_predictions_have_the_original_size():
-    model = build_model(configuration("TEST.UNCERTAINTY", True)).eval()
-    inputs = [
-        {"image": torch.randint(256, (3, 48, 80)), "height": 96, "width": 160},
-        {"image": torch.randint(256, (3, 64, 64)), "height": 100, "width": 101},
-    ]
-    for output, size in zip(model(inputs), [(96, 160), (100, 101)]):
-        assert output["sem_seg"].shape == (5, *size)
-        assert output["uncertainty"].shape == output["log_variance"].shape == size
 
 
 FREQUENCIES = [0.5, 0.3, 0.1, 0.07, 0.03]
@@ -203,15 +184,6 @@ def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_vari
     assert losses["loss_contrast"] > 0
 
 
-def test_evaluating_the_teacher_uses_its_weights():
-    model = build_model(configuration("TEST.EVALUATE_TEACHER", True)).eval()
-    inputs = [{"image": torch.randint(256, (3, 64, 64))}]
-    before = model(inputs)[0]["sem_seg"]
-    for parameter in model.student.parameters():
-        nn.init.zeros_(parameter)
-    torch.testing.assert_close(model(inputs)[0]["sem_seg"], before)
-
-
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
@@ -223,45 +195,6 @@ def test_evaluating_the_teacher_uses_its_weights():
 def test_a_decoder_that_does_not_fit_the_encoder_is_an_error(opts, message):
     with pytest.raises(InputError, match=message):
         build_model(configuration(*opts))
-
-
-def test_optimizer_has_the_published_groups(model):
-    optimizer = build_optimizer(configuration(), model)
-    groups = {
-        id(parameter): (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(groups)
-    trainable = {id(p) for p in model.parameters() if p.requires_grad}
-    assert groups.keys() == trainable == {id(p) for p in model.student.parameters()}
-    norms = {
-        id(parameter)
-        for module in model.student.backbone.modules()
-        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
-        for parameter in module.parameters()
-    }
-    assert norms
-    for name, parameter in model.student.named_parameters():
-        lr, decay = groups[id(parameter)]
-        fast = not name.startswith(("backbone.", "probabilistic_head.log_variance."))
-        assert lr == pytest.approx(6e-4 if fast else 6e-5), name
-        assert decay == (0.0 if id(parameter) in norms else 0.01), name
-
-
-def test_checkpoint_of_another_architecture_is_refused_and_of_another_method_taken(tmp_path):
-    source_only = build_model(configuration(*SOURCE_ONLY))
-    StrictCheckpointer(source_only, str(tmp_path)).save("source_only")
-    path = str(tmp_path / "source_only.pth")
-    adapted = build_model(configuration())
-    StrictCheckpointer(adapted).load(path)
-    for name, parameter in source_only.state_dict().items():
-        assert torch.equal(adapted.state_dict()[name], parameter)
-    for opts in (("MODEL.TIMM.NAME", "test_resnet"), ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6)):
-        with pytest.raises(ValueError, match=r"source_only\.pth does not fit"):
-            StrictCheckpointer(build_model(configuration(*opts))).load(path)
-    with pytest.raises(InputError, match="elsewhere"):
-        StrictCheckpointer(adapted).load(str(tmp_path / "elsewhere.pth"))
 
 
 def test_a_save_that_fails_leaves_the_older_checkpoint(tmp_path, monkeypatch):

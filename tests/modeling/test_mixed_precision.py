@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from pppc import add_pppc_config
 from pppc.engine.adaptation_loop import AdaptationLoop
-from pppc.engine.solver import build_optimizer
 from pppc.method.teacher import update_teacher
 from pppc.pixel_batch import PixelBatch
+from tiny_run import SMALL, default_config, loop_of
 
 STEPS = 20
 
@@ -37,21 +34,14 @@ def fixed_probabilities(_, image: torch.Tensor, *__: object) -> torch.Tensor:
 
 
 def build(*opts: object) -> AdaptationLoop:
-    cfg = get_cfg()
-    add_pppc_config(cfg)
-    cfg.merge_from_list(
-        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_convnext", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
-         "MODEL.PROBABILISTIC_HEAD.DIM", 16, "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", 16,
-         "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 19, "INPUT.CROP.SIZE", [64, 64], "SOLVER.MAX_ITER", 1000,
-         "SOLVER.BASE_LR", 1e-3, "SOLVER.HEAD_LR_FACTOR", 1.0, "PPPC.CONTRAST.START_ITER", 0,
-         "PPPC.CONTRAST.TEMPERATURE", 0.1, "PPPC.SELF_TRAINING.THRESHOLD", 0.06,
-         "PPPC.SELF_TRAINING.IGNORE_TOP", 1, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2,
-         "DATASETS.TRAIN", ("gta_train",), "SEED", 0, *opts]
+    cfg = default_config(
+        *SMALL, "INPUT.CROP.SIZE", [64, 64], "SOLVER.MAX_ITER", 1000,
+        "SOLVER.BASE_LR", 1e-3, "SOLVER.HEAD_LR_FACTOR", 1.0, "PPPC.CONTRAST.START_ITER", 0,
+        "PPPC.CONTRAST.TEMPERATURE", 0.1, "PPPC.SELF_TRAINING.THRESHOLD", 0.06,
+        "PPPC.SELF_TRAINING.IGNORE_TOP", 1, "PPPC.SELF_TRAINING.IGNORE_BOTTOM", 2,
+        "DATASETS.TRAIN", ("gta_train",), "SEED", 0, *opts,
     )  # fmt: skip
-    torch.manual_seed(0)
-    segmentor = build_model(cfg)
-    loop = AdaptationLoop.from_config(cfg, segmentor, Batches(), build_optimizer(cfg, segmentor))
-    loop.register_hooks(loop.hooks())
+    loop = loop_of(cfg, Batches())
     loop.pseudo_labeler.probabilities = fixed_probabilities
     return loop
 

@@ -195,7 +195,8 @@ def test_the_recommended_recipe_is_laid_over_the_experiment(experiments):
         assert run.PPPC[node] == recipe.PPPC[node]
     assert run.MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM
     assert run.DATASETS.TRAIN == ("synthia_train",)
-    assert metrics[2]["crop/by_chance"] == 1
+    assert metrics[2]["crop/by_chance"] == metrics[2]["crop/gain"] == 1  # it is random
+    assert 0 < metrics[2]["crop/weights_entropy"] < 1
 
 
 def test_a_finished_experiment_is_not_repeated(experiments, demo_datasets):
@@ -218,16 +219,12 @@ def test_a_batch_too_small_for_the_decoder_is_an_error_before_training(demo_data
     assert "error: SOLVER.IMS_PER_BATCH is 1" in run.stderr.splitlines()[-1]
 
 
-def test_list_names_every_configuration_and_a_foreign_number_is_an_error():
+def test_list_names_every_configuration():
     listed = run_tool("run_experiment.py", "--list").stdout
     assert "published, which these configurations are, if none is given" in listed
     for pair in PAIRS.values():
         names = {path.name for path in (REPOSITORY / "configs").glob(f"{pair}_*_*.yaml")}
         assert len(names) == 6 and all(f"configs/{name}" in listed for name in names)
-    seeds = run_tool("run_experiment.py", "--exp", "1", "--seeds", "43,x")
-    assert seeds.returncode and "'43,x'" in seeds.stderr.splitlines()[-1]
-    unknown = run_tool("run_experiment.py", "--exp", "6")
-    assert unknown.returncode and "3: cityscapes_to_dark_zurich" in unknown.stderr.splitlines()[-1]
 
 
 def export(experiments, root, archive, num_images, *opts):

@@ -6,7 +6,7 @@ import shutil
 
 import timm
 import torch
-from conftest import run_tool
+from conftest import run_anew
 from tiny_run import OPTIONS, demo_config
 
 # Put before all by Python itself where it is on the path.
@@ -49,10 +49,10 @@ def test_tools_give_the_same_under_any_order_of_hashes_and_folders(demo_datasets
             "PYTHONHASHSEED": seed,
             "PYTHONPATH": path + ":" + os.environ.get("PYTHONPATH", ""),
         }
-        check = run_tool("check_datasets.py", "--read", "--config-file", demo_config("pppc"),
+        check = run_anew("check_datasets.py", "--read", "--config-file", demo_config("pppc"),
                          DETECTRON2_DATASETS=str(damaged), **order)  # fmt: skip
         output = tmp_path / f"run {seed}"
-        run = run_tool("train_net.py", "--config-file", demo_config("pppc"), "OUTPUT_DIR", output, *OPTIONS,
+        run = run_anew("train_net.py", "--config-file", demo_config("pppc"), "OUTPUT_DIR", output, *OPTIONS,
                        "SOLVER.MAX_ITER", "2", "SOLVER.BASE_LR", "1e-9", "MODEL.WEIGHTS",
                        tmp_path / "moco.pth", "SEED", "1", "DATALOADER.NUM_WORKERS", "0",
                        DETECTRON2_DATASETS=str(demo_datasets), **order)  # fmt: skip
