@@ -44,6 +44,15 @@ def test_stages_that_no_head_takes_are_frozen(datasets_root, tmp_path):
     assert freeze_unused(Trainer.build_model(tiny_config(tmp_path)), (48, 64)) == []
 
 
+def test_a_batch_too_small_for_the_decoder_is_an_error_before_training(datasets_root, tmp_path):
+    cfg = tiny_config(
+        tmp_path, "MODEL.SEM_SEG_HEAD.NAME", "SeparableDeepLabV3PlusHead", "SOLVER.IMS_PER_BATCH", 1,
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['stage1', 'stage4']",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="SOLVER.IMS_PER_BATCH is 1"):
+        Trainer(cfg)
+
+
 def generator_of(monkeypatch, seed: int, iteration: int, rank: int) -> torch.Generator:
     hook = StepGenerator(seed)
     hook.trainer = SimpleNamespace(iter=iteration)

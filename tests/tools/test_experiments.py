@@ -211,14 +211,6 @@ def test_a_finished_experiment_is_not_repeated(experiments, demo_datasets):
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_batch_too_small_for_the_decoder_is_an_error_before_training(demo_datasets, tmp_path):
-    run = run_tool("run_experiment.py", "--exp", 1, "--model", "r101", "--output", tmp_path, *SMALL,
-                   "MODEL.TIMM.NAME", "test_resnet", "SOLVER.IMS_PER_BATCH", "1",
-                   DETECTRON2_DATASETS=str(demo_datasets))  # fmt: skip
-    assert run.returncode
-    assert "error: SOLVER.IMS_PER_BATCH is 1" in run.stderr.splitlines()[-1]
-
-
 def test_list_names_every_configuration():
     listed = run_tool("run_experiment.py", "--list").stdout
     assert "published, which these configurations are, if none is given" in listed

@@ -17,8 +17,6 @@ from .probabilistic_head import StageProbabilisticHead
 IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
 IMAGENET_STD = tuple(255 * value for value in IMAGENET_DEFAULT_STD)
 
-LONGEST_SIDE = 2**20  # of an image, pixels
-
 
 class NetworkOutput(NamedTuple):
     """What was asked of a :class:`SegmentationNetwork`; the rest is None."""
@@ -107,14 +105,16 @@ class SegmentationNetwork(nn.Module):
         """By how many pixels a side is padded.
 
         In arithmetic that an export keeps for all sizes: negative numbers are divided otherwise in
-        ONNX, and ``max`` would be taken for one of its sides.
+        ONNX, and ``max`` would be taken for one of its sides. In TorchScript ``length`` is a tensor.
         """
         multiple = self.size_divisibility
         if multiple > 1:
             multiple = max(multiple, self.min_size)
             return (length + multiple - 1) // multiple * multiple - length
+        if isinstance(length, torch.SymInt):
+            return torch.sym_max(length, self.min_size) - length
         lacking = self.min_size - length
-        return lacking * ((lacking + LONGEST_SIDE) // LONGEST_SIDE)  # times 0 where none lack
+        return (lacking + abs(lacking)) // 2
 
 
 def mixed_precision_type(cfg: CfgNode) -> torch.dtype | None:
