@@ -47,15 +47,6 @@ def test_parameters_are_averaged_and_running_statistics_copied():
     torch.testing.assert_close(student.state_dict(), unchanged, rtol=0, atol=0)
 
 
-def test_early_updates_are_the_plain_average_of_all_students():
-    students = [network(seed) for seed in range(5)]
-    teacher = network(9)
-    for iteration, student in enumerate(students):
-        update_teacher(teacher, student, teacher_momentum(iteration, 0.999))
-    expected = torch.stack([student[0].weight for student in students]).mean(dim=0)
-    torch.testing.assert_close(teacher[0].weight, expected)
-
-
 def test_probabilities_are_upsampled_before_the_softmax():
     logits = torch.tensor([0.0, 8.0]).view(1, 1, 1, 2).expand(1, 2, 1, 2).clone()
     logits[:, 1] = 0
