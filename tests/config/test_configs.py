@@ -8,7 +8,13 @@ from conftest import REPOSITORY
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from pppc import load_config
-from pppc.config.scaling import contrast_start, crop_temperature, crop_top_k
+from pppc.config.scaling import (
+    contrast_start,
+    crop_temperature,
+    crop_top_k,
+    mix,
+    self_training_start,
+)
 from pppc.method.contrast import contrast_schedule
 from pppc.modeling.probabilistic_head import build_probabilistic_head
 from pppc.pixel_batch import PixelBatch
@@ -73,6 +79,11 @@ def test_published_constants_follow_the_size():
     assert contrast_start(camvid) == 75 and crop_top_k(camvid) == 6
 
 
+def test_the_recommended_mix_is_of_boxes_where_there_are_two_classes():
+    assert mix(load("demo_gta_to_cityscapes_pppc")) == "class"
+    assert mix(load("demo_gta_to_cityscapes_pppc", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2)) == "box"
+
+
 def test_the_recommended_embedding_is_scaled_by_its_dimensions():
     for dim in (16, 512):
         cfg = load("demo_gta_to_cityscapes_pppc", "MODEL.PROBABILISTIC_HEAD.DIM", dim)
@@ -85,7 +96,7 @@ def test_the_recommended_embedding_is_scaled_by_its_dimensions():
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
+def test_contrast_acts_in_half_of_the_self_training_and_reaches_the_backbone(pair):
     cfg = load(f"{pair}_pppc")
     contrast, max_iter = cfg.PPPC.CONTRAST, cfg.SOLVER.MAX_ITER
     scales = [
@@ -93,7 +104,7 @@ def test_contrast_acts_in_half_of_the_iterations_and_reaches_the_backbone(pair):
         * contrast_schedule(t, max_iter, contrast_start(cfg), contrast.RAMP_MULTIPLIER)
         for t in range(max_iter)
     ]
-    assert sum(scale > 0 for scale in scales) >= max_iter / 2
+    assert sum(scale > 0 for scale in scales) >= (max_iter - self_training_start(cfg)) / 2
 
     torch.manual_seed(0)
     model = build_model(cfg).train()

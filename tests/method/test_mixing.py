@@ -10,6 +10,7 @@ from pppc.method.mixing import (
     Gates,
     StrongAugmentation,
     _jitter,
+    box_mix_mask,
     class_mix,
     class_mix_mask,
 )
@@ -63,6 +64,15 @@ def test_mask_is_half_of_the_batchs_classes_drawn_for_each_image():
     for one, m, classes in zip(label, mask, drawn):
         assert torch.equal(m, sum(one == value for value in classes).bool())
     assert torch.equal(mask, class_mix_mask(label, seeded()))
+
+
+def test_boxes_are_of_half_an_image_and_anywhere():
+    mask = box_mix_mask(torch.zeros(400, 33, 40, dtype=torch.long), seeded())
+    for one in mask:
+        assert one.any(1).sum() * one.any(0).sum() == one.sum()  # a box
+    shares = mask.float().mean((1, 2))
+    assert shares.min() > 0.45 and shares.max() <= 0.5
+    assert mask.any(0).all()
 
 
 def test_classes_come_from_the_whole_batch():

@@ -77,6 +77,8 @@ def recipe(encoder: str, method: str, data: DataFile) -> dict[str, object]:
     settings: dict[str, object] = {}
     for file in files:
         settings |= read_settings(get_config_file(file))
+    if method == "adapted":
+        settings["PPPC.SELF_TRAINING.START"] = 0.0  # its first teacher is the source-only model
     return settings | data.settings()
 
 

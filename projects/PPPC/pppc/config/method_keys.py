@@ -3,6 +3,7 @@
 from ..method.ambiguity_crop import CRITERIA
 from ..method.contrast import KL_REDUCTIONS
 from ..method.gaussian import SCORES
+from ..method.mixing import MIXES
 from ..method.prototypes import CONVENTIONS, UPDATE_RULES, VARIANCES
 from .rules import (
     ABOVE_0,
@@ -28,6 +29,9 @@ METHOD_KEYS = (
     Key("PPPC.SELF_TRAINING.START", 0.0, BELOW_1,
         "The share of the iterations that train on the source alone before self-training and contrast begin, "
         "so that no teacher teaches that has learnt nothing (published: 0)."),
+    Key("PPPC.SELF_TRAINING.MIX", "class", OneOf((*MIXES, "auto")),
+        'What of the source is pasted onto the target: "class", half of the batch\'s classes (ClassMix, as '
+        'published); "box", a random box of half an image; "auto": of two classes "box", of more "class".'),
     Key("PPPC.SELF_TRAINING.THRESHOLD", 0.968, SHARE,
         "The share of pixels whose pseudo-label is at least this probable weighs the target's part of the "
         "mixed image (DACS, arXiv 2007.08702)."),

@@ -13,6 +13,12 @@ def self_training_start(cfg: CfgNode) -> int:
     return int(cfg.PPPC.SELF_TRAINING.START * cfg.SOLVER.MAX_ITER)
 
 
+def mix(cfg: CfgNode) -> str:
+    """What of the source is pasted onto the target."""
+    name = cfg.PPPC.SELF_TRAINING.MIX
+    return name if name != "auto" else "class" if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES > 2 else "box"
+
+
 def contrast_start(cfg: CfgNode) -> int:
     """The first iteration with the contrast: 3,000 of 40,000, and not before self-training.
 
@@ -20,7 +26,7 @@ def contrast_start(cfg: CfgNode) -> int:
         >>> from pppc import load_config
         >>> cfg = load_config("configs/demo_gta_to_cityscapes_pppc.yaml")
         >>> cfg.PPPC.CONTRAST.START_ITER, contrast_start(cfg)
-        (-1, 52)
+        (-1, 350)
     """
     start = cfg.PPPC.CONTRAST.START_ITER
     start = 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start

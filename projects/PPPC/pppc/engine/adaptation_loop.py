@@ -14,7 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..config.scaling import contrast_start, crop_temperature, crop_top_k, self_training_start
+from ..config.scaling import contrast_start, crop_temperature, crop_top_k, mix, self_training_start
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
 from ..errors import InputError
@@ -55,6 +55,7 @@ class AdaptationLoop(SimpleTrainer):
         seed: of all random numbers of the steps.
         augmentation: the strong augmentation.
         pseudo_labeler: labels the target; None: train on the source alone.
+        mix: what of the source is pasted onto the target, see :class:`pppc.engine.hooks.DACSMixing`.
         pseudo_label_balance: the power of the source's class shares that divides the teacher's
             probabilities.
         self_training_start: the first iteration that trains on the target, too.
@@ -78,6 +79,7 @@ class AdaptationLoop(SimpleTrainer):
         seed: int,
         augmentation: StrongAugmentation,
         pseudo_labeler: PseudoLabeler | None,
+        mix: str = "class",
         pseudo_label_balance: float = 0.0,
         self_training_start: int = 0,
         ambiguity_crop: AmbiguityCrop,
@@ -101,7 +103,7 @@ class AdaptationLoop(SimpleTrainer):
         self.contrast_threshold = contrast_threshold
         self.denormalized_source = denormalized_source
         self.random = StepGenerator(seed)
-        self.dacs_mixing = DACSMixing(augmentation, self.random)
+        self.dacs_mixing = DACSMixing(augmentation, self.random, mix)
         self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
         self.teacher_momentum = teacher_momentum
         # In float16 small gradients would be lost if the losses were not scaled.
@@ -159,6 +161,7 @@ class AdaptationLoop(SimpleTrainer):
                 cfg.INPUT.FORMAT,
             ),
             pseudo_labeler=pseudo_labeler if labels.ENABLED else None,
+            mix=mix(cfg),
             pseudo_label_balance=cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS,
             self_training_start=self_training_start(cfg),
             ambiguity_crop=AmbiguityCrop(

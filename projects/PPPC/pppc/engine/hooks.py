@@ -14,7 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..method.mixing import StrongAugmentation, class_mix, class_mix_mask
+from ..method.mixing import StrongAugmentation, box_mix_mask, class_mix, class_mix_mask
 from ..method.teacher import teacher_momentum, update_teacher
 from ..modeling.meta_arch import PPPCSegmentor
 from ..pixel_batch import PixelBatch
@@ -126,13 +126,14 @@ class PrototypeUpdate(HookBase):
 
 
 class DACSMixing(HookBase):
-    """Strong augmentation, and ClassMix of source onto target (DACS, arXiv 2007.08702).
+    """Strong augmentation, and mixes of source and target (DACS, arXiv 2007.08702).
 
     Whether the augmentation jitters or blurs is drawn before each step, for all its passes; by how much,
-    once per image.
+    once per image. ``mix`` is what is pasted, a name in :data:`pppc.method.mixing.MIXES`.
     """
 
-    def __init__(self, augmentation: StrongAugmentation, random: StepGenerator):
+    def __init__(self, augmentation: StrongAugmentation, random: StepGenerator, mix: str = "class"):
+        self.mix = mix
         self.augmentation = augmentation
         self.random = random
 
@@ -145,7 +146,7 @@ class DACSMixing(HookBase):
         return PixelBatch(image, batch.label, batch.weight)
 
     def __call__(self, source: PixelBatch, target: PixelBatch) -> PixelBatch:
-        """Paste half of the source's classes onto each target image, then augment strongly.
+        """Paste half of the source's classes, or a box of it, onto each target image; augment strongly.
 
         Args:
             source: weakly augmented, labeled. With fewer images than the target they repeat.
@@ -155,7 +156,10 @@ class DACSMixing(HookBase):
             as many images as the target has; the source's pixels have weight 1.
         """
         index = torch.arange(len(target), device=source.image.device) % len(source)
-        mask = class_mix_mask(source.label, self.random.generator, sum_over_processes)[index]
+        if self.mix == "class":
+            mask = class_mix_mask(source.label, self.random.generator, sum_over_processes)[index]
+        else:
+            mask = box_mix_mask(target.label, self.random.generator)
         return self.strong(
             PixelBatch(
                 class_mix(source.image[index], target.image, mask),

@@ -1,4 +1,4 @@
-"""ClassMix and strong augmentation: pure functions of tensors and a random generator.
+"""Mixing and strong augmentation: pure functions of tensors and a random generator.
 
 Shapes: N images, H x W pixels.
 """
@@ -12,6 +12,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
+MIXES = ("class", "box")
 BLUR_SIGMA = (0.15, 1.15)  # pixels, as published
 
 
@@ -45,6 +46,38 @@ def class_mix_mask(
             for one in label
         ]
     )
+
+
+def box_mix_mask(label: Tensor, generator: torch.Generator) -> Tensor:
+    """For each image, the pixels of a random box of about half of it (French et al., arXiv 1906.01916).
+
+    Where there are two classes, ClassMix pastes all of one with holes of the other's shape, which then
+    show the wrong class: a box keeps shapes and their surroundings.
+
+    Args:
+        label: ``(N, H, W)``, for its shape.
+        generator: of the choice, on the CPU.
+
+    Returns:
+        ``(N, H, W)`` bool.
+
+    Examples:
+        >>> label = torch.zeros(1, 8, 8)
+        >>> mask = box_mix_mask(label, torch.Generator().manual_seed(0))[0]
+        >>> mask.sum(), mask.any(0).sum() * mask.any(1).sum()
+        (tensor(30), tensor(30))
+    """
+    height, width = label.shape[-2:]
+    mask = torch.zeros_like(label, dtype=torch.bool)
+    for one in mask:
+        rows = math.ceil(height * (0.5 + torch.rand((), generator=generator).item() / 2))
+        columns = height * width // (2 * rows)
+        top, left = (
+            int(torch.randint(room + 1, (), generator=generator))
+            for room in (height - rows, width - columns)
+        )
+        one[top : top + rows, left : left + columns] = True
+    return mask
 
 
 def class_mix(image_a: Tensor, image_b: Tensor, mask: Tensor) -> Tensor:
