@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog
 from pppc.data.catalog import model_metadata
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
-from pppc.prediction import _spans
+from pppc.prediction.predictor import _spans
 from tiny_run import OPTIONS, demo_config, run_folder
 
 
@@ -69,7 +69,7 @@ def test_windows_cover_each_pixel_once_and_overlap_by_a_quarter(length):
         assert seen.stop - kept.stop >= 8 or kept.stop == seen.stop == length
 
 
-def test_large_images_are_predicted_in_windows_and_mirror_images_averaged(tmp_path):
+def test_large_images_are_predicted_in_windows(tmp_path):
     model = pppc.load(run_folder(tmp_path))
     image = np.random.default_rng(0).integers(0, 256, (60, 150, 3), np.uint8)
     windows = model.predict(image, window=100)
@@ -77,14 +77,42 @@ def test_large_images_are_predicted_in_windows_and_mirror_images_averaged(tmp_pa
     for name in ("labels", "confidence", "uncertainty"):
         halves = getattr(first, name)[:, :75], getattr(last, name)[:, 25:]
         np.testing.assert_array_equal(getattr(windows, name), np.concatenate(halves, 1))
-    both = model.predict(image, mirror=True)
+
+
+def test_views_are_averaged_and_windows_of_several_images_predicted_together(tmp_path):
+    folder = run_folder(tmp_path)
+    model = pppc.load(folder)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60, 150, 3), np.uint8)
+    both = model.predict(image, mirror=True, scales=(1, 1.5))
     flipped = np.ascontiguousarray(image[:, ::-1])
-    outputs = [model(image), {k: v.flip(-1) for k, v in model(flipped).items()}]
-    probability = sum(output["sem_seg"].softmax(0) for output in outputs) / 2
+    larger = pppc.load(folder, ["INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 192])
+    outputs = [
+        output
+        for network in (model, larger)
+        for output in (network(image), {k: v.flip(-1) for k, v in network(flipped).items()})
+    ]
+    probability = sum(output["sem_seg"].softmax(0) for output in outputs) / 4
     assert (both.labels == probability.argmax(0).numpy()).mean() > 0.999  # but for equal ones
     np.testing.assert_allclose(both.confidence, probability.amax(0), rtol=1e-4)
-    uncertainty = sum(output["uncertainty"] for output in outputs) / 2
+    uncertainty = sum(output["uncertainty"] for output in outputs) / 4
     np.testing.assert_allclose(both.uncertainty, uncertainty, rtol=1e-5)
+    # Images that stay as they are.
+    as_they_are = pppc.load(folder, ["INPUT.MIN_SIZE_TEST", 0])
+    assert as_they_are.mapper.resized(image)["image"].shape == (3, 60, 150)
+    assert as_they_are.mapper.resized(image, 0.5)["image"].shape == (3, 30, 75)
+    # Windows of images of two sizes, four at a time.
+    images = [image, image[:40, :70], rng.integers(0, 256, (60, 150, 3), np.uint8)]
+    calls = []
+    model.model.student.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
+    parts = list(model.parts(enumerate(images), window=100, batch=4))
+    assert [key for key, _ in parts] == [0, 0, 1, 2, 2]
+    assert calls == [3, 1, 1]  # two windows and one, another size, the last one
+    for key, part in parts:
+        alone = model.predict(images[key], window=100)
+        for name in ("confidence", "uncertainty"):
+            whole, found = getattr(alone, name)[part.place], getattr(part, name)
+            np.testing.assert_allclose(found, whole, rtol=1e-4)
 
 
 def test_what_holds_no_model_is_one_line(tmp_path):

@@ -1,6 +1,10 @@
 """The exported model, run by another runtime on sizes it was not exported with."""
 
+import json
+
+import numpy as np
 import onnxruntime
+import pppc
 import pytest
 import torch
 from conftest import REPOSITORY, run_tool
@@ -9,6 +13,7 @@ from pppc import load_config
 from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.cli import export as export_model
 from pppc.own_code import import_own
+from tiny_run import run_folder
 
 CONFIG = str(REPOSITORY / "configs/cityscapes_to_dark_zurich_pppc_mit_b5.yaml")
 SMALL = ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16",
@@ -39,7 +44,7 @@ def test_exported_model_predicts_what_the_model_does(model, tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     assert "agrees with PyTorch" in run.stdout and list(tmp_path.iterdir()) == [path]
     image = torch.randint(256, (1, 3, 96, 320)).float()
-    scores = torch.jit.load(str(path))(image).detach()
+    scores = torch.jit.load(str(path))(image)[0].detach()
     expected = model([{"image": image[0]}])[0]["sem_seg"]
     torch.testing.assert_close(scores[0], expected, rtol=0, atol=1e-4 * expected.abs().max().item())
     again = export(path, weights)
@@ -56,16 +61,15 @@ def test_the_evaluated_network_is_exported_with_its_class_weights(tmp_path):
     for network in (segmentor.student, segmentor.teacher):
         torch.nn.init.normal_(network.sem_seg_head.classifier[1].weight)
     with torch.no_grad():
-        written = export_model.write_torchscript(
-            export_model.Deployed(segmentor).eval(), str(tmp_path / "model.pt")
-        )
-        assert export_model.largest_difference(segmentor, written) < export_model.TOLERANCE
+        deployed = export_model.Deployed(segmentor).eval()
+        written = export_model.write_torchscript(deployed, str(tmp_path / "model.pt"), {})
+        assert export_model.largest_difference(deployed, written) < export_model.TOLERANCE
         image = 255 * torch.rand(1, 3, 64, 96)
         expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
-        torch.testing.assert_close(written(image)[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(written(image)[0][0], expected, rtol=1e-4, atol=1e-4)
         # The tool's own check sees it where another network is written.
         segmentor.evaluate_teacher = False
-        assert export_model.largest_difference(segmentor, written) > 0.1
+        assert export_model.largest_difference(deployed, written) > 0.1
 
 
 # In a process of its own, as the exporter to ONNX starts threads that forks do not survive. It takes a minute
@@ -99,6 +103,42 @@ def test_encoders_are_exported_with_their_padding(encoder, suffix, tmp_path):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         scores = torch.from_numpy(session.run(["scores"], {"image": image.numpy()})[0])
     else:
-        scores = torch.jit.load(str(path))(image).detach()
+        scores = torch.jit.load(str(path))(image)[0].detach()
     expected = segmentor([{"image": image[0]}])[0]["sem_seg"]
     torch.testing.assert_close(scores[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_s_files_hold_the_uncertainty_and_say_what_they_are(tmp_path):
+    run = run_folder(tmp_path / "run")
+    (run / "metrics.json").write_text(
+        '{"iteration": 3, "sem_seg/mIoU": 1.0}\n{"iteration": 6, "sem_seg/mIoU": 43.2}\n'
+    )
+    for name, said in (("folder", "predicts as the model does, 19 classes"),
+                       ("model.onnx", "agrees with PyTorch"), ("model.pt", "agrees with PyTorch")):  # fmt: skip
+        source = run if name == "folder" else tmp_path / "folder"
+        exported = run_tool("export_model.py", "--model", source, "--output", tmp_path / name)
+        assert exported.returncode == 0 and said in exported.stdout, exported.stderr
+    told = json.loads((tmp_path / "folder/config.json").read_text())
+    assert told["scores"] == {"mIoU on cityscapes_val (%)": 43.2}
+    del told["settings"]
+    image = torch.randint(256, (2, 3, 90, 130)).float()
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(metadata[key]) for key in told} == told
+    extra = {"config.json": ""}
+    script = torch.jit.load(str(tmp_path / "model.pt"), _extra_files=extra)
+    assert json.loads(extra["config.json"]) == told
+    expected = pppc.load(run).model([{"image": one} for one in image])
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["scores", "uncertainty"]
+    with torch.no_grad():
+        found = {
+            "onnx": session.run(names, {"image": image.numpy()}),
+            "torchscript": [output.numpy() for output in script(image)],
+        }
+    for scores, uncertainty in found.values():
+        for row, output in enumerate(expected):
+            for values, name in ((scores, "sem_seg"), (uncertainty, "uncertainty")):
+                np.testing.assert_allclose(values[row], output[name], rtol=1e-3, atol=1e-3)

@@ -89,7 +89,7 @@ def test_a_folder_is_predicted_as_it_lies_and_bad_files_named_at_the_end(run, tm
             ("uncertainty", result.uncertainty / math.log(len(result.names))),
         ):
             np.testing.assert_allclose(read[folder] / 65535, values, atol=1e-5)
-        assert row["mask"] == f"masks/{name}.png" and float(row["seconds"]) > 0
+        assert row["name"] == name and float(row["seconds"]) > 0
         assert float(row["confidence"]) == pytest.approx(result.confidence.mean(), abs=1e-4)
         for number, label in enumerate(result.names):
             share = (result.labels == number).mean()
@@ -117,15 +117,35 @@ def test_what_is_there_is_kept_and_parts_join(predict, tmp_path):
     assert predict("--input", "in") == (0, line, [])
     assert (tmp_path / "out/overlay/c.jpg").is_file() and kept.read_text() == "mine"
     (joined,) = tmp_path.glob("out/*.csv")
-    assert {row["mask"] for row in table(joined)} == {f"masks/{mask}" for mask in masks}
+    assert {f"{row['name']}.png" for row in table(joined)} == masks
     assert predict("--input", "in", "--overwrite")[:2] == (0, f"{tmp_path}/out: 4 predicted")
     assert len(table(joined)) == 4 and cv2.imread(str(kept)).shape == (30, 40, 3)
     # Another folder's image of a name that is taken.
     image(tmp_path / "other/c.png")
     status, _, (error,) = predict("--input", "other")
-    assert status == 1 and f"{tmp_path}/other/c.png: masks/c.png is the prediction of" in error
+    assert status == 1 and f"{tmp_path}/other/c.png: c is the prediction of" in error
     # What lies in the output is no input.
     assert predict("--input", ".")[1].startswith(f"{tmp_path}/out: 5 predicted")
+
+
+def test_processes_share_the_inputs_and_only_what_is_asked_for_is_written(run, tmp_path):
+    photos = tmp_path / "in"
+    for number in range(5):
+        image(photos / f"{number}.png")
+    (photos / "bad.png").write_bytes(b"no image")
+    called = run_tool(
+        "predict.py", "--model", run, "--input", photos, "--output", tmp_path / "out",
+        "--num-gpus", 2, "--save", "masks,confidence", "--batch", 2, "--augment",
+    )  # fmt: skip
+    assert called.returncode == 1, called.stderr[-3000:]
+    assert called.stdout.splitlines()[-1] == f"{tmp_path}/out: 5 predicted"
+    assert called.stderr.splitlines()[-1].startswith(f"error: {photos}/bad.png")
+    files = {f"{folder}/{n}.png" for folder in ("masks", "confidence") for n in range(5)}
+    assert written(tmp_path / "out") == files | {"predictions.csv"}
+    result = pppc.load(run).predict(photos / "3.png", mirror=True, scales=(0.75, 1, 1.25))
+    mask = np.asarray(Image.open(tmp_path / "out/masks/3.png"))
+    assert (mask == result.labels).mean() > 0.99
+    assert [row["name"] for row in table(tmp_path / "out/predictions.csv")] == list("02413")
 
 
 def test_a_video_has_a_mask_for_each_nth_frame_and_an_overlay(predict, tmp_path):
@@ -152,6 +172,8 @@ def test_a_model_without_contrast_in_half_precision_and_a_folder_of_another_mode
 ):
     path = image(tmp_path / "a.png")
     dacs = run_folder(tmp_path / "dacs", method="dacs")
+    status, _, (error,) = predict("--input", path, "--save", "uncertainty", model=dacs)
+    assert status == 2 and "gives no uncertainty" in error and not (tmp_path / "out").exists()
     status, line, _ = predict("--input", path, "--half", model=dacs)
     assert (status, line) == (0, f"{tmp_path}/out: 1 predicted")
     assert written(tmp_path / "out") == {

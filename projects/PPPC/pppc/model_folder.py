@@ -1,6 +1,7 @@
 """A trained model as a folder that says what it is: model.safetensors, config.json and a model card.
 
-:func:`pppc.prediction.load` takes it, where no data set is registered, too, and so does MODEL.WEIGHTS.
+:func:`pppc.prediction.predictor.load` takes it, where no data set is registered, too, and MODEL.WEIGHTS takes
+its weights.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import safetensors.torch
 import timm
+import torch
 from detectron2.config import CfgNode, get_cfg
 from huggingface_hub import ModelCardData
 from torch import Tensor
@@ -34,7 +36,7 @@ def save_model_folder(
     """Write a trained model; of student and teacher the one that predicts.
 
     Args:
-        model: from :func:`pppc.prediction.load`.
+        model: from :func:`pppc.prediction.predictor.load`.
         folder: a new one, or an empty one.
         scores: figures that the model has reached, by what they are, such as {"mIoU on cityscapes_val
             (%)": 43.2}.
@@ -79,6 +81,26 @@ def new_folder(path: str | os.PathLike) -> Path:
     if not folder.parent.is_dir():
         raise InputError(f"{folder.parent} is no folder: make it first, or choose another one")
     return folder
+
+
+def recorded_scores(model: Predictor) -> dict[str, float]:
+    """The mIoU that a run's metrics.json, beside the checkpoint, has of it; empty where there is none."""
+    file = Path(model.cfg.MODEL.WEIGHTS)
+    metrics = file.with_name("metrics.json")
+    if not metrics.is_file() or file.suffix != ".pth":
+        return {}
+    content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    iteration = content.get("iteration", -2)
+    scores = {}
+    for line in metrics.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["iteration"] not in (iteration, iteration + 1):  # the latter after the last one
+            continue
+        for key, score in entry.items():
+            if key.endswith("sem_seg/mIoU"):
+                name = key.removesuffix("sem_seg/mIoU").rstrip("/") or model.cfg.DATASETS.TEST[0]
+                scores[f"mIoU on {name} (%)"] = score
+    return scores
 
 
 def describe(model: Predictor) -> dict:

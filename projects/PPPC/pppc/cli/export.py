@@ -1,55 +1,82 @@
-"""Write the adapted model as ONNX or TorchScript, for use without this project.
+"""Write a trained model as a folder that describes itself, as ONNX or as TorchScript.
 
-    %(prog)s --config-file RUN/config.yaml --output MODEL.onnx \
-        MODEL.WEIGHTS RUN/model_final.pth [KEY VALUE ...]
+    %(prog)s --model RUN --output MODEL_FOLDER [KEY VALUE ...]
+    %(prog)s --model RUN --output MODEL.onnx [KEY VALUE ...]
+    %(prog)s --config-file FILE.yaml --output MODEL.pt MODEL.WEIGHTS FILE.pth [KEY VALUE ...]
 
-What is written is the network that evaluation uses: the student, or with TEST.EVALUATE_TEACHER True
-the teacher. A name in .onnx asks for ONNX, in .pt for TorchScript. The model takes "image"
-(N, 3, H, W), float32 in [0, 255], channels as INPUT.FORMAT says (RGB), resized as for a test image,
-and returns "scores" (N, C, H, W); their arg max are the train IDs, their softmax probabilities.
-N, H and W are free. What was written is run on images of other sizes and must agree with the model's
-own predictions. ONNX needs: pip install -e '.[export]'
+RUN is a run's folder, one of its checkpoints, or a model folder; --config-file is for weights that do not
+say how they were trained. What is written is the network that evaluation uses: the student, or with
+TEST.EVALUATE_TEACHER True the teacher. A name without an ending asks for a model folder, which pppc.load and
+the other tools take; .onnx and .pt (TorchScript) are for use without this project.
+
+These take "image" (N, 3, H, W), float32 in [0, 255], channels as INPUT.FORMAT says (RGB), resized as for a
+test image, and return "scores" (N, C, H, W), whose arg max are the train IDs, and their softmax
+probabilities; of a model that was trained with the contrast, also "uncertainty" (N, H, W), from 0 to the
+logarithm of C. N, H and W are free. The file holds what config.json of a model folder does (class names,
+colors, sizes, normalization): ONNX as metadata, TorchScript as its extra file config.json.
+
+What was written is loaded and must agree with the model's own predictions. ONNX needs:
+pip install -e '.[export]'
 """
 
 import argparse
+import json
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..arguments import ToolParser
-from ..checkpoints.checkpointer import trained_model
 from ..config import load_config
 from ..errors import InputError
 from ..files import atomic_write, new_file
+from ..model_folder import describe, new_folder, recorded_scores, save_model_folder
 from ..modeling.meta_arch import PPPCSegmentor
+from ..prediction import Predictor, load
 
 # Sizes that no dimension shares, so that one taken for fixed is found.
 EXAMPLE, OTHERS = (2, 3, 160, 224), ((1, 3, 75, 150), (3, 3, 107, 131))
-TOLERANCE = 1e-4  # of the largest score
+TOLERANCE = 1e-4  # of the largest number
+OUTPUTS = {"scores": "sem_seg", "uncertainty": "uncertainty"}  # by the names of inference
+HERE = ("MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none")
+
+Written = Callable[[Tensor], list[Tensor]]  # the outputs for images
 
 
 class Deployed(nn.Module):
-    """The evaluated network from images to scores of the same size."""
+    """The evaluated network from images to scores, and uncertainties, of the same size."""
 
     def __init__(self, segmentor: PPPCSegmentor):
         super().__init__()
         self.segmentor = segmentor
         self.network = segmentor.teacher if segmentor.evaluate_teacher else segmentor.student
 
-    def forward(self, image: Tensor) -> Tensor:
-        logits = self.network(image, embedding=False).logits
-        return self.segmentor.scores(logits, image.shape[-2:])
+    @property
+    def outputs(self) -> list[str]:
+        return list(OUTPUTS)[: 1 + self.segmentor.output_uncertainty]
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        size = image.shape[-2:]
+        output = self.network(image, embedding=self.segmentor.output_uncertainty)
+        scores = self.segmentor.scores(output.logits, size)
+        if not self.segmentor.output_uncertainty:
+            return scores
+        return scores, self.segmentor.uncertainty(output, size)["uncertainty"]
 
 
-def write_torchscript(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
+def write_torchscript(model: Deployed, path: str, told: dict) -> Written:
     """Trace the model; returns what was written, loaded again."""
-    torch.jit.trace(model, torch.zeros(EXAMPLE), check_trace=False).save(path)
-    return torch.jit.load(path)
+    traced = torch.jit.trace(model, torch.zeros(EXAMPLE), check_trace=False)
+    torch.jit.save(traced, path, _extra_files={"config.json": json.dumps(told)})
+    written = torch.jit.load(path)
+    return lambda image: list(written(image)) if len(model.outputs) > 1 else [written(image)]
 
 
-def write_onnx(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
+def write_onnx(model: Deployed, path: str, told: dict) -> Written:
     """Export the model; returns what was written, in ONNX Runtime."""
     try:
         import onnxruntime
@@ -57,44 +84,72 @@ def write_onnx(model: Deployed, path: str) -> Callable[[Tensor], Tensor]:
     except ImportError as error:
         raise InputError(f"ONNX needs {error.name}: pip install -e '.[export]'") from error
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    torch.onnx.export(
-        model, (torch.zeros(EXAMPLE),), path, input_names=["image"], output_names=["scores"],
-        dynamic_shapes={"image": free}, dynamo=True, external_data=False, verbose=False,
+    program = torch.onnx.export(
+        model, (torch.zeros(EXAMPLE),), input_names=["image"], output_names=model.outputs,
+        dynamic_shapes={"image": free}, dynamo=True, verbose=False,
     )  # fmt: skip
+    program.model.metadata_props.update({key: json.dumps(told[key]) for key in told})
+    program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    return lambda image: [
+        torch.from_numpy(output) for output in session.run(None, {"image": image.numpy()})
+    ]
 
 
 WRITERS = {".onnx": write_onnx, ".pt": write_torchscript}
 
 
-def largest_difference(segmentor: PPPCSegmentor, written: Callable[[Tensor], Tensor]) -> float:
-    """Of the scores of random images from what evaluation gets, relative to the largest score."""
+def largest_difference(model: Deployed, written: Written) -> float:
+    """Of the outputs for random images from what evaluation gets, relative to an output's largest number."""
     differences = []
     for shape in (EXAMPLE, *OTHERS):
         image = 255 * torch.rand(shape)
-        predictions = segmentor([{"image": one} for one in image])
-        expected = torch.stack([prediction["sem_seg"] for prediction in predictions])
-        scores = written(image)
-        differences.append(((scores - expected).abs().max() / expected.abs().max()).item())
+        predictions = model.segmentor([{"image": one} for one in image])
+        for name, output in zip(model.outputs, written(image), strict=True):
+            expected = torch.stack([prediction[OUTPUTS[name]] for prediction in predictions])
+            largest = (output - expected).abs().max() / expected.abs().max()
+            differences.append(largest.item())
     return max(differences)
+
+
+def write_file(model: Predictor, output: Path) -> str:
+    """Write ONNX or TorchScript; returns a line on how well it agrees."""
+    deployed = Deployed(model.model).eval()
+    with atomic_write(output) as unfinished:
+        written = WRITERS[output.suffix.lower()](deployed, str(unfinished), describe(model))
+        difference = largest_difference(deployed, written)
+        if not difference < TOLERANCE:
+            raise RuntimeError(f"the written model differs from PyTorch's by {difference:.2g}")
+    return f"{output}: agrees with PyTorch, largest relative difference {difference:.1e}"
+
+
+def write_folder(model: Predictor, output: Path) -> str:
+    """Write a model folder; returns a line on what it holds."""
+    save_model_folder(model, output, recorded_scores(model))
+    pixels = np.random.default_rng(0).integers(0, 256, (107, 131, 3), np.uint8)
+    expected, read = model.predict(pixels), load(output, HERE).predict(pixels)
+    if not np.array_equal(read.confidence, expected.confidence):
+        raise RuntimeError(f"{output} predicts otherwise than the model it was written from")
+    return f"{output}: predicts as the model does, {len(model.names)} classes"
 
 
 @torch.no_grad()
 def main() -> None:
     parser = ToolParser(__doc__)
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", required=True, help="the file, .onnx or .pt")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="a run's folder, a checkpoint, or a model folder")
+    which.add_argument("--config-file", help="of the weights that MODEL.WEIGHTS names")
+    parser.add_argument("--output", required=True, help="a folder, or a file in .onnx or .pt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    here = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none"]
-    cfg = load_config(arguments.config_file, [*arguments.opts, *here])
-    output = new_file(arguments.output, "--output", tuple(WRITERS))
-    segmentor = trained_model(cfg)
-    with atomic_write(output) as unfinished:
-        written = WRITERS[output.suffix.lower()](Deployed(segmentor).eval(), str(unfinished))
-        difference = largest_difference(segmentor, written)
-        if not difference < TOLERANCE:
-            raise RuntimeError(f"the written model differs from PyTorch's by {difference:.2g}")
-    print(f"{output}: agrees with PyTorch, largest relative difference {difference:.1e}")
+    opts = [*arguments.opts, *HERE]
+    if is_file := bool(Path(arguments.output).suffix) and not os.path.isdir(arguments.output):
+        output = new_file(arguments.output, "--output", tuple(WRITERS))
+    else:
+        output = new_folder(arguments.output)
+    if arguments.model:
+        model = load(arguments.model, opts)
+    else:
+        model = Predictor(load_config(arguments.config_file, opts))
+    print(write_file(model, output) if is_file else write_folder(model, output))

@@ -335,7 +335,7 @@ class TestMapper:
         label_reader: LabelReader | None = None,
     ):
         self.image_format = image_format
-        self.resize = RESIZING[resizing](min_size, max_size)
+        self.resizing, self.min_size, self.max_size = resizing, min_size, max_size
         self.label_reader = label_reader
 
     @classmethod
@@ -364,11 +364,18 @@ class TestMapper:
             sample["sem_seg"] = torch.from_numpy(self.label_reader.label_of(record))
         return sample
 
-    def resized(self, image: np.ndarray) -> dict:
-        """What a model takes of an image ``(H, W, 3)`` uint8, channels as ``image_format`` says."""
-        sample = T.AugInput(image)
-        self.resize(sample)
+    def resized(self, image: np.ndarray, scale: float = 1) -> dict:
+        """What a model takes of an image ``(H, W, 3)`` uint8, channels as ``image_format`` says.
+
+        Its sides are ``scale`` times as long as they would be.
+        """
         height, width = image.shape[:2]
+        low, high = self.min_size, self.max_size
+        if scale != 1:
+            sides = (low, high) if low else (min(height, width), max(height, width))
+            low, high = (max(1, round(scale * side)) for side in sides)
+        sample = T.AugInput(image)
+        RESIZING[self.resizing](low, high)(sample)
         return {"height": height, "width": width, "image": _image_tensor(sample.image)}
 
 

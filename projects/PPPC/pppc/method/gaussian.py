@@ -42,6 +42,9 @@ def mutual_likelihood_score(
         >>> mutual_likelihood_score(mean[:1], log_var[:1] + 2, mean, log_var)  # a less sure pixel
         tensor([[-1.0635, -1.1231]])
     """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        # An export takes no backward pass, and no blocks, whose number depends on the image.
+        return _mutual_likelihood_plainly(mean_a, log_var_a, mean_b, log_var_b)
     return _Scores.apply(
         F.normalize(mean_a.float(), dim=-1),
         log_var_a.float().exp(),
@@ -122,11 +125,21 @@ def _by_prototype(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Score:
             return -term((mean_a - mean).square(), var_a, var).mean(dim=-1)
 
         prototypes = zip(mean_b, var_b)
-        columns = [checkpoint(column, mean, var, use_reentrant=False) for mean, var in prototypes]
+        if torch.is_grad_enabled():
+            columns = [checkpoint(column, *one, use_reentrant=False) for one in prototypes]
+        else:
+            columns = [column(*one) for one in prototypes]
         return torch.stack(columns, dim=-1)
 
     score.__name__, score.__qualname__, score.__doc__ = term.__name__, term.__name__, term.__doc__
     return score
+
+
+@_by_prototype
+def _mutual_likelihood_plainly(distance: Tensor, var_a: Tensor, var_b: Tensor) -> Tensor:
+    """As :func:`mutual_likelihood_score`."""
+    total = var_a + var_b
+    return 0.5 * (distance / total + total.log())
 
 
 @_by_prototype

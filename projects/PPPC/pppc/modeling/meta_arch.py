@@ -313,7 +313,7 @@ class PPPCSegmentor(nn.Module):
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
         """Class scores, and the uncertainty where it is asked for, at the original size.
 
-        Images go through the network one by one, as they need not have one size.
+        Images of one size go through the network together.
 
         Returns:
             Per image "sem_seg" ``(C, height, width)``, scores whose softmax are probabilities, and,
@@ -321,15 +321,21 @@ class PPPCSegmentor(nn.Module):
             :meth:`uncertainty`.
         """
         network = self.teacher if self.evaluate_teacher else self.student
-        results = []
-        for inputs in batched_inputs:
-            image = inputs["image"].to(self.device).float()[None]
-            size = inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1])
-            output = network(image, embedding=self.output_uncertainty)
-            scores = self.scores(output.logits, size, inputs.get("file_name", ""))
-            result = {"sem_seg": scores[0]}
-            if self.output_uncertainty:
-                maps = self.uncertainty(output, size)
-                result |= {name: values[0] for name, values in maps.items()}
-            results.append(result)
+        same_size: dict[torch.Size, list[int]] = {}
+        for index, inputs in enumerate(batched_inputs):
+            same_size.setdefault(inputs["image"].shape, []).append(index)
+        results: list[dict] = [{} for _ in batched_inputs]
+        for indices in same_size.values():
+            images = torch.stack([batched_inputs[index]["image"] for index in indices])
+            output = network(images.to(self.device).float(), embedding=self.output_uncertainty)
+            for row, index in enumerate(indices):
+                inputs = batched_inputs[index]
+                height, width = images.shape[-2:]
+                size = inputs.get("height", height), inputs.get("width", width)
+                one = NetworkOutput(*(m if m is None else m[row : row + 1] for m in output))
+                scores = self.scores(one.logits, size, inputs.get("file_name", ""))
+                results[index]["sem_seg"] = scores[0]
+                if self.output_uncertainty:
+                    maps = self.uncertainty(one, size)
+                    results[index] |= {name: values[0] for name, values in maps.items()}
         return results

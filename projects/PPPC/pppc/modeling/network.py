@@ -67,13 +67,18 @@ class SegmentationNetwork(nn.Module):
     def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
         """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255]."""
         size = image.shape[-2:]
+        # Where an export need not take images below `min_size`, its arithmetic of sizes stays solvable.
+        pads = self.size_divisibility > 1 or self.min_size > 1 and not torch.compiler.is_compiling()
         image = (image - self.pixel_mean) / self.pixel_std
-        height, width = map(self._padding, size)
-        image = F.pad(image, (0, width, 0, height))
+        if pads:
+            height, width = map(self._padding, size)
+            image = F.pad(image, (0, width, 0, height))
         padded = image.shape[-2:]
 
         def cut(features: Tensor) -> Tensor:
             """Without the padding, of which a map of any stride has its share."""
+            if not pads:
+                return features
             parts = zip(features.shape[-2:], size, padded)
             height, width = (
                 (length * inner + outer - 1) // outer for length, inner, outer in parts

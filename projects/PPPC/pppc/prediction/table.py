@@ -1,13 +1,14 @@
 """predictions.csv, which also tells what a later call need not predict again."""
 
 import csv
+import io
 from pathlib import Path
 from typing import IO, Self
 
-from .errors import InputError
-from .files import atomic_write
+from ..errors import InputError
+from ..files import atomic_write
 
-COLUMNS = ["image", "mask", "seconds", "confidence"]
+COLUMNS = ["image", "name", "seconds", "confidence"]
 
 
 class PredictionTable:
@@ -31,8 +32,10 @@ class PredictionTable:
         self._path = folder / (
             "predictions.csv" if parts == 1 else f"predictions_{part}_of_{parts}.csv"
         )
-        self._own: dict[str, list[str]] = {}  # rows of this table, by their images
-        self._others: dict[str, list[str]] = {}
+        # By the image its name and its line: of a hundred thousand images the figures alone would take
+        # ten times the memory.
+        self._own: dict[str, tuple[str, str]] = {}
+        self._others: dict[str, tuple[str, str]] = {}
         joined = []
         for path in sorted(folder.glob("predictions*.csv")):
             rows = {
@@ -50,28 +53,30 @@ class PredictionTable:
         for path in joined:
             path.unlink()
         rows = self._others | self._own
-        self._images = {row[1]: image for image, row in rows.items()}  # by their masks
+        self._images = {name: image for image, (name, _) in rows.items()}
         self._file = self._open(self._path, "a")
 
     def _write(self) -> None:
         with atomic_write(self._path) as unfinished, self._open(unfinished, "w") as file:
-            csv.writer(file).writerows([self._header, *self._own.values()])
+            file.write(_line(self._header))
+            file.writelines(line for _, line in self._own.values())
 
     @staticmethod
     def _open(path: Path, mode: str) -> IO[str]:
         # A file's name may hold bytes that are no text.
         return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
 
-    def _read(self, path: Path) -> dict[str, list[str]]:
+    def _read(self, path: Path) -> dict[str, tuple[str, str]]:
         with self._open(path, "r") as file:
-            first, *rows = list(csv.reader(file)) or [self._header]
-        if first != self._header:
-            raise InputError(
-                f"{path} is of a model of other classes, or no table of predictions: choose another "
-                "--output"
-            )
-        # A call that was killed may have left half a row.
-        return {row[0]: row for row in rows if len(row) == len(first)}
+            rows = csv.reader(file)
+            if next(rows, self._header) != self._header:
+                raise InputError(
+                    f"{path} is of a model of other classes, or no table of predictions: choose another "
+                    "--output"
+                )
+            # A call that was killed may have left half a row.
+            whole = (row for row in rows if len(row) == len(self._header))
+            return {row[0]: (row[1], _line(row)) for row in whole}
 
     def __enter__(self) -> Self:
         return self
@@ -84,20 +89,27 @@ class PredictionTable:
         """Whether the image, or a video's frame, was predicted."""
         return image in self._own or image in self._others
 
-    def claim(self, mask: str, image: str) -> None:
-        """See that a mask's name is free for an image.
+    def claim(self, name: str, image: str) -> None:
+        """See that the name of an image's outputs is free.
 
         Raises:
             InputError: it is another image's.
         """
-        other = self._images.setdefault(mask, image)
+        other = self._images.setdefault(name, image)
         if other != image:
             raise InputError(
-                f"{image}: {mask} is the prediction of {other} already: choose another --output"
+                f"{image}: {name} is the prediction of {other} already: choose another --output"
             )
 
     def add(self, row: list[str]) -> None:
-        """Add an image's row: its path, its mask's, seconds, mean confidence, the classes' shares."""
-        self._own[row[0]] = row
-        csv.writer(self._file).writerow(row)
+        """Add an image's row: its path, its outputs' name, seconds, mean confidence, the classes' shares."""
+        line = _line(row)
+        self._own[row[0]] = row[1], line
+        self._file.write(line)
         self._file.flush()
+
+
+def _line(row: list[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(row)
+    return text.getvalue()

@@ -6,9 +6,12 @@ Shapes: an image of H x W pixels, C classes.
 import math
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,18 +19,19 @@ import yaml
 from detectron2.config import CfgNode
 from PIL import Image
 
-from .checkpoints.checkpointer import trained_model
-from .checkpoints.classes import description
-from .checkpoints.path_handlers import local_path
-from .config.files import flat_settings, read_settings, settings_to_config
-from .data.catalog import with_intensities
-from .data.images import read_image
-from .data.mapper import TestMapper
-from .errors import InputError
-from .evaluation.class_map import class_map
-from .files import user_path
-from .visualization import overlay, with_legend
+from ..checkpoints.checkpointer import trained_model
+from ..checkpoints.classes import description
+from ..checkpoints.path_handlers import local_path
+from ..config.files import flat_settings, read_settings, settings_to_config
+from ..data.catalog import with_intensities
+from ..data.images import read_image
+from ..data.mapper import TestMapper
+from ..errors import InputError
+from ..evaluation.class_map import class_map
+from ..files import user_path
+from ..visualization import overlay, with_legend
 
+Key = TypeVar("Key")
 WINDOW = 2048  # pixels of a side above which an image is predicted in windows
 
 
@@ -65,12 +69,14 @@ class Part:
     Attributes:
         place: rows and columns of the part in the image.
         labels, confidence, uncertainty: ``(h, w)``.
+        seconds: that its prediction took, its share of a batch's.
     """
 
     place: tuple[slice, slice]
     labels: np.ndarray
     confidence: np.ndarray
     uncertainty: np.ndarray | None
+    seconds: float
 
 
 class Predictor:
@@ -96,7 +102,6 @@ class Predictor:
         self.names: list[str] = self.model.class_names
         self.colors: list[list[int]] = self.model.class_colors
 
-    @torch.no_grad()
     def __call__(self, image: str | os.PathLike | np.ndarray) -> dict[str, torch.Tensor]:
         """A prediction in Detectron2's format.
 
@@ -106,16 +111,14 @@ class Predictor:
         Returns:
             see :meth:`pppc.modeling.meta_arch.PPPCSegmentor.inference`.
         """
-        return self._outputs(self.read(image))
+        return self._outputs([self.read(image)])[0]
 
-    def predict(
-        self, image: str | os.PathLike | np.ndarray, *, window: int = WINDOW, mirror: bool = False
-    ) -> Prediction:
+    def predict(self, image: str | os.PathLike | np.ndarray, **how: object) -> Prediction:
         """What the model sees in an image.
 
         Args:
             image: a file, or ``(H, W, 3)`` uint8, RGB.
-            window, mirror: see :meth:`parts`.
+            how: window, scales, mirror, batch: see :meth:`parts`.
 
         Raises:
             InputError: the file can't be read, or the image is of another kind.
@@ -125,7 +128,7 @@ class Predictor:
         labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
         uncertainty = np.empty(size, np.float32) if self.has_uncertainty else None
         name = "the image" if isinstance(image, np.ndarray) else os.fspath(image)
-        for part in self.parts(pixels, window, mirror, name):
+        for _, part in self.parts([(name, pixels)], **how):
             labels[part.place], confidence[part.place] = part.labels, part.confidence
             if uncertainty is not None:
                 uncertainty[part.place] = part.uncertainty
@@ -138,49 +141,85 @@ class Predictor:
 
     def parts(
         self,
-        pixels: np.ndarray,
+        images: Iterable[tuple[Key, np.ndarray]],
+        *,
         window: int = WINDOW,
+        scales: Sequence[float] = (1,),
         mirror: bool = False,
-        name: str = "the image",
-    ) -> Iterator[Part]:
-        """The prediction of an image, part by part, so that class scores take the memory of one window.
+        batch: int = 1,
+    ) -> Iterator[tuple[Key, Part]]:
+        """The prediction of images, part by part, so that class scores take the memory of some windows.
 
         An image with a side of more than ``window`` pixels goes through the network in windows of that
         size, each resized like an image of its own. They overlap by a quarter or more, and of each that
         part is taken which lies nearer to its center than to its neighbors'.
 
         Args:
-            pixels: ``(H, W, 3)`` uint8, RGB.
+            images: anything that tells images apart, by whose text an error names the image, and
+                ``(H, W, 3)`` uint8, RGB.
             window: pixels.
-            mirror: average the probabilities of each window, and the uncertainties, with those of its
-                mirror image.
-            name: of the image, for the message of an error.
+            scales: average the probabilities and uncertainties of each window at these sizes, 1 being
+                the one that the configuration asks for.
+            mirror: and of their mirror images.
+            batch: windows, of one image or several, that are predicted at a time. Those of one size go
+                through the network together.
 
         Yields:
-            parts that cover the image, each pixel once.
+            parts that cover an image, each pixel once, in the order of the images.
 
         Raises:
             InputError: the network's scores tell no class.
         """
-        height, width = pixels.shape[:2]
-        for rows, kept_rows in _spans(height, window):
-            for columns, kept_columns in _spans(width, window):
-                seen = pixels[rows, columns]
-                output = self._outputs(seen)
+        views = [(scale, flip) for scale in scales for flip in (False, True)[: 1 + mirror]]
+        windows = (
+            (key, pixels[rows, columns], rows, columns, kept)
+            for key, pixels in images
+            for rows, kept_rows in _spans(pixels.shape[0], window)
+            for columns, kept_columns in _spans(pixels.shape[1], window)
+            for kept in [(kept_rows, kept_columns)]
+        )
+        while chosen := list(islice(windows, batch)):
+            start = time.perf_counter()
+            outputs = self._averaged([seen for _, seen, *_ in chosen], views)
+            maps = []
+            for (key, _, rows, columns, kept), output in zip(chosen, outputs):
+                inner = _within(kept[0], rows), _within(kept[1], columns)
                 scores, uncertainty = output["sem_seg"], output.get("uncertainty")
-                if mirror:
-                    output = self._outputs(np.ascontiguousarray(seen[:, ::-1]))
-                    mirrored = output["sem_seg"].flip(-1).log_softmax(0)
-                    scores = torch.logaddexp(scores.log_softmax(0), mirrored)
-                    if uncertainty is not None:
-                        uncertainty = (uncertainty + output["uncertainty"].flip(-1)) / 2
-                inner = _within(kept_rows, rows), _within(kept_columns, columns)
-                yield Part(
-                    (kept_rows, kept_columns),
-                    class_map(scores, name)[inner],
-                    torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()[inner],
-                    None if uncertainty is None else uncertainty.cpu().numpy()[inner],
-                )
+                labels = class_map(scores, str(key))[inner]
+                confidence = torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()[inner]
+                if uncertainty is not None:
+                    uncertainty = uncertainty.cpu().numpy()[inner]
+                maps.append((kept, labels, confidence, uncertainty))
+            seconds = (time.perf_counter() - start) / len(chosen)
+            keys = [key for key, *_ in chosen]
+            del chosen, outputs  # while the caller works
+            yield from ((key, Part(*found, seconds)) for key, found in zip(keys, maps))
+
+    def _averaged(
+        self, windows: list[np.ndarray], views: list[tuple[float, bool]]
+    ) -> list[dict[str, torch.Tensor]]:
+        """The outputs for windows ``(h, w, 3)``, averaged over views (scale, whether mirrored)."""
+        if views == [(1, False)]:
+            return self._outputs(windows)
+        total: list[dict[str, torch.Tensor]] = []
+        for scale, flip in views:
+            seen = [np.ascontiguousarray(one[:, ::-1]) for one in windows] if flip else windows
+            outputs = [
+                {name: values.flip(-1) if flip else values for name, values in output.items()}
+                for output in self._outputs(seen, scale)
+            ]
+            for output in outputs:
+                output["sem_seg"] = output["sem_seg"].log_softmax(0)
+            if not total:
+                total = outputs
+                continue
+            for mean, output in zip(total, outputs):
+                mean["sem_seg"] = torch.logaddexp(mean["sem_seg"], output.pop("sem_seg"))
+                for name, values in output.items():
+                    mean[name] = mean[name] + values
+        for mean in total:
+            mean |= {name: mean[name] / len(views) for name in mean.keys() - {"sem_seg"}}
+        return total
 
     def read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
         """An image as training reads it, ``(H, W, 3)`` uint8, RGB."""
@@ -194,10 +233,10 @@ class Predictor:
         return image
 
     @torch.no_grad()
-    def _outputs(self, pixels: np.ndarray) -> dict[str, torch.Tensor]:
+    def _outputs(self, images: list[np.ndarray], scale: float = 1) -> list[dict[str, torch.Tensor]]:
         if self.cfg.INPUT.FORMAT == "BGR":
-            pixels = pixels[:, :, ::-1]
-        return self.model([self.mapper.resized(pixels)])[0]
+            images = [pixels[:, :, ::-1] for pixels in images]
+        return self.model([self.mapper.resized(pixels, scale) for pixels in images])
 
 
 def _spans(length: int, window: int) -> list[tuple[slice, slice]]:
