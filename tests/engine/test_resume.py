@@ -167,7 +167,8 @@ def test_a_seed_that_was_drawn_is_kept(tmp_path, datasets_root):
 def test_the_last_periodic_checkpoints_stay(tmp_path, datasets_root):
     train(tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_TO_KEEP", 2)
     names = sorted(path.name for path in tmp_path.glob("*.pth"))
-    assert names == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+    whole = ["model_0000002.pth", "model_0000003.pth", "model_final.pth", "model_selected.pth"]
+    assert names == whole
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -177,8 +178,8 @@ def test_a_full_disk_is_found_after_the_first_step(tmp_path, datasets_root, monk
     with pytest.raises(InputError, match="MAX_TO_KEEP") as error:
         train(tmp_path / "run", "SOLVER.CHECKPOINT_PERIOD", 1)
     assert not list((tmp_path / "run").glob("*.pth"))
-    # Four periodic ones, the final one and one being written.
-    assert "0.006 GB free, checkpoints need 6 times" in str(error.value)
+    # Four periodic ones, the final one, the selected one and one being written.
+    assert "0.006 GB free, checkpoints need 7 times" in str(error.value)
     size, state = run_hooks._Size(), {"model": torch.zeros(1000, 1000)}
     torch.save(state, size)
     with open(tmp_path / "file", "wb") as file:
@@ -205,12 +206,12 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_r
     for last, kept in ((1, ["model_0000001.pth"]), (3, ["model_0000001.pth", "model_0000003.pth"])):
         folder = tmp_path / f"killed_{last}"
         folder.mkdir()
-        for name in kept:
+        for name in (*kept, "selection.npz"):
             shutil.copy(tmp_path / "whole" / name, folder)
         (folder / "last_checkpoint").write_text(kept[-1])
         lines = [dict(line) for line in whole if line["iteration"] <= last]
         (line,) = (line for line in lines if line["iteration"] == last)
-        for name in [name for name in line if "sem_seg" in name]:
+        for name in [name for name in line if name.startswith(("sem_seg", "selection"))]:
             del line[name]
         line["only here"] = 1.0
         (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -218,10 +219,12 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_r
         again = {line["iteration"]: line for line in RunFolder(folder).metrics()}
         assert len(again) == len(RunFolder(folder).metrics())
         for line in whole:
-            if "sem_seg/mIoU" in line:
-                assert again[line["iteration"]]["sem_seg/mIoU"] == line["sem_seg/mIoU"]
+            for name, value in line.items():
+                if name.startswith(("sem_seg/", "selection/")):
+                    assert again[line["iteration"]][name] == value, name
         assert again[last]["only here"] == 1.0
-        assert (folder / "model_final.pth").is_file() and (folder / "model_best.pth").is_file()
+        for name in ("final", "best_by_labels", "selected"):
+            assert (folder / f"model_{name}.pth").is_file()
 
 
 def test_the_best_model_is_kept_over_a_resume(tmp_path, datasets_root, monkeypatch):
@@ -241,7 +244,7 @@ def test_the_best_model_is_kept_over_a_resume(tmp_path, datasets_root, monkeypat
         trainers.append(trainer)
         trainer.resume_or_load(resume=max_iter == 6)
         trainer.train()
-        best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+        best = torch.load(tmp_path / "model_best_by_labels.pth", weights_only=True)
         saved.append((best["iteration"], best["best"]))
     assert saved == [(1, {"sem_seg/mIoU": 40.0}), (5, {"sem_seg/mIoU": 41.0})]
 

@@ -40,7 +40,8 @@ def _metrics(output: Path) -> dict:
 
 
 def test_a_run_leaves_what_users_of_detectron2_expect(finished):
-    for name in ("model_final.pth", "model_best.pth", "last_checkpoint", "config.yaml", "log.txt"):
+    for name in ("model_final.pth", "model_best_by_labels.pth", "model_selected.pth", "last_checkpoint",
+                 "config.yaml", "log.txt"):  # fmt: skip
         assert (finished / name).is_file(), name
     assert list(finished.glob("events.out.tfevents.*"))
     assert (finished / "pictures/0000005.png").stat().st_size > 1000

@@ -69,9 +69,13 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.cfg = cfg
         self.trained = trained
         self.max_to_keep = max_to_keep
+        self._tagged: object = None  # the iteration of the last checkpoint
 
-    def save(self, name: str, **extra: object) -> None:
-        """As Detectron2's; an older file stays until the new one is whole. InputError: the disk is full."""
+    def save(self, name: str, *, chosen: bool = False, **extra: object) -> None:
+        """As Detectron2's; an older file stays until the new one is whole. InputError: the disk is full.
+
+        ``chosen``: where the iteration has another checkpoint already, that one stays the last one.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         path = Path(self.save_dir, f"{name}.pth")
@@ -86,7 +90,9 @@ class StrictCheckpointer(DetectionCheckpointer):
                 f"{path} cannot be written, the disk is full ({error}). The checkpoints before it "
                 "are whole: free space, then continue with --resume"
             ) from error
-        self.tag_last_checkpoint(path.name)
+        if not chosen or extra["iteration"] != self._tagged:
+            self.tag_last_checkpoint(path.name)
+        self._tagged = extra.get("iteration")
         self._remove_old()
 
     def content(self, **extra: object) -> dict[str, object]:

@@ -76,6 +76,16 @@ CONFLICTS = (
     Conflict("TEST.EVALUATE_TEACHER PPPC.SELF_TRAINING.ENABLED",
              lambda teacher, self_training: teacher and not self_training,
              "there is no teacher: set PPPC.SELF_TRAINING.ENABLED True, or TEST.EVALUATE_TEACHER False"),
+    *(
+        Conflict(f"TEST.SELECTION.SCORE {key}",
+                 lambda score, there, name=name: score == name and not there, advice)
+        for name, key, advice in (
+            ("source_miou", "DATASETS.HELD_OUT",
+             "no source image is held out of training: give DATASETS.HELD_OUT 5, or another score"),
+            ("teacher_agreement", "PPPC.SELF_TRAINING.ENABLED", "there is no teacher: give another score"),
+            ("prototype_margin", "PPPC.CONTRAST.ENABLED", "there are no prototypes: give another score"),
+        )
+    ),
     Conflict("TEST.UNCERTAINTY PPPC.CONTRAST.ENABLED",
              lambda uncertainty, contrast: uncertainty and not contrast,
              "there is no embedding to tell it: set PPPC.CONTRAST.ENABLED True, or TEST.UNCERTAINTY "

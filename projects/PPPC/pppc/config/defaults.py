@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab import add_deeplab_config
 
+from ..evaluation.selection import SCORES
 from .method_keys import METHOD_KEYS, METHOD_SECTIONS
 from .rules import (
     ABOVE_0,
@@ -231,8 +232,8 @@ _SOLVER = (
     Key("SOLVER.TARGET_IMS_PER_BATCH", 2, whole(1), "Target images per iteration, over all processes."),
     Key("SOLVER.CHECKPOINT_PERIOD", 4000, whole(1), "Iterations between two checkpoints."),
     Key("SOLVER.MAX_TO_KEEP", 5, whole(0),
-        "Periodic checkpoints that stay, the last ones (MiT-B5: 1.4 GB each); 0: all. The best and the "
-        "final model stay always."),
+        "Periodic checkpoints that stay, the last ones (MiT-B5: 1.4 GB each); 0: all. The best by labels, "
+        "the selected and the final model stay always."),
     Key("SOLVER.BASE_LR_END", THEIRS, NOT_BELOW_0, "The last learning rate of WarmupCosineLR."),
     Key("SOLVER.BIAS_LR_FACTOR", THEIRS, NOT_BELOW_0,
         "Learning rate of biases, as a multiple of the others'."),
@@ -253,6 +254,11 @@ _SOLVER = (
         "Weight decay of biases; None: as of weights."),
     Key("TEST.EVAL_PERIOD", 2000, whole(0), "Iterations between two evaluations; 0: at the end alone."),
     Key("TEST.EVALUATE_TEACHER", False, SWITCH, "Evaluate the teacher instead of the student."),
+    Key("TEST.SELECTION.IMAGES", 16, whole(0),
+        "Unlabeled target images, and as many of the source, at which each evaluation looks for the "
+        "label-free scores; 0: there are none, and no model is selected."),
+    Key("TEST.SELECTION.SCORE", "ensemble_agreement", OneOf(SCORES),
+        "The label-free score whose best model is model_selected.pth (docs/method.md)."),
     Key("TEST.UNCERTAINTY", False, SWITCH,
         'Add to each prediction "uncertainty" (H, W), the entropy of the classes by the embedding\'s '
         'scores with the prototypes, and "log_variance" (H, W), the embedding\'s mean log-variance; and '

@@ -17,7 +17,7 @@ from ..files import free_path, unfinished_files, write_atomically
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures")
+_RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures", "selection.npz")
 _LOG = "log.txt"  # starts the name of each process's
 _EVENTS = "events.out.tfevents."
 

@@ -21,6 +21,7 @@ from ..checkpoints.checkpointer import StrictCheckpointer
 from ..checkpoints.reading import checkpoint_damage
 from ..errors import InputError
 from .run_folder import RunFolder
+from .selection import selects
 from .stopping import StopOnSignal
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class DiskSpace(HookBase):
     def __init__(self, cfg: CfgNode, checkpointer: StrictCheckpointer):
         self.period = cfg.SOLVER.CHECKPOINT_PERIOD
         self.max_to_keep = cfg.SOLVER.MAX_TO_KEEP
-        self.best = bool(cfg.DATASETS.TEST)
+        self.best = bool(cfg.DATASETS.TEST) + selects(cfg)
         self.checkpointer = checkpointer
 
     def after_step(self) -> None:
@@ -72,7 +73,7 @@ class DiskSpace(HookBase):
         periodic = self.trainer.max_iter // self.period
         kept = min(periodic, self.max_to_keep) if self.max_to_keep else periodic
         there = len(self.checkpointer.get_all_checkpoint_files())
-        # The final one, the best one, and one that is being written beside its former version.
+        # The final one, the best ones, and one that is being written beside its former version.
         number = max(kept + 1 + self.best - there, 0) + 1
         free = shutil.disk_usage(self.checkpointer.save_dir).free
         logger.info(
@@ -129,7 +130,7 @@ class Evaluation(hooks.EvalHook):
                 (line for line in self.folder.metrics() if line["iteration"] == iteration), {}
             )
         recorded = comm.all_gather(recorded)[0]
-        if any(name.endswith("sem_seg/mIoU") for name in recorded):
+        if any(name.endswith("sem_seg/mIoU") or name.startswith("selection/") for name in recorded):
             return
         storage = self.trainer.storage
         storage.iter = iteration
@@ -148,16 +149,18 @@ class Evaluation(hooks.EvalHook):
 
 
 class BestModel(HookBase):
-    """After each evaluation: keep the model with the best figure in model_best.pth.
+    """After each evaluation: keep the model with the best figure in model_best_by_labels.pth.
 
-    The figure is in the file, so that a resumed run overwrites it by a better one alone.
+    It is chosen by the test set's labels, so its figure is no fair one: see
+    :class:`pppc.engine.selection.Selection`. The figure is in the file, so that a resumed run overwrites
+    it by a better one alone.
 
     Args:
         checkpointer: of the run.
         metric: the figure's name; more is better.
     """
 
-    NAME = "model_best"
+    NAME = "model_best_by_labels"
 
     def __init__(self, checkpointer: StrictCheckpointer, metric: str):
         self.checkpointer = checkpointer
@@ -180,7 +183,9 @@ class BestModel(HookBase):
         if evaluated == iteration and value > self.best:
             self.best = value
             logger.info("%s %.2f is the best so far", self.metric, value)
-            self.checkpointer.save(self.NAME, iteration=iteration, best={self.metric: value})
+            self.checkpointer.save(
+                self.NAME, chosen=True, iteration=iteration, best={self.metric: value}
+            )
 
 
 class MetricsWriter(hooks.PeriodicWriter):

@@ -34,6 +34,7 @@ from ..data.build import TestLoader
 from ..data.catalog import with_intensities
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
+from ..evaluation.drawn_pixels import PixelDraw
 from ..modeling.meta_arch import PPPCSegmentor
 from ..processes import from_main_process
 from .adaptation_loop import AdaptationLoop
@@ -48,6 +49,7 @@ from .run_hooks import (
     LearningRate,
     MetricsWriter,
 )
+from .selection import Selection, selects
 from .solver import build_optimizer
 from .stopping import StopOnSignal, StoppableEvaluator
 
@@ -226,6 +228,16 @@ class Trainer(DefaultTrainer):
             method.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
         method.append(evaluation)
+        self.selection = None
+        if selects(cfg):
+            shares = cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES or class_frequencies(cfg)
+            if main:
+                self.selection = Selection(
+                    self.checkpointer,
+                    lambda: PixelDraw(cfg, loop.segmentor, shares),
+                    cfg.TEST.SELECTION.SCORE,
+                )
+                method.append(self.selection)
         if main and (names := cfg.DATASETS.TEST):
             # Detectron2 names the data set where it evaluates on several.
             metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"
@@ -234,13 +246,17 @@ class Trainer(DefaultTrainer):
             method.append(MetricsWriter(self.build_writers, evaluation))
         return method
 
-    def _evaluate(self) -> OrderedDict:
+    def _evaluate(self) -> dict:
+        selection = {}
+        if self.selection is not None:
+            segmentor, iteration = self._trainer.segmentor, self.storage.iter
+            selection["selection"] = self.selection.evaluate(segmentor, iteration)
         evaluators = [
             StoppableEvaluator(self.build_evaluator(self.cfg, name), self.stop)
             for name in self.cfg.DATASETS.TEST
         ]
         self._last_eval_results = self.test(self.cfg, self.model, evaluators)
-        return self._last_eval_results
+        return selection | self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's, for the iterations from the first on that this process trains."""
