@@ -114,7 +114,8 @@ def test_a_run_s_files_hold_the_uncertainty_and_say_what_they_are(tmp_path):
         '{"iteration": 3, "sem_seg/mIoU": 1.0}\n{"iteration": 6, "sem_seg/mIoU": 43.2}\n'
     )
     for name, said in (("folder", "predicts as the model does, 19 classes"),
-                       ("model.onnx", "agrees with PyTorch"), ("model.pt", "agrees with PyTorch")):  # fmt: skip
+                       ("model.onnx", "agrees with PyTorch"),
+                       ("model.pt", "agrees with PyTorch")):  # fmt: skip
         source = run if name == "folder" else tmp_path / "folder"
         exported = run_tool("export_model.py", "--model", source, "--output", tmp_path / name)
         assert exported.returncode == 0 and said in exported.stdout, exported.stderr

@@ -198,7 +198,7 @@ def test_own_code_is_imported_in_every_process(demo_datasets, tmp_path):
         "PPPC.CONTRAST.START_ITER", 0, DETECTRON2_DATASETS=str(root),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert (tmp_path / "run/model_best.pth").is_file()
+    assert (tmp_path / "run/model_best_by_labels.pth").is_file()
     metrics = {k: v for line in RunFolder(tmp_path / "run").metrics() for k, v in line.items()}
     for name in ("cityscapes_fine_sem_seg_val", "dark_zurich_val_night"):
         assert 0 <= metrics[f"{name}/sem_seg/mIoU"] <= 100
