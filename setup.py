@@ -54,6 +54,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.17",
             "setuptools",
+            "torchmetrics>=1.9",
             "transformers>=5",
         ],
     },

@@ -16,7 +16,9 @@ class Run:
 
     def __init__(self, folder, score, start_iter=0, files=FILES):
         self.save_dir, self.start_iter, self.saved, self.files = folder, start_iter, [], files
-        self.selection = Selection(self, lambda: self, score)
+        self.odd: dict[str, list[str]] = {}
+        alarms = SimpleNamespace(of_predictions=lambda drawn: self.odd, report=lambda *found: None)
+        self.selection = Selection(self, lambda: self, score, alarms)
         self.selection.trainer = self
 
     def save(self, name, chosen, iteration):
@@ -67,8 +69,18 @@ def test_a_score_s_sign_decides(tmp_path):
     assert run.evaluate(3, zeros=5)["iteration"] == 1  # as sure
     assert first["entropy"] == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), rel=1e-6)
     candidate = run.selection.candidates[-1]
-    better = SimpleNamespace(scores=candidate.scores - 1)
+    better = SimpleNamespace(scores=candidate.scores - 1, odd=0)
     assert run.selection._value(better, None) > run.selection._value(candidate, None)
+
+
+def test_a_model_with_an_odd_class_is_the_worse_one(tmp_path):
+    run = Run(tmp_path, "ensemble_agreement")
+    run.odd = {"class_vanished": ["a", "b"], "few_classes": ["one"]}
+    assert run.evaluate(1, zeros=5)["odd_classes"] == 2
+    run.odd = {"class_grown": ["a"]}
+    assert run.evaluate(3, zeros=1)["iteration"] == 3
+    run.odd = {"class_vanished": ["a", "b"]}
+    assert run.evaluate(5, zeros=5)["iteration"] == 3  # most say what it says
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path, caplog):

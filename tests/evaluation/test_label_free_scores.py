@@ -43,11 +43,11 @@ def entropy_of(row) -> float:
     return -sum(p * math.log(p) for p in row if p > 0)
 
 
-def mean_iou(classes, labels) -> float:
-    """Over the labels' classes, in percent."""
-    pairs = list(zip(classes.flatten().tolist(), labels.flatten().tolist()))
+def mean_iou(first, second) -> float:
+    """Over the classes that one of them has, in percent."""
+    pairs = list(zip(first.flatten().tolist(), second.flatten().tolist()))
     ious = []
-    for c in sorted({label for _, label in pairs}):
+    for c in set(sum(pairs, ())):
         both = sum(pair == (c, c) for pair in pairs)
         ious.append(both / sum(c in pair for pair in pairs))
     return 100 * sum(ious) / len(ious)

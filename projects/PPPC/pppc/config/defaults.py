@@ -255,10 +255,13 @@ _SOLVER = (
     Key("TEST.EVAL_PERIOD", 2000, whole(0), "Iterations between two evaluations; 0: at the end alone."),
     Key("TEST.EVALUATE_TEACHER", False, SWITCH, "Evaluate the teacher instead of the student."),
     Key("TEST.SELECTION.IMAGES", 16, whole(0),
-        "Unlabeled target images, and as many of the source, at which each evaluation looks for the "
-        "label-free scores; 0: there are none, and no model is selected."),
+        "Unlabeled target images, and as many of the source, at which each evaluation looks for label-free "
+        "scores and alarms, in about five network passes each; 0: there are none, and no model is selected."),
     Key("TEST.SELECTION.SCORE", "ensemble_agreement", OneOf(SCORES),
         "The label-free score whose best model is model_selected.pth (docs/method.md)."),
+    Key("TEST.SELECTION.SOURCE_MODEL", "", TEXT,
+        "A source-only model, file or run: alarms compare with its predictions for the target, and it is the "
+        "selected one as long as no other is better; '': there is none."),
     Key("TEST.UNCERTAINTY", False, SWITCH,
         'Add to each prediction "uncertainty" (H, W), the entropy of the classes by the embedding\'s '
         'scores with the prototypes, and "log_variance" (H, W), the embedding\'s mean log-variance; and '

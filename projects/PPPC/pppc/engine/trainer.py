@@ -31,13 +31,14 @@ from ..data import (
     label_reader,
 )
 from ..data.build import TestLoader
-from ..data.catalog import with_intensities
+from ..data.catalog import model_metadata, with_intensities
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..evaluation.drawn_pixels import PixelDraw
 from ..modeling.meta_arch import PPPCSegmentor
 from ..processes import from_main_process
 from .adaptation_loop import AdaptationLoop
+from .alarms import Alarms
 from .pictures import TrainingPictures
 from .resume import Checkpoint, starting_point
 from .run_folder import RunFolder
@@ -230,14 +231,21 @@ class Trainer(DefaultTrainer):
         method.append(evaluation)
         self.selection = None
         if selects(cfg):
-            shares = cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES or class_frequencies(cfg)
+            shares = loop.segmentor.class_shares.cpu().clone()
+            if not shares.any():
+                shares = torch.tensor(class_frequencies(cfg))
+            shares /= shares.sum()
             if main:
+                alarms = Alarms(cfg, shares, model_metadata(cfg).stuff_classes)
                 self.selection = Selection(
                     self.checkpointer,
                     lambda: PixelDraw(cfg, loop.segmentor, shares),
                     cfg.TEST.SELECTION.SCORE,
+                    alarms,
                 )
-                method.append(self.selection)
+                method += [self.selection, alarms]
+            if cfg.TEST.SELECTION.SOURCE_MODEL:
+                from_main_process(lambda: self.selection.load_source_model(cfg))
         if main and (names := cfg.DATASETS.TEST):
             # Detectron2 names the data set where it evaluates on several.
             metric = "sem_seg/mIoU" if len(names) == 1 else f"{names[0]}/sem_seg/mIoU"

@@ -19,7 +19,7 @@ from detectron2.evaluation import inference_context
 from torch import Tensor
 
 from ..data import label_reader
-from ..data.catalog import dataset_records, only_one, source_records, with_intensities
+from ..data.catalog import dataset_records, source_records, with_intensities
 from ..data.mapper import TestMapper
 from ..errors import InputError
 from ..method.mixing import Gates, StrongAugmentation, class_mix, class_mix_mask
@@ -67,18 +67,20 @@ class PixelDraw:
         InputError: a data set can't be listed.
     """
 
-    def __init__(self, cfg: CfgNode, model: PPPCSegmentor, source_shares: Sequence[float]):
+    def __init__(self, cfg: CfgNode, model: PPPCSegmentor, source_shares: Tensor):
         number = cfg.TEST.SELECTION.IMAGES
-        target = only_one(cfg.DATASETS.TARGET, "DATASETS.TARGET")
-        source = only_one(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
-        self.target = _spread(dataset_records(with_intensities(cfg, model), target), number)
-        trained_on, held_out = source_records(cfg)
+        target_cfg, names = with_intensities(cfg, model), cfg.DATASETS.TARGET
+        target = [one for name in names for one in dataset_records(target_cfg, name, names)]
+        self.target = _spread(target, number)
+        trained_on, held_out = [], []
+        for name in cfg.DATASETS.TRAIN:
+            reader = label_reader(cfg, name)
+            for part, records in zip((trained_on, held_out), source_records(cfg, name)):
+                part += [record | {"reader": reader} for record in records]
         self.held_out = bool(held_out)
         self.source = _spread(held_out or trained_on, number)
         self.files = [Path(record["file_name"]).name for record in self.target]
-        self.reader = label_reader(cfg, source)
-        shares = torch.tensor(source_shares)
-        self.source_shares = shares / shares.sum()
+        self.source_shares = source_shares
         self.mapper = TestMapper(cfg)
         self.skip = cfg.DATALOADER.UNREADABLE == "skip"
         self.augmentation = StrongAugmentation(image_format=cfg.INPUT.FORMAT)
@@ -150,12 +152,13 @@ class PixelDraw:
 
     def _source_confusion(self, model: PPPCSegmentor) -> np.ndarray:
         """Of the drawn pixels of source images, rows are labels."""
-        confusion = np.zeros((self.reader.num_classes,) * 2, np.int64)
+        num_classes = len(self.source_shares)
+        confusion = np.zeros((num_classes, num_classes), np.int64)
         for sample in self._read(self.source):
-            place, label = _Place.of(sample["file_name"]), self.reader.label_of(sample)
+            place, label = _Place.of(sample["file_name"]), sample["reader"].label_of(sample)
             classes = _class_map(model, _network(model), _image(model, sample), sample["file_name"])
             confusion += confusion_matrix(
-                place.of_map(classes).cpu().numpy(), place.of_map(label), self.reader.num_classes
+                place.of_map(classes).cpu().numpy(), place.of_map(label), num_classes
             )
         return confusion
 

@@ -82,10 +82,9 @@ class DrawnPixels:
         """The classes of all candidates so far."""
         return torch.cat([self.former, self.candidates])
 
-    @property
-    def class_shares(self) -> Tensor:
-        """The share of the pixels that each class is predicted for, ``(C,)``."""
-        counts = self.classes.flatten().bincount(minlength=self.probabilities.shape[2])
+    def shares(self, classes: Tensor) -> Tensor:
+        """The share of each class in some of the maps, ``(C,)``."""
+        counts = classes.flatten().bincount(minlength=self.probabilities.shape[2])
         return counts / counts.sum()
 
 
@@ -119,7 +118,10 @@ class SourceMeanIoU(Score):
     name = "source_miou"
 
     def __call__(self, drawn: DrawnPixels) -> float | None:
-        return _mean_iou(drawn.source) if drawn.held_out else None
+        if not drawn.held_out:
+            return None
+        labeled = drawn.source.sum(1) > 0
+        return 100 * float(intersection_over_union(drawn.source)[labeled].mean())
 
 
 class Entropy(Score):
@@ -201,14 +203,10 @@ class MixVal(Score):
         return 100 * sum(float(part.double().mean()) for part in parts) / len(parts)
 
 
-def _mean_iou(confusion: np.ndarray) -> float:
-    """Over the classes of the rows, in percent."""
-    return 100 * float(intersection_over_union(confusion)[confusion.sum(1) > 0].mean())
-
-
-def _agreement(classes: Tensor, reference: Tensor, num_classes: int) -> float:
-    """Mean IoU of the classes if another class map were the labels, in percent."""
-    return _mean_iou(confusion_matrix(classes.numpy(), reference.numpy(), num_classes))
+def _agreement(first: Tensor, second: Tensor, num_classes: int) -> float:
+    """Mean IoU of two class maps, over the classes that one of them has, in percent."""
+    confusion = confusion_matrix(first.numpy(), second.numpy(), num_classes)
+    return 100 * float(np.nanmean(intersection_over_union(confusion)))
 
 
 class TeacherAgreement(Score):

@@ -8,11 +8,15 @@ import math
 from collections import OrderedDict
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from ..data.labels import LabelReader
+from .calibration import calibration_error, error_detection
 from .class_map import resized
 
 logger = logging.getLogger(__name__)
@@ -20,47 +24,8 @@ logger = logging.getLogger(__name__)
 PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory
 
 
-def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
-    """The probability that a wrong pixel is more uncertain than a right one, ties counting half.
-
-    That is the area under the receiver operating characteristic of "the pixel is wrong".
-
-    Args:
-        uncertainty: ``(P,)``.
-        wrong: ``(P,)`` bool.
-
-    Returns:
-        in [0, 1], 0.5 for an uncertainty that knows nothing; NaN where all are right, or wrong.
-    """
-    num_wrong = int(wrong.sum())
-    num_right = len(wrong) - num_wrong
-    if not num_wrong or not num_right:
-        return math.nan
-    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    rank = (size.cumsum() - (size - 1) / 2)[group]  # from 1; equal values share their mean rank
-    above = rank[wrong].sum() - num_wrong * (num_wrong + 1) / 2
-    return float(above / (num_wrong * num_right))
-
-
-def area_under_risk_coverage(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
-    """Mean error of what is left while the most uncertain pixels are rejected one by one.
-
-    The area under the risk-coverage curve (AURC): the lower the better, the plain share of wrong
-    pixels for an uncertainty that knows nothing. Pixels of equal uncertainty are rejected together,
-    so each leaves as many errors as its group has on average.
-
-    Args:
-        uncertainty: ``(P,)``.
-        wrong: ``(P,)`` bool.
-    """
-    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    errors = np.bincount(group, weights=wrong)
-    expected = np.repeat(errors / size, size)  # from the most certain pixel on
-    return float((expected.cumsum() / np.arange(1, len(expected) + 1)).mean())
-
-
 class UncertaintyEvaluator(DatasetEvaluator):
-    """Compare the embedding's uncertainty with that of the predicted class probabilities.
+    """Compare the embedding's uncertainty with that of the class probabilities, and these with labels.
 
     "prototypes" is the entropy of the classes by the scores with the prototypes, "variance" the
     embedding's mean log-variance, "confidence" and "entropy" are the prediction's. For predictions
@@ -78,6 +43,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self.wrong: list[np.ndarray] = []
+        self.penalties: list[np.ndarray] = []  # Brier's score and the log-likelihood's, (2, P)
         self.uncertainties: dict[str, list[np.ndarray]] = {
             name: [] for name in ("prototypes", "variance", "confidence", "entropy")
         }
@@ -90,6 +56,12 @@ class UncertaintyEvaluator(DatasetEvaluator):
             chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
             probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
             self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
+            true = torch.from_numpy(label.flat[chosen]).to(probability.device)
+            brier = (probability - F.one_hot(true, self.num_classes).T).square().sum(0)
+            log_likelihood = F.cross_entropy(
+                output["sem_seg"].flatten(1)[:, chosen].float().T, true, reduction="none"
+            )
+            self.penalties.append(torch.stack([brier, log_likelihood]).cpu().numpy())
             for name, uncertainty in (
                 ("prototypes", output["uncertainty"].flatten()[chosen]),
                 ("variance", output["log_variance"].flatten()[chosen]),
@@ -100,27 +72,33 @@ class UncertaintyEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> OrderedDict | None:
         """Returns:
-        ``{"uncertainty": {...}}`` in percent: of each uncertainty the AUROC of "the pixel is wrong"
-        and the AURC, beside that of a perfect one and of none. None in the
-        processes that are not the first.
+        ``{"uncertainty": {...}}``, in percent but for "NLL": of each uncertainty the measures of
+        :func:`pppc.evaluation.calibration.error_detection`, such as "AUROC-entropy", and the AURC of a
+        perfect one and of none; of the probabilities "ECE", "ECE-adaptive", "Brier" (of all classes, so
+        at most 200) and "NLL", in nats. None in the processes that are not the first.
         """
-        gathered = comm.gather((self.wrong, self.uncertainties))
+        gathered = comm.gather((self.wrong, self.penalties, self.uncertainties))
         if not comm.is_main_process():
             return None
-        wrong = np.concatenate([array for part, _ in gathered for array in part])
-        results = {}
-        for name in self.uncertainties:
-            values = np.concatenate([array for _, part in gathered for array in part[name]])
-            results[f"AUROC-{name}"] = 100 * error_auroc(values, wrong)
-            results[f"AURC-{name}"] = 100 * area_under_risk_coverage(values, wrong)
-        results["AURC-perfect"] = 100 * area_under_risk_coverage(wrong, wrong)
+        wrong = np.concatenate([array for part, _, _ in gathered for array in part])
+        values = {
+            name: np.concatenate([array for *_, part in gathered for array in part[name]])
+            for name in self.uncertainties
+        }
+        results, rows = {}, []
+        for name, uncertainty in values.items():
+            found = {n: 100 * value for n, value in error_detection(uncertainty, wrong).items()}
+            results |= {f"{measure}-{name}": value for measure, value in found.items()}
+            rows.append({"uncertainty": name} | found)
+        results["AURC-perfect"] = results["AURC-entropy"] - results["E-AURC-entropy"]
         results["AURC-none"] = 100 * float(wrong.mean())
-        table = [
-            [name, results.get(f"AUROC-{name}", ""), results[f"AURC-{name}"]]
-            for name in (*self.uncertainties, "perfect", "none")
-        ]
-        headers = ["uncertainty", "AUROC of errors", "AURC"]
-        logger.info(
-            "In percent:\n%s", tabulate(table, headers=headers, tablefmt="pipe", floatfmt=".2f")
-        )
+        confidence = 1 - values["confidence"]
+        results["ECE"] = 100 * calibration_error(confidence, ~wrong)
+        results["ECE-adaptive"] = 100 * calibration_error(confidence, ~wrong, equal_mass=True)
+        brier, likelihood = np.concatenate([p for _, part, _ in gathered for p in part], 1).mean(1)
+        results["Brier"], results["NLL"] = 100 * float(brier), float(likelihood)
+        table = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f")
+        logger.info("Does uncertainty tell errors? In percent:\n%s", table)
+        of_all = ("AURC-perfect", "AURC-none", "ECE", "ECE-adaptive", "Brier", "NLL")
+        logger.info("%s", create_small_table({name: results[name] for name in of_all}))
         return OrderedDict(uncertainty=results)

@@ -243,8 +243,7 @@ class AmbiguityCrop:
             ValueError: the crop is larger than an image.
         """
         scores: Sequence[Score | None] = [None] * num_images
-        scored = self.criterion != "random" and self.num_candidates > 1
-        if scored and (prototypes is not None or self.criterion != "class_variance"):
+        if self.chooses(prototypes):
             scores = self._scores(image_size, prototypes, probabilities())
         boxes = [
             choose_box(score, image_size, self.size, self.num_candidates, generator)
@@ -259,6 +258,12 @@ class AmbiguityCrop:
             entropy = torch.special.entr(weights).sum().item()
             self.statistics["weights_entropy"] = entropy / math.log(len(weights))
         return [box.corner for box in boxes]
+
+    def chooses(self, prototypes: GaussianPrototypes | None) -> bool:
+        """Whether boxes are chosen by something, not drawn."""
+        if self.criterion == "random" or self.num_candidates == 1:
+            return False
+        return prototypes is not None or self.criterion != "class_variance"
 
     def _scores(
         self,
