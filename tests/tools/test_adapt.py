@@ -125,7 +125,7 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
         settings = pppc.load_config(command[command.index("--config-file") + 1])
         commands.append((name, command, settings))
         if name == "adapted":
-            raise Stopped("stopped by SIGTERM", 143)
+            raise Stopped("stopped by SIGTERM: continue with --resume", 143)
         if not name:
             command[-1].mkdir()
             seconds = 0.75 if settings.PPPC.SELF_TRAINING.ENABLED else 0.25
@@ -138,7 +138,7 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
     options = TINY[:-2]
     words = [str(street / "mine.yaml"), "--output", str(tmp_path / "run"), "--time", "1h"]
     for _ in range(2):
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped, match="SIGTERM: the same command goes on"):
             adapt.main([*words, *options])
     printed = capsys.readouterr().out
     assert "source-only 0.25 s and 2.0 GiB, adapted 0.75 s and 2.0 GiB. Estimated end: " in printed

@@ -31,7 +31,7 @@ from ..adaptation.outcome import conclude
 from ..adaptation.plan import ENCODERS, METHODS, TITLES, former_plan, make_plan, write_plan
 from ..arguments import ToolParser, whole_number
 from ..data.data_file import DataFile, register_data_file
-from ..errors import InputError, printable
+from ..errors import InputError, Stopped, printable
 from ..files import user_path
 from ..tool_process import COMMAND, run_process
 
@@ -74,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print((output / "results.md").read_text().rstrip())
         return
     for name in ["adapted"] if args.start else METHODS:
-        run_process(
-            [*COMMAND, "train", "--resume", "--num-gpus", args.num_gpus,
-             "--config-file", output / f"{name}.yaml"], TITLES[name],
-        )  # fmt: skip
+        command = [*COMMAND, "train", "--resume", "--num-gpus", args.num_gpus]
+        try:
+            run_process([*command, "--config-file", output / f"{name}.yaml"], TITLES[name])
+        except Stopped as stopped:
+            done = stopped.message.removesuffix(": continue with --resume")
+            raise Stopped(f"{done}: the same command goes on", stopped.code) from stopped
     print(conclude(output, args, data).rstrip())
 
 
