@@ -77,7 +77,7 @@ def test_the_guide_s_commands_lead_from_folders_to_a_model(street, monkeypatch, 
     monkeypatch.chdir(street)
     commands = [block.strip() for block in blocks("sh")]
     assert [command.split()[1] for command in commands] == ["check", "adapt", "predict"]
-    for command in commands[1:]:
+    for command in commands:
         words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)]
         assert call(monkeypatch, *words, *TINY * (words[1] == "adapt")) == 0, capsys.readouterr()
         printed = capsys.readouterr().out
