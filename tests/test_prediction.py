@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog
+from pppc.data import mapper
 from pppc.data.catalog import model_metadata
 from pppc.data.mapper import TestMapper
 from pppc.errors import InputError
@@ -69,14 +70,19 @@ def test_windows_cover_each_pixel_once_and_overlap_by_a_quarter(length):
         assert seen.stop - kept.stop >= 8 or kept.stop == seen.stop == length
 
 
-def test_large_images_are_predicted_in_windows(tmp_path):
-    model = pppc.load(run_folder(tmp_path))
+def test_large_images_are_predicted_in_windows(tmp_path, monkeypatch):
+    model = pppc.load(run_folder(tmp_path, "TEST.WINDOW", 100))
     image = np.random.default_rng(0).integers(0, 256, (60, 150, 3), np.uint8)
-    windows = model.predict(image, window=100)
+    windows = model.predict(image)
     first, last = model.predict(image[:, :100]), model.predict(image[:, 50:])
     for name in ("labels", "confidence", "uncertainty"):
         halves = getattr(first, name)[:, :75], getattr(last, name)[:, 25:]
         np.testing.assert_array_equal(getattr(windows, name), np.concatenate(halves, 1))
+    monkeypatch.setattr(mapper, "MAX_SCORED_PIXELS", 60 * 100 // 4)
+    bounded = model.predict(image)
+    assert bounded.labels.shape == bounded.uncertainty.shape == (60, 150)
+    assert (bounded.labels == windows.labels).mean() > 0.9
+    np.testing.assert_allclose(bounded.confidence.mean(), windows.confidence.mean(), rtol=0.01)
 
 
 def test_views_are_averaged_and_windows_of_several_images_predicted_together(tmp_path):

@@ -48,6 +48,11 @@ def _multiple(number: float) -> int:
     return max(STRIDE, int(number) // STRIDE * STRIDE)
 
 
+def _most(number: int) -> int:
+    """The index at which 95 % of so many sorted values are reached."""
+    return math.ceil(0.95 * number) - 1
+
+
 def size_settings(
     sizes: Mapping[str, Sequence[tuple[int, int]]], machine: Machine
 ) -> list[Setting]:
@@ -67,6 +72,7 @@ def size_settings(
         INPUT.MAX_SIZE_TRAIN 672
         INPUT.TARGET.MAX_SIZE 672
         INPUT.MAX_SIZE_TEST 672
+        TEST.WINDOW 1200
         INPUT.CROP.SIZE [256, 256]
         PPPC.SELF_TRAINING.IGNORE_TOP 0
         PPPC.SELF_TRAINING.IGNORE_BOTTOM 0
@@ -82,7 +88,8 @@ def size_settings(
         smaller = min(shortest, key=lambda role: shortest[role] if role != "val" else math.inf)
         why = f"the median shortest side of {smaller} images, {shortest[smaller]:g}, in steps of {STRIDE}"
     ratios = sorted(max(size) / min(size) for found in sizes.values() for size in found)
-    ratio = min(4.0, ratios[math.ceil(0.95 * len(ratios)) - 1])
+    ratio = min(4.0, ratios[_most(len(ratios))])
+    window = sorted(max(size) for found in sizes.values() for size in found)[_most(len(ratios))]
     longest = STRIDE * math.ceil(round(side * ratio / STRIDE, 6))
     crop = min(side, crop_limit)
     why_longest = f"95 % of the images are at most {ratio:.2f} times as long as wide"
@@ -93,6 +100,11 @@ def size_settings(
         Setting("INPUT.MAX_SIZE_TRAIN", longest, why_longest),
         Setting("INPUT.TARGET.MAX_SIZE", longest, "as the source's"),
         Setting("INPUT.MAX_SIZE_TEST", longest, "as in training"),
+        Setting(
+            "TEST.WINDOW",
+            max(STRIDE, window * 3 // 2),
+            f"95 % of the images are at most {window} pixels long; much larger ones are predicted in windows",
+        ),
         Setting(
             "INPUT.CROP.SIZE",
             [crop, crop],

@@ -35,7 +35,6 @@ from ..errors import InputError, printable
 from ..files import unfinished_files, user_path
 from ..prediction import load
 from ..prediction.folder import OUTPUTS, FolderPredictor
-from ..prediction.predictor import WINDOW
 from ..prediction.sources import Source, find_sources
 from ..prediction.table import PredictionTable
 from ..processes import map_in_processes
@@ -151,9 +150,9 @@ def main() -> int:
     add("--output", required=True, metavar="DIR", help="the folder to write to")
     add("--save", type=outputs, metavar="FOLDERS",
         help=f"which folders to write, with commas between (default: {','.join(OUTPUTS)})")  # fmt: skip
-    add("--window", type=whole_number(32), default=WINDOW, metavar="PIXELS",
+    add("--window", type=whole_number(32), metavar="PIXELS",
         help="images with a longer side are predicted in overlapping windows of this size, each resized "
-        "like an image of its own (default: %(default)s)")  # fmt: skip
+        "like an image of its own (default: TEST.WINDOW of the model, 2048 if it says nothing)")  # fmt: skip
     add("--augment", action="store_true",
         help=f"average over sizes ({AUGMENT_SCALES}) and mirror images: six times the time")  # fmt: skip
     add("--batch", type=whole_number(1), default=1, metavar="N",

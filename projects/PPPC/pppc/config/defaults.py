@@ -266,6 +266,9 @@ _SOLVER = (
         'Add to each prediction "uncertainty" (H, W), the entropy of the classes by the embedding\'s '
         'scores with the prototypes, and "log_variance" (H, W), the embedding\'s mean log-variance; and '
         'measure in evaluation whether they know where the model errs.'),
+    Key("TEST.WINDOW", 2048, whole(32),
+        "Images with a longer side than so many pixels are predicted in overlapping windows of this size, "
+        "each resized like an image of its own; evaluation takes whole images."),
     Key("TEST.EXPECTED_RESULTS", THEIRS, Rule("a list of results as Detectron2 takes it"),
         "Results that an evaluation must give, as Detectron2 takes them."),
     Key("SEED", 43, Rule("a whole number from 0 to 4294967295, or -1 to have one drawn",

@@ -186,7 +186,13 @@ def _of_model(space: LabelSpace, model: LabelSpace) -> LabelSpace:
     names = {label_id: space.class_names[i] for label_id, i in space.id_to_train_id.items()}
     ids = {i: model.class_names.index(n) for i, n in names.items() if n in model.class_names}
     void = space.void_ids | (names.keys() - ids.keys())
-    return replace(model, id_to_train_id=ids, void_ids=void, id_colors=space.id_colors, void_colors=space.void_colors)
+    return replace(
+        model,
+        id_to_train_id=ids,
+        void_ids=void,
+        id_colors=space.id_colors,
+        void_colors=space.void_colors,
+    )
 
 
 def _forget(name: str, file: Path) -> None:

@@ -349,17 +349,9 @@ class TestMapper:
         }
 
     def __call__(self, record: dict) -> dict:
-        """The record with "image" ``(3, H, W)`` uint8, the "height" and "width" of its scores, and its label
-        as "sem_seg" uint8.
-
-        Label and scores have the size of the file's image, "image_size". Of an image of more than
-        :data:`MAX_SCORED_PIXELS` the scores have so many, and evaluators enlarge the class map.
-        """
+        """The record with what :meth:`resized` gives, and its label as "sem_seg" ``(H, W)`` uint8."""
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         sample = record | self.resized(image)
-        sample["image_size"] = image.shape[:2]
-        if (scale := math.sqrt(MAX_SCORED_PIXELS / (image.shape[0] * image.shape[1]))) < 1:
-            sample |= {key: max(1, int(scale * sample[key])) for key in ("height", "width")}
         if self.label_reader is not None and "sem_seg_file_name" in record:
             sample["sem_seg"] = torch.from_numpy(self.label_reader.label_of(record))
         return sample
@@ -367,16 +359,29 @@ class TestMapper:
     def resized(self, image: np.ndarray, scale: float = 1) -> dict:
         """What a model takes of an image ``(H, W, 3)`` uint8, channels as ``image_format`` says.
 
-        Its sides are ``scale`` times as long as they would be.
+        Args:
+            image: as it was read.
+            scale: its sides are so many times as long as they would be.
+
+        Returns:
+            "image" ``(3, h, w)`` uint8; "image_size", (H, W); "height" and "width" of the scores: H and W
+            or, of an image of more than :data:`MAX_SCORED_PIXELS`, so many pixels.
         """
-        height, width = image.shape[:2]
+        height, width = size = image.shape[:2]
         low, high = self.min_size, self.max_size
         if scale != 1:
-            sides = (low, high) if low else (min(height, width), max(height, width))
+            sides = (low, high) if low else (min(size), max(size))
             low, high = (max(1, round(scale * side)) for side in sides)
         sample = T.AugInput(image)
         RESIZING[self.resizing](low, high)(sample)
-        return {"height": height, "width": width, "image": _image_tensor(sample.image)}
+        bound = min(1, math.sqrt(MAX_SCORED_PIXELS / (height * width)))
+        height, width = (max(1, int(bound * side)) for side in size)
+        return {
+            "height": height,
+            "width": width,
+            "image_size": size,
+            "image": _image_tensor(sample.image),
+        }
 
 
 def collate(samples: list[dict]) -> PixelBatch:

@@ -47,8 +47,8 @@ def _check_finite(finite: bool, file: str) -> None:
         )
 
 
-def resized(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A class map ``(h, w)`` uint8 at (height, width) ``size``, by the nearest pixel."""
-    if classes.shape == tuple(size):
-        return classes
-    return cv2.resize(classes, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map ``(h, w)`` of classes or numbers at (height, width) ``size``, by the nearest pixel."""
+    if values.shape == tuple(size):
+        return values
+    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -27,12 +27,11 @@ from ..data.catalog import with_intensities
 from ..data.images import read_image
 from ..data.mapper import TestMapper
 from ..errors import InputError
-from ..evaluation.class_map import class_map
+from ..evaluation.class_map import class_map, resized
 from ..files import user_path
 from ..visualization import overlay, with_legend
 
 Key = TypeVar("Key")
-WINDOW = 2048  # pixels of a side above which an image is predicted in windows
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Predictor:
         self,
         images: Iterable[tuple[Key, np.ndarray]],
         *,
-        window: int = WINDOW,
+        window: int | None = None,
         scales: Sequence[float] = (1,),
         mirror: bool = False,
         batch: int = 1,
@@ -157,7 +156,7 @@ class Predictor:
         Args:
             images: anything that tells images apart, by whose text an error names the image, and
                 ``(H, W, 3)`` uint8, RGB.
-            window: pixels.
+            window: pixels; None: TEST.WINDOW.
             scales: average the probabilities and uncertainties of each window at these sizes, 1 being
                 the one that the configuration asks for.
             mirror: and of their mirror images.
@@ -170,6 +169,7 @@ class Predictor:
         Raises:
             InputError: the network's scores tell no class.
         """
+        window = window or self.cfg.TEST.WINDOW
         views = [(scale, flip) for scale in scales for flip in (False, True)[: 1 + mirror]]
         windows = (
             (key, pixels[rows, columns], rows, columns, kept)
@@ -182,14 +182,15 @@ class Predictor:
             start = time.perf_counter()
             outputs = self._averaged([seen for _, seen, *_ in chosen], views)
             maps = []
-            for (key, _, rows, columns, kept), output in zip(chosen, outputs):
+            for (key, seen, rows, columns, kept), output in zip(chosen, outputs):
                 inner = _within(kept[0], rows), _within(kept[1], columns)
                 scores, uncertainty = output["sem_seg"], output.get("uncertainty")
-                labels = class_map(scores, str(key))[inner]
-                confidence = torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy()[inner]
+                found = [class_map(scores, str(key))]
+                found.append(torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy())
                 if uncertainty is not None:
-                    uncertainty = uncertainty.cpu().numpy()[inner]
-                maps.append((kept, labels, confidence, uncertainty))
+                    found.append(uncertainty.cpu().numpy())
+                labels, confidence, *rest = (resized(one, seen.shape[:2])[inner] for one in found)
+                maps.append((kept, labels, confidence, rest[0] if rest else None))
             seconds = (time.perf_counter() - start) / len(chosen)
             keys = [key for key, *_ in chosen]
             del chosen, outputs  # while the caller works
