@@ -215,7 +215,7 @@ WRONG = {
     "source: there are no masks beside": {"source": {"images": "night"}},
     "names the images themselves": {"source": {"images": "night", "masks": "night/*"}},
     "source: images holds masks, and masks photographs": {
-        "source": {"images": "palettes", "masks": "day/images"}
+        "source": {"images": "palettes", "masks": "photos"}
     },
     "masks of the target's images: are source and target swapped": {
         "source": {"images": "night", "masks": "day/masks"}, "target": "day/images"},
@@ -248,6 +248,9 @@ def test_what_is_wrong_is_named_with_its_place(data, message):
     save(data.root / "palettes/a.png", IDS, "P")
     save(data.root / "colored/a.png", IDS, "RGB")
     save(data.root / "more/x.png", IDS)
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    (data.root / "photos").mkdir()
+    Image.fromarray(noise).save(data.root / "photos/a.jpg")
     for folder in ("images", "manual1", "mask"):
         save(data.root / f"fundus/{folder}/a.png", None if folder == "images" else IDS)
     with pytest.raises(InputError, match=message) as error:

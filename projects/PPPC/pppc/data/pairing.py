@@ -140,10 +140,11 @@ def _is_mask_of(path: Path, image: Path) -> bool:
     """Whether a file has one channel, or few colors, and the image that its name goes on from has more."""
     if not _has_colors(image):
         return False
-    return not _has_colors(path) or (_has_few_colors(path) and not _has_few_colors(image))
+    return not _has_colors(path) or (has_few_colors(path) and not has_few_colors(image))
 
 
-def _has_few_colors(path: Path) -> bool:
+def has_few_colors(path: Path) -> bool:
+    """Whether an image has no more colors than a mask can have; False where it can't be read."""
     try:
         with Image.open(path) as image:
             return image.getcolors(FEW_COLORS) is not None

@@ -13,7 +13,15 @@ from ..errors import InputError
 from .drawing import Drawing
 from .label_formats import LabelFormat, names_in_split, read_table, recognize
 from .listing import IMAGE_ENDINGS, LABEL_ENDINGS, SPARE_LABELS
-from .pairing import Files, find_files, masks_by_template, masks_of, some, without_masks
+from .pairing import (
+    Files,
+    find_files,
+    has_few_colors,
+    masks_by_template,
+    masks_of,
+    some,
+    without_masks,
+)
 from .sections import Section
 
 # Names of folders, in any case, for a section that names the folder above.
@@ -260,27 +268,23 @@ def _require_all(section: Section, found: SectionFiles, spare: Sequence[str]) ->
 
 def _refuse_swapped(section: Section, found: SectionFiles) -> None:
     pairs = [(image, found.masks[known]) for known, image in found.images.items()][:SHOWN]
-    kinds = [(_kind(image), _kind(mask)) for image, mask in pairs]
-    if all(image == "mask" and mask == "photograph" for image, mask in kinds):
+    if all(has_few_colors(image) and not has_few_colors(mask) for image, mask in pairs):
         raise InputError(
             f"{section.place}: images holds masks, and masks photographs: swap the two"
         )
 
 
 def _refuse_masks(section: Section, images: Sequence[Path]) -> None:
-    if all(_kind(image) == "mask" for image in images[:SHOWN]):
+    if all(_mode(image) in ("P", "1") for image in images[:SHOWN]):
         raise InputError(
             f"{section.place}: {images[0]} and others are masks (of a palette or one bit): give the folder "
             "of images"
         )
 
 
-def _kind(path: Path) -> str:
-    """What a file's header says: "mask" (a palette or one bit), "photograph" (three channels), or "gray"."""
+def _mode(path: Path) -> str:
     try:
         with Image.open(path) as image:
-            return {"P": "mask", "1": "mask", "L": "gray", "I;16": "gray"}.get(
-                image.mode, "photograph"
-            )
+            return image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""  # the readers say what is wrong with it
