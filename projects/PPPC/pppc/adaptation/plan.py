@@ -187,6 +187,7 @@ def _measured_step(settings: Mapping[str, object], processes: int, opts: Sequenc
     print(f"Measuring {MEASURED_STEPS} steps ...", flush=True)
     short = {
         "SOLVER.MAX_ITER": MEASURED_STEPS, "SOLVER.WARMUP_ITERS": 0, "DATASETS.TEST": [],
+        "TEST.SELECTION.IMAGES": 0,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         file, run = Path(folder, "steps.yaml"), Path(folder, "run")
