@@ -59,7 +59,7 @@ def run_process(command: Sequence[object], name: str = "") -> list[str]:
     if status == 2:
         raise InputError(last.removeprefix("error: "))
     if status < 0 or status > 128:
-        raise Stopped(last, status if status > 0 else 128 - status)
+        raise Stopped(last or "it was ended from outside", status if status > 0 else 128 - status)
     if status:
         raise RuntimeError("\n".join([f"{' '.join(words)} failed:", *lines[-15:]]))
     return lines
