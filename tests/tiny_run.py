@@ -64,7 +64,8 @@ def tiny_config(output: Path, *opts: object, method: str = "pppc") -> CfgNode:
 def run_folder(folder: Path, *opts: object, method: str = "pppc") -> Path:
     """The folder of a run that has its final checkpoint, of random weights."""
     folder.mkdir(exist_ok=True)
-    cfg = tiny_config(folder, *opts, method=method)
+    shares = ["PPPC.CLASS_WEIGHTS.FREQUENCIES", [1 / 19] * 19]  # as a run counts them
+    cfg = tiny_config(folder, *shares, *opts, method=method)
     torch.manual_seed(0)
     model = build_model(cfg)
     torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
