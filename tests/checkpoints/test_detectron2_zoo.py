@@ -75,6 +75,7 @@ def config(builder: str, stages: list[str], *opts: object):
     ],
 )  # fmt: skip
 def test_a_step_and_a_prediction_of_another_size(builder, stages, opts, caplog):
+    opts = [*opts, "PPPC.CLASS_WEIGHTS.FREQUENCIES", [1 / 19] * 19]
     cfg = config(builder, stages, *opts)
     assert "no effect" not in caplog.text
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES

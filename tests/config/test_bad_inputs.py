@@ -369,7 +369,7 @@ DACS = "--config-file configs/demo_gta_to_cityscapes_dacs.yaml"
         ("convert_datasets/gta.py FOLDER --nproc 0", "--nproc", "1 or more"),
         ("convert_datasets/synthia.py $NO_SUCH_VARIABLE/a", "ROOT", "set this variable"),
         (f"export_model.py {PPPC} --output NEW.h5", "NEW.h5", "ends in none of .onnx, .pt"),
-        (f"export_model.py {PPPC} --output FILE", "FILE", "choose another --output"),
+        (f"export_model.py {PPPC} --output FILE", "FILE", "choose another folder"),
         (f"export_model.py {PPPC} --output NEW.pt MODEL.WEIGHTS ", "MODEL.WEIGHTS", "give"),
         (f"export_dark_zurich.py {PPPC} --output NEW.tar", "NEW.tar", "ends in none of .zip"),
         (f"export_dark_zurich.py {PPPC} --output NOWHERE/a.zip", "NOWHERE", "make it first"),

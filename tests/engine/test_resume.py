@@ -203,7 +203,8 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_r
     train(tmp_path / "whole", *opts)
     whole = RunFolder(tmp_path / "whole").metrics()
     assert [line["iteration"] for line in whole if "sem_seg/mIoU" in line] == [1, 3]
-    for last, kept in ((1, ["model_0000001.pth"]), (3, ["model_0000001.pth", "model_0000003.pth"])):
+    both = ["model_selected.pth", "model_0000001.pth", "model_0000003.pth"]
+    for last, kept in ((1, both[1:2]), (3, both)):
         folder = tmp_path / f"killed_{last}"
         folder.mkdir()
         for name in (*kept, "selection.npz"):

@@ -10,7 +10,7 @@ import torch
 from detectron2.engine import hooks
 from PIL import Image
 from pppc.checkpoints.checkpointer import trained_model
-from pppc.data import build_train_loader
+from pppc.data import build_train_loader, class_frequencies
 from pppc.data.catalog import dataset_records
 from pppc.engine import AdaptationLoop, Trainer
 from pppc.engine.hooks import StepGenerator
@@ -79,6 +79,8 @@ def test_a_bare_loop_with_its_hooks_equals_the_trainer(datasets_root, tmp_path):
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
+    cfg.defrost()
+    cfg.PPPC.CLASS_WEIGHTS.FREQUENCIES = class_frequencies(cfg)  # which the trainer counts itself
     torch.manual_seed(0)
     model = Trainer.build_model(cfg)
     optimizer = Trainer.build_optimizer(cfg, model)

@@ -75,6 +75,9 @@ def test_another_training_from_a_run_s_weights_counts_its_own_shares(run, datase
 def test_a_balance_without_shares_is_refused(datasets_root, tmp_path):
     options = ("PPPC.CLASS_BALANCE.PREDICTION", 0.4, "PPPC.CLASS_BALANCE.PSEUDO_LABELS", 0.5)
     weights = str(run_folder(tmp_path / "run") / "model_final.pth")
+    content = torch.load(weights, weights_only=True)
+    content["model"]["class_shares"].zero_()
+    torch.save(content, weights)
     cfg = tiny_config(tmp_path / "other", *options, "MODEL.WEIGHTS", weights)
     with pytest.raises(InputError, match="the model has none: give them as PPPC.CLASS_WEIGHTS"):
         trained_model(cfg)

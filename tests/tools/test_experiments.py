@@ -141,6 +141,7 @@ def test_baselines_lack_the_method_alone(number, network):
 
 SMALL = [
     "MODEL.WEIGHTS", "",  # there is no network in tests
+    "PPPC.SELF_TRAINING.START", "0.0",
     "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.PROBABILISTIC_HEAD.DIM", "16",
     "MODEL.PROBABILISTIC_HEAD.MID_CHANNELS", "16", "INPUT.CROP.SIZE", "[48, 64]",
     "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "128",

@@ -6,15 +6,15 @@ imports the user's modules that the environment variable PPPC_IMPORT names.
 
 import warnings
 
-from .own_code import import_named
 from .requirements import check_requirements
 
 with warnings.catch_warnings():
     # Detectron2 and fvcore call it when they are imported; a user can't change that.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
-    check_requirements()
+    check_requirements()  # before any import that needs what it looks for
     from . import data, modeling  # noqa: F401  (imported to register)
     from .config import add_pppc_config, get_config_file, load_config
+    from .own_code import import_named
     from .prediction import load
 
 import_named()

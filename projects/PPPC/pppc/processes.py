@@ -44,8 +44,11 @@ def map_in_processes(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     num_processes: int,
+    chunk_size: int = 8,
 ) -> Iterator[Result]:
     """Like ``map``, with the results in order; one process works in place.
+
+    A process is given ``chunk_size`` items at a time.
 
     The processes are spawned: a fork of one whose OpenCV has started threads can hang for ever. The function
     is one of a module, or a partial of one.
@@ -59,7 +62,7 @@ def map_in_processes(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, spawn, initializer=end_with_parent) as pool:
         try:
-            yield from pool.map(function, items, chunksize=8)
+            yield from pool.map(function, items, chunksize=chunk_size)
         except BrokenProcessPool as error:
             raise InputError(
                 f"one of {num_processes} processes was ended by the system, as it does where memory "

@@ -98,7 +98,7 @@ def table(columns: Mapping[str, Mapping[str, float]], classes: Sequence[str]) ->
         | class   |    a |
         |:--------|-----:|
         | road    | 91.2 |
-        | sky     |    - |
+        | sky     |  -   |
         | mean    | 91.2 |
     """
     rows = [[name, *(figures.get(name) for figures in columns.values())] for name in classes]

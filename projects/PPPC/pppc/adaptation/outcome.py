@@ -95,7 +95,7 @@ def choose_without_labels(
     """The adapted model, unless it has lost a class that the source-only one finds, or a lower score.
 
     Args:
-        scores: the label-free score :data:`SCORE`, the higher the better; None: not known.
+        scores: the label-free score ``SCORE``, the higher the better; None: not known.
         shares: of the target's pixels that each class is predicted for, in percent, by the model's name.
 
     Examples:

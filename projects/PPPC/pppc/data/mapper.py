@@ -365,7 +365,7 @@ class TestMapper:
 
         Returns:
             "image" ``(3, h, w)`` uint8; "image_size", (H, W); "height" and "width" of the scores: H and W
-            or, of an image of more than :data:`MAX_SCORED_PIXELS`, so many pixels.
+            or, of an image of more than ``MAX_SCORED_PIXELS``, so many pixels.
         """
         height, width = size = image.shape[:2]
         low, high = self.min_size, self.max_size

@@ -129,7 +129,7 @@ class DACSMixing(HookBase):
     """Strong augmentation, and mixes of source and target (DACS, arXiv 2007.08702).
 
     Whether the augmentation jitters or blurs is drawn before each step, for all its passes; by how much,
-    once per image. ``mix`` is what is pasted, a name in :data:`pppc.method.mixing.MIXES`.
+    once per image. ``mix`` is what is pasted, a name in ``pppc.method.mixing.MIXES``.
     """
 
     def __init__(self, augmentation: StrongAugmentation, random: StepGenerator, mix: str = "class"):

@@ -53,6 +53,8 @@ def error_detection(uncertainty: np.ndarray, wrong: np.ndarray) -> Mapping[str, 
         wrong: ``(P,)`` bool.
 
     Returns:
+        The measures by name. Where all pixels are right, or wrong, the first three are NaN.
+
         - "AUROC": the probability that a wrong pixel is more uncertain than a right one, ties counting
           half; 0.5 for an uncertainty that knows nothing.
         - "AUPR-error": average precision of finding wrong pixels.
@@ -61,8 +63,6 @@ def error_detection(uncertainty: np.ndarray, wrong: np.ndarray) -> Mapping[str, 
           one (Geifman and El-Yaniv, arXiv 1805.08206); "E-AURC": above a perfect uncertainty's.
         - "AUGRC": mean share of pixels that are both left and wrong (Traub et al., arXiv 2407.01032).
         - "coverage-5": the largest share of pixels that can be left with 5 % errors at most.
-
-        The first three are NaN where all pixels are right, or wrong.
     """
     order = np.argsort(uncertainty, kind="stable")
     _, size = np.unique(uncertainty[order], return_counts=True)

@@ -1,6 +1,6 @@
 """How well a model has adapted, by scores that need no target labels.
 
-Each is a class: its name, its sign, its formula and its source. :data:`SCORES` holds one of each; the
+Each is a class: its name, its sign, its formula and its source. ``SCORES`` holds one of each; the
 names are those of TEST.SELECTION.SCORE and of `selection/NAME` in metrics.json. Which of them to trust is
 a matter of experiment (docs/study.md).
 
