@@ -16,6 +16,7 @@ from PIL import Image
 from pppc.data import build_test_loader, build_train_loader, check_data, class_frequencies
 from pppc.data.labels import LabelReader
 from pppc.data.mapper import (
+    RESIZING,
     SourceMapper,
     TargetMapper,
     TestMapper,
@@ -105,7 +106,7 @@ def test_images_are_resized_as_asked_and_labels_stay_in_place(tmp_path, resizing
     )[0]  # fmt: skip
     assert (resized - expected).abs().max() < 2  # rounded once or twice
     columns = np.tile(np.arange(90, dtype=np.uint8), (64, 1))
-    label = mapper.resize.get_transform(pixels).apply_segmentation(columns)
+    label = RESIZING[resizing](40, 100).get_transform(pixels).apply_segmentation(columns)
     # Where the centers of the resized image's columns lie; the published labels are up to 0.8 off.
     centers = (np.arange(56) + 0.5) * 90 / 56 - 0.5
     assert label.shape == (40, 56) and np.abs(label - centers).max() <= 0.5

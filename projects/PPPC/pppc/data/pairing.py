@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..errors import InputError
@@ -147,6 +148,8 @@ def has_few_colors(path: Path) -> bool:
     """Whether an image has no more colors than a mask can have; False where it can't be read."""
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # which Pillow does not count
+                return np.unique(np.asarray(image)).size <= FEW_COLORS
             return image.getcolors(FEW_COLORS) is not None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
