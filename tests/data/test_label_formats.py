@@ -343,6 +343,7 @@ def test_annotations_that_do_not_fit_are_named_when_they_are_drawn(data):  # noq
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real samples beside the repository")
 def test_real_samples(data):  # noqa: F811
+    data.root.mkdir()
     (data.root / "retina").symlink_to(SHARED / "retina")
     data(source="retina/DRIVE_training", target="retina/CHASEDB1")
     labels = [record["sem_seg_file_name"] for record in DatasetCatalog.get("mine_source")]

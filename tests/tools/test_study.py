@@ -23,7 +23,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     content = {
         "seeds": [4],
         "reference": "Source",
-        "opts": [*OPTIONS, "SOLVER.MAX_ITER", "2"],
+        "opts": [*OPTIONS, "SOLVER.MAX_ITER", "4"],
         "pretraining": {"config": config.format("source_only")},
         "rows": {
             "Source": {"config": config.format("source_only")},
