@@ -7,7 +7,6 @@ help. Encoders have ImageNet weights where the package that holds them is instal
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from detectron2.data import DatasetCatalog
 from pppc.adaptation.comparison import table as iou_table
 from pppc.arguments import ToolParser, whole_number
 from pppc.data import label_reader
+from pppc.engine.run_folder import RunFolder
 from pppc.errors import run_tool
 from pppc.files import user_path, write_atomically
 from pppc.prediction import Predictor
@@ -56,8 +56,7 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
         *opts,
     )
     run("train_net.py", *arguments, name=method)
-    metrics = map(json.loads, (folder / "metrics.json").read_text().splitlines())
-    *_, last = (line for line in metrics if "sem_seg/mIoU" in line)
+    *_, last = (line for line in RunFolder(folder).metrics() if "sem_seg/mIoU" in line)
     return {key.removeprefix("sem_seg/"): value for key, value in last.items()}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .config.defaults import KEYS, add_pppc_config, by_key, section_of
 from .data.catalog import list_records
+from .engine.run_folder import RunFolder
 from .errors import InputError
 from .files import user_path
 from .prediction import Predictor
@@ -86,14 +87,13 @@ def new_folder(path: str | os.PathLike) -> Path:
 def recorded_scores(model: Predictor) -> dict[str, float]:
     """The mIoU that a run's metrics.json, beside the checkpoint, has of it; empty where there is none."""
     file = Path(model.cfg.MODEL.WEIGHTS)
-    metrics = file.with_name("metrics.json")
-    if not metrics.is_file() or file.suffix != ".pth":
+    lines = RunFolder(file.parent).metrics()
+    if not lines or file.suffix != ".pth":
         return {}
     content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     iteration = content.get("iteration", -2)
     scores = {}
-    for line in metrics.read_text().splitlines():
-        entry = json.loads(line)
+    for entry in lines:
         if entry["iteration"] not in (iteration, iteration + 1):  # the latter after the last one
             continue
         for key, score in entry.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import statistics
@@ -16,6 +15,7 @@ from ..config import load_config
 from ..data.catalog import list_records
 from ..data.data_file import DataFile
 from ..engine import Trainer
+from ..engine.run_folder import RunFolder
 from ..files import write_atomically
 from ..model_folder import save_model_folder
 from ..prediction import Predictor, load
@@ -126,11 +126,7 @@ def choose_without_labels(
 
 def _last_metrics(run: Path, ending: str) -> dict[str, float]:
     """Of a run the last line of metrics.json that has a key with this ending; {} without one."""
-    try:
-        lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
-    except FileNotFoundError:
-        return {}
-    found = [line for line in lines if any(key.endswith(ending) for key in line)]
+    found = [line for line in RunFolder(run).metrics() if any(key.endswith(ending) for key in line)]
     return found[-1] if found else {}
 
 

@@ -26,6 +26,7 @@ from ..data.catalog import list_records, model_metadata
 from ..data.class_counts import class_frequencies
 from ..data.data_file import DataFile
 from ..data.inspection import inspect_files, refuse_problems
+from ..engine.run_folder import RunFolder
 from ..errors import InputError, printable
 from ..files import write_atomically
 from ..tool_process import COMMAND, run_process
@@ -194,8 +195,7 @@ def _measured_step(settings: Mapping[str, object], processes: int, opts: Sequenc
         _write_settings(file, {**settings, **short}, {})
         command = [*COMMAND, "train", "--num-gpus", processes, "--config-file", file, *opts, run]
         lines = run_process(command)
-        metrics = map(json.loads, (run / "metrics.json").read_text().splitlines())
-        *_, seconds = (line["time"] for line in metrics if "time" in line)
+        *_, seconds = (line["time"] for line in RunFolder(run).metrics() if "time" in line)
     found = [int(mebibytes) for mebibytes in re.findall(r"max_mem: (\d+)M", " ".join(lines))]
     # Without a GPU: of the largest process that has ended, in KiB.
     memory = max(found) * 1024 if found else resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

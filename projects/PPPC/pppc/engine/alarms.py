@@ -137,7 +137,9 @@ class Alarms(HookBase):
         if loop.record.target is not None:
             labels = loop.record.target.label.flatten()
             counts = labels.bincount(minlength=256)[: len(self.names)]
-            self.pseudo_labels.append(counts.cpu())
+            self.pseudo_labels.append(
+                counts
+            )  # on its device: a copy would make the step wait for it
             self.confident.append(latest["pseudo_label/confident_share"][0])
             if loop.ambiguity_crop.chooses(loop.segmentor.prototypes):
                 self.by_chance.append(latest["crop/by_chance"][0])
@@ -152,7 +154,7 @@ class Alarms(HookBase):
         """What the last steps show."""
         found: dict[str, list[str]] = {}
         if len(self.pseudo_labels) == self.pseudo_labels.maxlen:
-            counts = sum(self.pseudo_labels)
+            counts = sum(self.pseudo_labels).cpu()
             found = class_alarms(
                 counts / counts.sum(), self.source_shares, self.model_shares, self.names
             )

@@ -54,13 +54,12 @@ class UncertaintyEvaluator(DatasetEvaluator):
             label = resized(label, tuple(output["sem_seg"].shape[1:])).astype(np.int64)
             labeled = np.flatnonzero((label >= 0) & (label < self.num_classes))
             chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
-            probability = output["sem_seg"].flatten(1)[:, chosen].float().softmax(0)
+            scores = output["sem_seg"].flatten(1)[:, chosen].float()
+            probability = scores.softmax(0)
             self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
             true = torch.from_numpy(label.flat[chosen]).to(probability.device)
             brier = (probability - F.one_hot(true, self.num_classes).T).square().sum(0)
-            log_likelihood = F.cross_entropy(
-                output["sem_seg"].flatten(1)[:, chosen].float().T, true, reduction="none"
-            )
+            log_likelihood = F.cross_entropy(scores.T, true, reduction="none")
             self.penalties.append(torch.stack([brier, log_likelihood]).cpu().numpy())
             for name, uncertainty in (
                 ("prototypes", output["uncertainty"].flatten()[chosen]),
