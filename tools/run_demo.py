@@ -69,13 +69,12 @@ def draw_predictions(models: dict[str, Predictor], folder: Path, count: int) -> 
     paths = []
     for record in records[:: max(1, len(records) // count)][:count]:
         truth = label_reader(cfg, name).read(record["sem_seg_file_name"])
-        row = {}
-        for method, model in models.items():
-            result = model.predict(record["file_name"])
-            row |= {"target image": result.image, "truth": colorize_labels(truth, colors)}
-            row[method] = colorize_labels(result.labels, colors)
-            if result.uncertainty is not None:
-                row["uncertainty"] = colorize_uncertainty(result.uncertainty)
+        results = {method: model.predict(record["file_name"]) for method, model in models.items()}
+        row = {"target image": results["PPPC"].image, "truth": colorize_labels(truth, colors)}
+        row |= {
+            method: colorize_labels(result.labels, colors) for method, result in results.items()
+        }
+        row["uncertainty"] = colorize_uncertainty(results["PPPC"].uncertainty)
         paths.append(folder / f"{Path(record['file_name']).stem}.png")
         picture = np.ascontiguousarray(captioned_row(row)[:, :, ::-1])
         write_atomically(paths[-1], cv2.imencode(".png", picture)[1].tobytes())
