@@ -209,7 +209,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_check(own, monkeypatch
 def test_problems_end_the_run_before_training_or_are_skipped(own, caplog):
     check_data(config())
     cut(own / "images/b.png")
-    with pytest.raises(InputError, match=r"own_source: .*b\.png.*check_datasets.py own_source"):
+    with pytest.raises(InputError, match=r"own_source: .*b\.png.*`pppc check own_source --read`"):
         check_data(config())
     skip = ("DATALOADER.UNREADABLE", "skip", "DATASETS.TEST", ())
     with caplog.at_level(logging.WARNING):

@@ -1,6 +1,7 @@
 """Data files: what a YAML of folders registers, what is refused, and where it is used."""
 
 import logging
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pppc.cli.check import main
 from pppc.data.catalog import model_metadata, own_reader
 from pppc.data.checks import check_data
 from pppc.data.data_file import register_data_file
+from pppc.data.inspection import check_command
 from pppc.errors import InputError
 
 IDS = np.array([[0, 1], [2, 255]], np.uint8)
@@ -126,6 +128,36 @@ def test_numbers_become_classes(data, keys, expected):
     assert classes_in("mine_source") == [expected]
 
 
+@pytest.mark.parametrize("kind", ["I;16", "TIFF"])
+def test_numbers_above_255_are_the_classes_that_list_them(data, kind):
+    """As in Cityscapes' instanceIds: 1000 times the class, and the instance."""
+    mask = np.array([[7, 26001], [26000, 514]], np.uint16)  # 514 is twice 257
+    content = folders(data.root)
+    ending = "tif" if kind == "TIFF" else "png"
+    Image.fromarray(mask).save(data.root / f"day/masks/a.{ending}")
+    if kind == "TIFF":
+        (data.root / "day/masks/a.png").unlink()
+    found = data(
+        **content, names=["road", "car"], label_mapping={7: 0, "26000-26999": "car", 514: "ignore"}
+    )
+    assert found.classes == ("road", "car")
+    assert classes_in("mine_source") == [[["road", "car"], ["car", ""]]]
+    data(**content, names={7: "road", 26001: "car", 26000: "bus", 514: "sky"})
+    assert classes_in("mine_source") == [[["road", "car"], ["bus", "sky"]]]
+    data(**content, names=["road"], label_mapping={7: 0, "other": "ignore"})
+    with pytest.raises(
+        InputError, match=f"a.{ending}: holds the value 26001.*'24000-24999': person"
+    ):
+        classes_in("mine_source")
+    data(**content, names=["road", "car"], label_mapping={7: 0, "26000-26999": 1})
+    with pytest.raises(
+        InputError, match=r"value 514 is none of .* label IDs \(7, 26000, .*\.\.\.\)"
+    ):
+        classes_in("mine_source")
+    with pytest.raises(InputError, match="the masks hold 7, 514, 26000, 26001: give names"):
+        data(**content)
+
+
 def test_colors_become_classes_many_to_one_also_gray_ones(data):
     mapping = {"0,0,0": "ignore", "(128, 64, 128)": "road", "#070707": "road", "255 255 255": "car"}
     data(**folders(data.root, kind="RGB"), names=["road", "car"], label_mapping=mapping)
@@ -224,7 +256,11 @@ WRONG = {
         "source": {"images": "night", "masks": "more"}, "target": "day/images"},
     "target: .* are masks": {"target": "palettes"},
     "source: nothing names the classes, the masks hold 0, 1, 2, 255: give names": {"names": None},
-    "names: 300 is no number of a class": {"names": {300: "road"}},
+    "names: 65536 is no number of a class": {"names": {65536: "road"}},
+    "label_mapping: '9-7' is no label.*'24000-24999'": {"label_mapping": {"9-7": 0}},
+    "there are 256 classes, a model has 255 at most": {"names": [str(i) for i in range(256)]},
+    "no masks beside.*, while the target has some .*day/masks.: are source and target swapped": {
+        "source": {"images": "night"}, "target": "day/images"},
     "names, of 1: True is no name: write it in quotes": {"names": {1: True}},
     "label_mapping, of 7: 4 is no class: give one of 0 .sky.": {"label_mapping": {7: 4}},
     "label_mapping: 'tre' is no class that any labels name": {"label_mapping": {"tre": "sky"}},
@@ -289,8 +325,10 @@ def test_a_configuration_takes_a_data_file_and_a_run_keeps_it(data, tmp_path, ca
 def test_check_looks_at_a_data_file_and_says_what_to_mend_first(data, monkeypatch, capsys):
     def check() -> tuple[int, str]:
         (data.root / "mine.yaml").write_text(yaml.dump(content))
-        monkeypatch.setattr(sys, "argv", ["check", str(data.root / "mine.yaml")])
+        command = ["pppc", "check", str(data.root / "mine.yaml")]
+        monkeypatch.setattr(sys, "argv", command[1:])
         status = main()
+        assert shlex.split(check_command("mine_source")) == command  # which errors name
         return status, " ".join(capsys.readouterr().out.split())
 
     content = {**folders(data.root), "names": NAMES | {3: "bus"}, "colors": {1: [200, 10, 10]}}

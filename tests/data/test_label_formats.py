@@ -239,19 +239,25 @@ def data_file_of(page: str, number: int) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [("index_png", 0), ("binary", 0), ("color_masks", 0), ("color_masks", 1)]
+    ("page", "number"),
+    [("index_png", 0), ("index_png", 1), ("binary", 0), ("color_masks", 0), ("color_masks", 1)],
 )
 def test_the_page_s_data_file_reads_masks(data, page, number):  # noqa: F811
     save(data.root / "images/a.png")
+    (data.root / "masks").mkdir()
     if page == "binary":
         save(data.root / "masks/a.png", np.array([[0, 255], [0, 0]]))
     elif page == "color_masks":
         colored(data.root / "masks/a.png", [[ROAD, CAR], [(0, 0, 0), (129, 62, 128)]])
+    elif (page, number) == ("index_png", 1):
+        wide = np.array([[7, 26001], [514, 7]], np.uint16)
+        Image.fromarray(wide).save(data.root / "masks/a.png")
     else:
         save(data.root / "masks/a.png", np.array([[2, 1], [0, 2]]))
     data(**data_file_of(page, number))
     two = [["background", "car"], ["background", "background"]]
-    assert classes_in("mine_source") == [two if page == "binary" else BACKGROUND]
+    others = VOID if (page, number) == ("index_png", 1) else BACKGROUND
+    assert classes_in("mine_source") == [two if page == "binary" else others]
 
 
 @pytest.mark.parametrize("format_", EXPECTED, ids=lambda format_: format_.__name__)

@@ -125,7 +125,7 @@ _DATA = (
         'process. One image always may be.'),
     Key("DATALOADER.CHECK_SAMPLE", 32, whole(0),
         "Images of each data set that are read before training, evenly spaced over its list. Headers of "
-        "all are read; tools/check_datasets.py --read reads all images."),
+        "all are read; pppc check DATA --read reads all images."),
     Key("DATALOADER.NUM_WORKERS", THEIRS, whole(0), "Loader processes of each training process; 0: none."),
     Key("DATALOADER.RARE_CLASS_SAMPLING.ENABLED", True, SWITCH,
         "Draw source images by their rare classes, not all alike."),

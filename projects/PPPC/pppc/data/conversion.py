@@ -71,10 +71,11 @@ def read_synthia_image(path: str, space: LabelSpace) -> np.ndarray:
 
 def to_train_ids(path: str, ids: np.ndarray, space: LabelSpace) -> np.ndarray:
     """Label ids (H, W) of an unsigned type to train ids (H, W) uint8; InputError names ``path``."""
-    known = space.known_ids()
-    if unknown := sorted(set(np.unique(ids[(ids > 255) | ~known[ids & 255]]).tolist())):
+    last = space.num_ids - 1
+    strange = (ids > last) | ~space.known_ids()[np.minimum(ids, last)]
+    if unknown := np.unique(ids[strange]).tolist():
         raise InputError(f"{path}: holds {unknown}, which are none of the data set's ids")
-    return cv2.LUT(np.ascontiguousarray(ids, np.uint8), space.lookup_table())
+    return space.lookup_table()[ids]
 
 
 def count_train_ids(train_ids: np.ndarray, space: LabelSpace) -> dict[int, int]:

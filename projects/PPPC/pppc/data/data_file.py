@@ -93,10 +93,8 @@ def register_data_file(path: str | os.PathLike) -> DataFile:
         )
     files: dict[str, list[SectionFiles]] = {}
     for role in ROLES:
-        target = {
-            known: f for found in files.get("target", ()) for known, f in found.images.items()
-        }
-        files[role] = [find_section(base, section, target) for section in sections[role]]
+        targets = files.get("target", ())
+        files[role] = [find_section(base, section, targets) for section in sections[role]]
     _refuse_overlaps(place, files)
     known: list[str] = []
     meanings: dict[str, list[Meaning]] = {}

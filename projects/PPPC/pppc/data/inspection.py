@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -24,6 +25,7 @@ from typing import NamedTuple, Self
 
 import cv2
 import PIL
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -182,13 +184,16 @@ def refuse_problems(name: str, found: Inspection, size: int, allowed: float | No
         return
     number = len(found.problems) - 1
     more = f", and {number} more problem{'s' * (number > 1)}" if number else ""
-    text = (
-        f"{name}: {found.problems[0]}{more}. "
-        f"tools/check_datasets.py {name} --read names all of {size} images"
-    )
+    text = f"{name}: {found.problems[0]}{more}. `{check_command(name)}` names all of {size} images"
     if allowed is None or len(found.problems) > max(1, allowed * size):
         raise InputError(text)
     logger.warning("%s (DATALOADER.UNREADABLE is skip: they will be left out)", text)
+
+
+def check_command(name: str) -> str:
+    """The command that names everything that is wrong with a data set's files."""
+    data_file = MetadataCatalog.get(name).get("data_file")
+    return f"pppc check {shlex.quote(data_file)}" if data_file else f"pppc check {name} --read"
 
 
 def _decode_image(path: str) -> dict:

@@ -6,7 +6,8 @@ colors for gray) changes no label, or the file is refused.
 - The content must be PNG, TIFF, BMP, GIF or PNM, whole, of one page, and compressed without loss.
 - Gray of 8 bits means its values. With 1, 2 or 4 bits it means the values that are shown (of 1 bit 0
   and 255), unless the stored numbers could be label IDs as well: that is refused.
-- Gray of 16 bits means the values, or those of 8 bits that were stretched (all multiples of 257).
+- Gray of 16 bits means the values, or, where the data set's numbers end at 255, those of 8 bits that were
+  stretched (all multiples of 257).
 - A channel of transparency must say opaque.
 """
 
@@ -28,7 +29,7 @@ class LabelImage(NamedTuple):
     """A label image as stored.
 
     Attributes:
-        values: ``(H, W)`` uint8: gray values, or numbers of colors.
+        values: ``(H, W)`` uint8: gray values, or numbers of colors; uint16: gray values of 16 bits.
         colors: ``(256, 3)`` uint8, RGB, by number; None: the values are gray values.
         num_colors: how many of them there are.
         has_palette: the numbers are those of a palette in the file, so that they may be label IDs.
@@ -43,8 +44,16 @@ class LabelImage(NamedTuple):
     num_colors: int = 256
 
 
-def read_label_image(path: str) -> LabelImage:
-    """Decode a label image, turned as its camera says; InputError: it is of none of the kinds at the top."""
+def read_label_image(path: str, wide: bool = False) -> LabelImage:
+    """Decode a label image, turned as its camera says.
+
+    Args:
+        path: of the file.
+        wide: gray of 16 bits may mean numbers above 255.
+
+    Raises:
+        InputError: it is of none of the kinds at the top.
+    """
     content, image, orientation = open_whole(path)
     lossy = image.info.get("compression") in LOSSY_TIFF
     if image.format not in FORMATS or lossy:
@@ -83,7 +92,7 @@ def read_label_image(path: str) -> LabelImage:
         bits = 1 if image.mode == "1" else bits_of(content, image)
         step = 255 // (2**bits - 1) if bits < 8 else 1
         return LabelImage(turned(pixels, orientation), step=step)
-    return _of_pixels(path, turned(pixels, orientation))
+    return _of_pixels(path, turned(pixels, orientation), wide)
 
 
 def _decoded(path: str, image: Image.Image) -> np.ndarray:
@@ -96,21 +105,25 @@ def _decoded(path: str, image: Image.Image) -> np.ndarray:
     return pixels.astype(np.uint8) * 255 if image.mode == "1" else pixels
 
 
-def _of_pixels(path: str, pixels: np.ndarray) -> LabelImage:
+def _of_pixels(path: str, pixels: np.ndarray, wide: bool) -> LabelImage:
     """Gray values or colors ``(H, W)`` or ``(H, W, 2 to 4)`` of any unsigned type."""
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         if (pixels[:, :, -1] != np.iinfo(pixels.dtype).max).any():
             raise InputError(f"{path}: has transparent pixels, which are no labels. {ADVICE}")
         pixels = pixels[:, :, :-1] if pixels.shape[2] == 4 else pixels[:, :, 0]
     if pixels.dtype != np.uint8:
-        if pixels.max() > 255 and not (pixels % 257).any():
+        wide = wide and pixels.ndim == 2
+        if pixels.max() > 255 and not wide and not (pixels % 257).any():
             pixels = pixels // 257
-        if pixels.min() < 0 or pixels.max() > 255:
+        dtype = np.uint16 if wide else np.uint8
+        if pixels.min() < 0 or pixels.max() > np.iinfo(dtype).max:
             strange = pixels.min() if pixels.min() < 0 else pixels.max()
             raise InputError(
-                f"{path}: holds the value {strange}, label IDs are from 0 to 255. {ADVICE}"
+                f"{path}: holds the value {strange}, label IDs are from 0 to {np.iinfo(dtype).max}. Where "
+                "higher numbers of 16 bits are meant, list them in names or label_mapping of a data file, "
+                f"such as '24000-24999': person. Otherwise: {ADVICE}"
             )
-        pixels = pixels.astype(np.uint8)
+        pixels = pixels.astype(dtype)
     if pixels.ndim == 3:
         return _of_colors(path, pixels)
     return LabelImage(np.ascontiguousarray(pixels))

@@ -14,6 +14,7 @@ from ..errors import InputError
 Color = tuple[int, int, int]
 LABEL_KEYS = ("names", "label_mapping", "ignore_index", "reduce_zero_label", "colors")
 IGNORE, OTHER = "ignore", "other"  # words of label_mapping
+HIGHEST = 2**16 - 1  # number in a mask
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class LabelKeys:
         mapping: what numbers, colors or names of a format become: a number of ``names``, a name, or None
             for what is ignored.
         other: whether what ``mapping`` does not list is ignored.
-        ignored: numbers in masks that are ignored; None: 255, where it is no class.
+        ignored: numbers in masks that are ignored; None: 255, or 65535 where there are numbers above 255,
+            where it is no class.
         reduce_zero: 0 is ignored, and the others are one more than their numbers in ``names``.
         colors: RGB of classes, by number or name.
     """
@@ -44,6 +46,12 @@ class LabelKeys:
         """Those of the names that are not ignored."""
         ignored = self.ignored or frozenset()
         return [name for number, name in (self.names or {}).items() if number not in ignored]
+
+    @property
+    def are_wide(self) -> bool:
+        """Whether a number is listed that 8 bits can't hold."""
+        numbers = (*(self.names or ()), *(self.mapping or ()), *(self.ignored or ()))
+        return any(isinstance(number, int) and number > 255 for number in numbers)
 
     @classmethod
     def read(cls, content: Mapping, place: str, above: LabelKeys | None = None) -> LabelKeys:
@@ -78,9 +86,11 @@ class LabelKeys:
             other = mapping.pop(OTHER, None)
             if other not in (None, IGNORE, *(keys.ignored or {255})):
                 raise InputError(f"{where}.{OTHER} is {other!r}: it can be {IGNORE}")
-            listed = {
-                _key(k, where): _value(v, f"{where}, of {k}", keys) for k, v in mapping.items()
-            }
+            listed: dict[int | str | Color, int | str | None] = {}
+            for key, value in mapping.items():
+                listed |= dict.fromkeys(
+                    _keys(key, where), _value(value, f"{where}, of {key}", keys)
+                )
             keys = replace(keys, mapping=listed, other=other is not None)
         return keys
 
@@ -97,7 +107,7 @@ def _names(value: object, place: str) -> dict[int, str]:
     names = dict(_mapping(value, place, "{0: road, 1: car}"))
     for number, name in names.items():
         if not _is_id(number):
-            raise InputError(f"{place}: {number!r} is no number of a class: give 0 to 255")
+            raise InputError(f"{place}: {number!r} is no number of a class: give 0 to {HIGHEST}")
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"{place}, of {number}: {name!r} is no name: write it in quotes")
     if several := [name for name in names.values() if [*names.values()].count(name) > 1]:
@@ -110,12 +120,14 @@ def _names(value: object, place: str) -> dict[int, str]:
 def _ignored(value: object, place: str) -> frozenset[int]:
     values = value if isinstance(value, list) else [value]
     if not all(_is_id(i) for i in values):
-        raise InputError(f"{place} is {value!r}: give a number from 0 to 255, or a list of them")
+        raise InputError(
+            f"{place} is {value!r}: give a number from 0 to {HIGHEST}, or a list of them"
+        )
     return frozenset(values)
 
 
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 <= value <= 255
+def _is_id(value: object, highest: int = HIGHEST) -> bool:
+    return type(value) is int and 0 <= value <= highest
 
 
 def _color(value: object, place: str) -> Color:
@@ -125,25 +137,29 @@ def _color(value: object, place: str) -> Color:
             value = list(map(int, numbers)) if numbers else list(ImageColor.getrgb(value))
         except ValueError:
             value = [value]
-    if not isinstance(value, list) or len(value) != 3 or not all(map(_is_id, value)):
+    if not isinstance(value, list) or len(value) != 3 or not all(_is_id(i, 255) for i in value):
         raise InputError(f"{place}: {value!r} is no color: give three numbers from 0 to 255")
     return value[0], value[1], value[2]
 
 
-def _key(key: object, place: str) -> int | str | Color:
-    """A number, a color ("128,64,128" or "#804080"), or the name of a class of the format."""
+def _keys(key: object, place: str) -> Sequence[int | str | Color]:
+    """A number, several ("24000-24999"), a color ("128,64,128", "#804080"), or a name of the format's."""
     if _is_id(key):
-        return key  # type: ignore[return-value]
+        return [key]  # type: ignore[list-item]
+    if isinstance(key, str) and (ends := re.fullmatch(r"(\d+)\s*-\s*(\d+)", key)):
+        first, last = map(int, ends.groups())
+        if first <= last <= HIGHEST:
+            return range(first, last + 1)
     if isinstance(key, str) and (
         key.startswith("#") or re.fullmatch(r"[(\[]?\s*\d+[\s,]+\d+[\s,]+\d+\s*[)\]]?", key)
     ):
-        return _color(key, place)
-    if not isinstance(key, str) or re.fullmatch(r"-?\d+", key):
+        return [_color(key, place)]
+    if not isinstance(key, str) or re.fullmatch(r"-?\d+(\s*-\s*\d+)?", key):
         raise InputError(
-            f"{place}: {key!r} is no label: give a number from 0 to 255, a color such as "
-            f"'128,64,128', or a class's name"
+            f"{place}: {key!r} is no label: give a number from 0 to {HIGHEST}, several such as "
+            "'24000-24999', a color such as '128,64,128', or a class's name"
         )
-    return key
+    return [key]
 
 
 def _value(value: object, place: str, keys: LabelKeys) -> int | str | None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from detectron2.utils.colormap import colormap
 
 from ..errors import InputError
 from .label_formats import LabelFormat
 from .label_images import read_label_image
-from .label_keys import IGNORE, Color, LabelKeys
+from .label_keys import HIGHEST, IGNORE, Color, LabelKeys
+from .labels import some_values, values_in
 from .train_ids import LabelSpace
 
 VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "border", "out of roi"}
@@ -38,30 +38,35 @@ class Masks(NamedTuple):
     kinds: frozenset[str] = frozenset()
 
 
-def look_at_masks(files: Sequence[Path], decided: bool) -> Masks:
+def look_at_masks(files: Sequence[Path], decided: bool, wide: bool = False) -> Masks:
     """What some of the masks hold. Those that can't be read are for others to name.
 
     Args:
         files: masks.
         decided: some are enough; otherwise all are looked at where the first show 0 alone.
+        wide: numbers above 255 are expected.
     """
     some = files[:: max(1, len(files) // SAMPLE)]
     found = Masks()
     for file in some:
-        found = _with_mask(found, file)
+        found = _with_mask(found, file, wide)
     for file in () if decided else files:
         if found.shown is None or found.shown - {0}:
             break
-        found = _with_mask(found, file)
+        found = _with_mask(found, file, wide)
     return found
 
 
-def _with_mask(found: Masks, file: Path) -> Masks:
-    try:
-        image = read_label_image(str(file))
-    except InputError:
+def _with_mask(found: Masks, file: Path, wide: bool) -> Masks:
+    for tried in (wide, True):  # also where numbers above 255 are not expected
+        try:
+            image = read_label_image(str(file), tried)
+            break
+        except InputError:
+            continue
+    else:
         return found
-    used = np.unique(image.values)
+    used = values_in(image.values)
     values, shown, colors, palette, kinds = found
     if image.colors is None:
         stored = used // image.step
@@ -133,7 +138,8 @@ def meaning(
             labels = replace(labels, classes={}, colors={})
     by_numbers = own is None and not (labels and labels.classes)
     two_classes = len(names) in (0, 2) and not keys.mapping and by_numbers
-    masks = look_at_masks(files, not two_classes)
+    wide = keys.are_wide or max(names, default=0) > 255
+    masks = look_at_masks(files, not two_classes, wide)
     remarks = []
     binary = (
         two_classes and masks.shown is not None and masks.shown <= BINARY and 255 in masks.shown
@@ -174,12 +180,17 @@ def meaning(
             f"{', '.join(listed)}: no class is in both. Give label_mapping, such as "
             f"{{{next(iter(names.values()), 'car')}: {listed[0]}}}"
         )
+    if len(classes) > 255:
+        raise InputError(
+            f"{keys.place}: there are {len(classes)} classes, a model has 255 at most: give names of "
+            "fewer, and say what labels become by label_mapping, such as {'0-9': road, other: ignore}"
+        )
     if listed:
         classes.sort(key=listed.index)
     void = {number for number, name in targets.items() if name is None}
-    void |= (labels.void if labels else frozenset()) | (keys.ignored or {255})
+    void |= (labels.void if labels else frozenset()) | (keys.ignored or {HIGHEST if wide else 255})
     if keys.other:
-        void = set(range(256))
+        void = set(range(HIGHEST + 1 if wide else 256))
     wanted = _wanted_colors(keys, top, classes)
     of_number = {
         number: wanted[name] for number, name in targets.items() if name in wanted
@@ -208,9 +219,7 @@ def meaning(
 def _held(masks: Masks) -> str:
     if masks.colors:
         return f"the masks hold the colors {', '.join(map(str, sorted(masks.colors)))}"
-    return (
-        f"the masks hold {', '.join(map(str, sorted(masks.values))) or 'nothing that can be read'}"
-    )
+    return f"the masks hold {some_values(sorted(masks.values)) or 'nothing that can be read'}"
 
 
 def unknown_class(name: str, names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ BY_NUMBERS = (
     "If the numbers in the file are the IDs whatever its palette, say so: numbers_are_ids of the data "
     "set's Split, --numbers-are-ids of a converter"
 )
+MOST_NAMED = 50  # values, in messages
 UNKNOWN = -1  # in tables: a value or color that the data set has not
 
 
@@ -104,8 +105,8 @@ class LabelReader:
 
     @cached_property
     def _by_value(self) -> np.ndarray:
-        """What to return by the value in a file, ``(256,)`` int16."""
-        table = np.full(256, UNKNOWN, np.int16)
+        """What to return by the value in a file, ``(256,)``, or of 16 bits ``(65536,)``, int16."""
+        table = np.full(self.space.num_ids, UNKNOWN, np.int16)
         table[list(self._void)] = self.ignore_label
         for value, train_id in self._class_of.items():
             table[value] = self._returned[train_id]
@@ -148,10 +149,10 @@ class LabelReader:
             InputError: the file is no label image (see :mod:`pppc.data.label_images`), or holds a
                 value or color that is not in the label space; the message names the file.
         """
-        image = read_label_image(path)
+        image = read_label_image(path, wide=self.space.num_ids > 256)
         if self.numbers_are_ids and (image.colors is None or image.has_palette):
             image = LabelImage(image.values // image.step)
-        used = np.flatnonzero(pixel_histogram(image.values))
+        used = values_in(image.values)
         table = self._by_value
         if image.colors is not None:
             table = self._table_of_colors(path, image, image.colors, used)
@@ -166,11 +167,13 @@ class LabelReader:
             kind = "train IDs" if self.train_ids else "label IDs"
             values = sorted({*self._class_of, *self._void})
             raise InputError(
-                f"{path}: value {', '.join(map(str, unknown))} is none of the data set's {kind} "
-                f"({', '.join(map(str, values))}). Correct this file, convert the data set again, or say "
+                f"{path}: value {some_values(unknown)} is none of the data set's {kind} "
+                f"({some_values(values)}). Correct this file, convert the data set again, or say "
                 "what the value means (names or label_mapping of a data file, void_ids of a label space)"
             )
-        return cv2.LUT(image.values, table.astype(np.uint8))
+        if image.values.dtype == np.uint16:
+            return table.astype(np.uint8)[image.values]
+        return cv2.LUT(image.values, table[:256].astype(np.uint8))
 
     def _table_of_colors(
         self, path: str, image: LabelImage, palette: np.ndarray, used: np.ndarray
@@ -253,6 +256,17 @@ class LabelReader:
                     return False
                 evidence = False
         return found or evidence
+
+
+def values_in(label: np.ndarray) -> np.ndarray:
+    """The values that occur in an image ``(H, W)`` of 8 or 16 bits, in order."""
+    is_wide = label.dtype == np.uint16
+    return np.flatnonzero(np.bincount(label.ravel()) if is_wide else pixel_histogram(label))
+
+
+def some_values(values: Sequence[int]) -> str:
+    """The first values of many, for a message."""
+    return ", ".join(map(str, values[:MOST_NAMED])) + ", ..." * (len(values) > MOST_NAMED)
 
 
 def pixel_histogram(label: np.ndarray) -> np.ndarray:

@@ -305,7 +305,7 @@ class PairedLoader:
         if isinstance(drawn.value, InputError):
             raise drawn.value
         stream, unreadable = self._streams[number], self.unreadable[number]
-        hint = "tools/check_datasets.py --read names all of them"
+        hint = "`pppc check FILE.yaml`, or `pppc check NAME --read`, names all of them"
         if drawn.problems and not stream.skip_unreadable:
             problem = next(iter(drawn.problems.values()))
             raise InputError(

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from PIL import Image
 
@@ -50,6 +49,7 @@ class SectionFiles:
         drawings: how labels are drawn.
         labels: what the labels say of themselves.
         left_out: what was not taken, by the reason.
+        unused_masks: of a target, where masks lie that would be its labels; None: none were seen.
     """
 
     images: Files
@@ -57,22 +57,23 @@ class SectionFiles:
     drawings: dict[str, Drawing] = field(default_factory=dict)
     labels: LabelFormat | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    unused_masks: Path | None = None
 
 
 def find_section(
-    base: Path, section: Section, target: Mapping[str, Path] = MappingProxyType({})
+    base: Path, section: Section, targets: Sequence[SectionFiles] = ()
 ) -> SectionFiles:
     """The files of a section.
 
     Args:
         base: what relative paths start from.
         section: as the user wrote it.
-        target: the target's images, to tell a swap.
+        targets: the target's, to tell a swap.
 
     Raises:
         InputError: files are missing, or can't be told apart or paired.
     """
-    section = _laid_out(base, section)
+    named, section = section, _laid_out(base, section)
     files = find_files(base, section.images, f"{section.place}.images")
     try:
         images, beside = without_masks(files)
@@ -83,15 +84,16 @@ def find_section(
         found.left_out[_beside(suffix)] = [str(mask) for mask in masks.values()]
     if section.role == "target":
         _refuse_masks(section, list(images.values()))
+        found.unused_masks = _masks_of_target(base, named, beside)
         return found
     template = section.masks if isinstance(section.masks, str) and "{" in section.masks else None
     if template:
         found.masks = masks_by_template(base, images, template, f"{section.place}.masks")
         found.labels = read_table(next(iter(found.masks.values())).parent)
     elif section.masks is None or _same_place(base, section):
-        _take_masks_beside(section, found, beside)
+        _take_masks_beside(section, found, beside, targets)
     else:
-        _take_masks(base, section, found, target)
+        _take_masks(base, section, found, targets)
     if found.masks:
         _refuse_swapped(section, found)
     return found
@@ -105,14 +107,28 @@ def _laid_out(base: Path, section: Section) -> Section:
     images = _below(folder, IMAGE_FOLDERS)
     masks = section.masks
     if masks is None and section.role != "target":
-        above = (
-            images.parent if images != folder or folder.name.lower() in IMAGE_FOLDERS else folder
-        )
-        if (beside := _masks_below(section, above)) is not None:
+        if (beside := _masks_below(section, _above(folder, images))) is not None:
             masks = str(_below(beside, splits))
     elif isinstance(masks, str) and (base / masks).is_dir():
         masks = str(_below(base / masks, splits))
     return replace(section, images=str(_below(images, splits)), masks=masks)
+
+
+def _above(folder: Path, images: Path) -> Path:
+    """Where a folder of masks may lie: beside that of the images, or in the one that holds them."""
+    return images.parent if images != folder or folder.name.lower() in IMAGE_FOLDERS else folder
+
+
+def _masks_of_target(base: Path, section: Section, beside: Mapping[str, Files]) -> Path | None:
+    """Where masks lie that would be the target's labels; they are not opened."""
+    for masks in beside.values():
+        return next(iter(masks.values()))
+    if not isinstance(section.images, str) or not (folder := base / section.images).is_dir():
+        return None
+    try:
+        return _masks_below(section, _above(folder, _below(folder, IMAGE_FOLDERS)))
+    except InputError:  # there are several
+        return folder
 
 
 def _splits(section: Section) -> Sequence[str]:
@@ -147,14 +163,19 @@ def _same_place(base: Path, section: Section) -> bool:
     return os.path.realpath(base / images) == os.path.realpath(base / masks)
 
 
-def _take_masks_beside(section: Section, found: SectionFiles, beside: Mapping[str, Files]) -> None:
+def _take_masks_beside(
+    section: Section,
+    found: SectionFiles,
+    beside: Mapping[str, Files],
+    targets: Sequence[SectionFiles],
+) -> None:
     whole = {suffix: masks for suffix, masks in beside.items() if len(masks) == len(found.images)}
     kinds = whole or beside
     if not kinds:
-        raise InputError(
-            f"{section.place}: there are no masks beside the images, and masks names no other folder: give "
-            "masks: FOLDER. Images without labels can be a target"
-        )
+        text = f"{section.place}: there are no masks beside the images, and masks names no other folder"
+        if unused := [target.unused_masks for target in targets if target.unused_masks]:
+            text += f", while the target has some ({unused[0]}): are source and target swapped? Otherwise"
+        raise InputError(f"{text}: give masks: FOLDER. Images without labels can be a target")
     if len(kinds) > 1:
         shown = ", ".join(f"'{{stem}}{suffix}.png'" for suffix in sorted(kinds))
         raise InputError(
@@ -171,7 +192,7 @@ def _beside(suffix: str) -> str:
 
 
 def _take_masks(
-    base: Path, section: Section, found: SectionFiles, target: Mapping[str, Path]
+    base: Path, section: Section, found: SectionFiles, targets: Sequence[SectionFiles]
 ) -> None:
     named, place = section.masks or "", f"{section.place}.masks"
     folder = base / named if isinstance(named, str) else None
@@ -192,7 +213,8 @@ def _take_masks(
         if not ends or known.endswith(ends):
             masks[known] = same[0]
     pairs = masks_of(found.images, masks, place)
-    if len(pairs) < len(found.images) and len(masks_of(target, masks, place)) > len(pairs):
+    of_target = [name for target in targets for name in target.images]
+    if len(pairs) < len(found.images) and len(masks_of(of_target, masks, place)) > len(pairs):
         raise InputError(
             f"{place}: these are masks of the target's images: are source and target swapped?"
         )

@@ -79,7 +79,7 @@ class LabelSpace:
     def __post_init__(self) -> None:
         number = len(self.class_names)
         wrong_train_ids = sorted(set(self.id_to_train_id.values()) - set(range(number)))
-        wrong_ids = sorted({*self.id_to_train_id, *self.void_ids} - set(range(256)))
+        wrong_ids = sorted({*self.id_to_train_id, *self.void_ids} - set(range(2**16)))
         both = sorted(self.void_ids & self.id_to_train_id.keys())
         wrong_colors = [
             color
@@ -92,7 +92,7 @@ class LabelSpace:
         for problem, wrong in (
             (f"of {number} classes has train IDs 0 to {number - 1}, not {wrong_train_ids}",
              wrong_train_ids),
-            (f"has label IDs 0 to 255, not {wrong_ids}", wrong_ids),
+            (f"has label IDs 0 to 65535, not {wrong_ids}", wrong_ids),
             (f"has label IDs that are void and have a train ID: {both}", both),
             (f"has one color for each of its {number} classes, not {len(self.colors)}",
              len(self.colors) not in (0, number)),
@@ -123,16 +123,21 @@ class LabelSpace:
         )
         return f"LabelSpace({', '.join(parts)})"
 
+    @property
+    def num_ids(self) -> int:
+        """256, or 65536 where an id does not fit into 8 bits."""
+        return 256 if max((*self.id_to_train_id, *self.void_ids), default=0) < 256 else 2**16
+
     def lookup_table(self) -> np.ndarray:
-        """Train id by id: uint8, shape (256,); `ignore_label` for every id without a train id."""
-        table = np.full(256, self.ignore_label, dtype=np.uint8)
+        """Train id by id: uint8, shape (num_ids,); `ignore_label` for every id without a train id."""
+        table = np.full(self.num_ids, self.ignore_label, dtype=np.uint8)
         for label_id, train_id in self.id_to_train_id.items():
             table[label_id] = train_id
         return table
 
     def known_ids(self) -> np.ndarray:
-        """Whether an id is one of the data set's: bool, shape (256,)."""
-        known = np.zeros(256, dtype=bool)
+        """Whether an id is one of the data set's: bool, shape (num_ids,)."""
+        known = np.zeros(self.num_ids, dtype=bool)
         known[list(self.id_to_train_id)] = True
         known[list(self.void_ids)] = True
         return known
