@@ -14,7 +14,6 @@ from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog
 from PIL import Image, PngImagePlugin
 from pppc.data import check_data
-from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import (
     convert_labels,
     count_train_ids,
@@ -22,6 +21,7 @@ from pppc.data.conversion import (
     read_synthia_image,
     to_train_ids,
 )
+from pppc.data.formats.cityscapes_polygons import draw_polygons
 from pppc.data.labels import LabelReader
 from pppc.data.outdated import outdated_labels
 from pppc.data.splits import SPLITS

@@ -15,7 +15,7 @@ from PIL import Image
 from pppc.cli.check import main
 from pppc.data.catalog import model_metadata, own_reader
 from pppc.data.checks import check_data
-from pppc.data.data_file import register_data_file
+from pppc.data.data_file import register_data_file, register_data_file_of
 from pppc.data.inspection import check_command
 from pppc.errors import InputError
 
@@ -312,7 +312,8 @@ def test_a_configuration_takes_a_data_file_and_a_run_keeps_it(data, tmp_path, ca
     register_data_file(other)
     with pytest.raises(InputError, match="has 4 classes, the model 3"):
         model_metadata(cfg)
-    check_data(cfg, training=False)  # each run registers its own
+    register_data_file_of(cfg)  # each run registers its own
+    check_data(cfg, training=False)
     assert model_metadata(cfg).stuff_classes == ["sky", "road", "car"]
     (data.root / "mine.yaml").unlink()
     with pytest.raises(InputError, match="mine.yaml: No such file"):

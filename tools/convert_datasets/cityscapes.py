@@ -8,8 +8,8 @@ import os
 from functools import partial
 
 import numpy as np
-from pppc.data.cityscapes_polygons import draw_polygons
 from pppc.data.conversion import LabelFile, images_by_stem, main, one_of_each, to_train_ids
+from pppc.data.formats.cityscapes_polygons import draw_polygons
 from pppc.data.labels import LabelReader
 from pppc.data.listing import LABEL_ENDINGS
 from pppc.data.stamps import TRAIN_IDS_SUFFIX

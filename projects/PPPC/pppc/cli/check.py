@@ -24,11 +24,10 @@ from tabulate import tabulate
 from ..arguments import ToolParser
 from ..data.catalog import dataset_metadata, list_records, own_reader
 from ..data.data_file import DataFile, register_data_file
-from ..data.drawing import file_digests
-from ..data.inspection import Inspection, inspect_files
+from ..data.data_file.overview import class_shares, save_class_figure, save_contact_sheet
+from ..data.inspection import Inspection, file_digests, inspect_files
 from ..data.listing import datasets_root
 from ..data.outdated import outdated_labels
-from ..data.overview import class_shares, save_class_figure, save_contact_sheet
 from ..errors import InputError, printable
 from ..files import user_path
 

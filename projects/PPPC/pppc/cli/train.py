@@ -32,6 +32,7 @@ from ..config import load_config
 from ..config.checks import check_config
 from ..config.device import with_inference_device
 from ..data import check_data
+from ..data.data_file import register_data_file_of
 from ..engine import Trainer
 from ..engine.resume import last_checkpoint, starting_point
 from ..engine.run_folder import settled
@@ -97,6 +98,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
         raise InputError("nothing to evaluate on: name labeled data sets by DATASETS.TEST")
     prepare_process(cfg, args)
     cfg = with_inference_device(cfg)
+    register_data_file_of(cfg)
     check_data(cfg, training=False)
     cfg.MODEL.WEIGHTS = weights
     model = trained_model(cfg, checked=checkpoint is not None)

@@ -10,7 +10,6 @@ from ..errors import InputError
 from ..processes import from_main_process
 from .catalog import dataset_metadata, label_files, list_records, model_metadata, own_reader
 from .class_counts import require_classes
-from .data_file import register_data_file, registered_file
 from .inspection import Inspection, inspect_files, refuse_problems
 from .mapper import TargetMapper
 from .outdated import outdated_labels
@@ -29,8 +28,6 @@ def check_data(cfg: CfgNode, training: bool = True) -> None:
         InputError: a data set's name is unknown; folders, images or labels are missing; a file can't be
             read; classes do not fit the model; sizes do not agree, or the crop does not fit.
     """
-    if cfg.DATASETS.FILE and registered_file(cfg.DATASETS.TRAIN) != {cfg.DATASETS.FILE}:
-        register_data_file(cfg.DATASETS.FILE)  # or says what is wrong with it
     from_main_process(lambda: _check_data(cfg, training))
 
 

@@ -1,9 +1,21 @@
-"""Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets."""
+"""Converts a data set's labels to train ids and counts their classes, for tools/convert_datasets.
 
+The counts are written as DAFormer and its successors read them:
+
+- `sample_class_stats.json`: a list with one `{train id: pixels, ..., "file": path}` per label;
+- `sample_class_stats_dict.json`: `{path: {train id: pixels, ...}}`;
+- `samples_with_class.json`: `{train id: [[path, pixels], ...]}`.
+
+Classes without a pixel are left out; paths are those of the train-id images. This project reads none
+of them, as nothing in them tells whether they are older than the labels: it counts the labels, see
+:mod:`pppc.data.inspection`.
+"""
+
+import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +28,13 @@ from ..arguments import ToolParser, whole_number
 from ..errors import InputError
 from ..files import user_path, write_atomically
 from ..processes import map_in_processes
-from .class_statistics import STATISTICS, write_statistics
 from .images import image_size, open_whole, turned
 from .labels import pixel_histogram
 from .listing import IMAGE_ENDINGS, LABEL_ENDINGS
 from .stamps import TRAIN_IDS_SUFFIX, pixel_hash, source_hash, stamp_of, stamped
 from .train_ids import LabelSpace
 
+STATISTICS = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
 # Runs of equal bytes are all that there is to compress in a label image.
 _PNG_OPTIONS = (
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
@@ -82,6 +94,22 @@ def count_train_ids(train_ids: np.ndarray, space: LabelSpace) -> dict[int, int]:
     """The pixels of each train id that occurs; ignored ones are left out."""
     pixels = pixel_histogram(np.ascontiguousarray(train_ids))
     return {train_id: int(n) for train_id, n in enumerate(pixels[: len(space.class_names)]) if n}
+
+
+def write_statistics(counts: Mapping[str, Mapping[int, int]], folder: str | os.PathLike) -> None:
+    """Write the three files to a folder, from the pixels of each train ID by the path of the label."""
+    samples_with_class: dict[int, list] = {}
+    for path, pixels in counts.items():
+        for train_id, number in pixels.items():
+            samples_with_class.setdefault(train_id, []).append([path, number])
+    os.makedirs(folder, exist_ok=True)
+    contents = (
+        [{**pixels, "file": path} for path, pixels in counts.items()],
+        counts,
+        dict(sorted(samples_with_class.items())),
+    )
+    for name, content in zip(STATISTICS, contents):
+        write_atomically(os.path.join(folder, name), json.dumps(content, indent=2).encode())
 
 
 def convert_label(

@@ -32,6 +32,7 @@ from ..data import (
 )
 from ..data.build import TestLoader
 from ..data.catalog import model_metadata, with_intensities
+from ..data.data_file import register_data_file_of
 from ..errors import InputError
 from ..evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from ..evaluation.drawn_pixels import PixelDraw
@@ -122,6 +123,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)  # DefaultTrainer's own builds another loop
         _log_with_detectron2()
         check_config(cfg)
+        register_data_file_of(cfg)
         check_data(cfg)
         # Drawn here, so that it is in config.yaml and in the checkpoints.
         cfg = cfg.clone()

@@ -6,8 +6,8 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..errors import InputError
-from .train_ids import LABEL_SPACES
+from ...errors import InputError
+from ..train_ids import LABEL_SPACES
 
 _VOID_IDS = {
     "unlabeled": 0, "ego vehicle": 1, "rectification border": 2, "out of roi": 3, "static": 4,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import InputError
-from .drawing import Drawing
-from .label_formats import LabelFormat, names_in_split, read_table, recognize
-from .listing import IMAGE_ENDINGS, LABEL_ENDINGS, SPARE_LABELS
+from ...errors import InputError
+from ..formats.drawing import Drawing
+from ..formats.recognition import LabelFormat, names_in_split, read_table, recognize
+from ..listing import IMAGE_ENDINGS, LABEL_ENDINGS, SPARE_LABELS
 from .pairing import (
     Files,
     find_files,

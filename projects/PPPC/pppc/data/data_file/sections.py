@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InputError
-from ..files import user_path
+from ...errors import InputError
+from ...files import user_path
 from .label_keys import LABEL_KEYS, refuse_unknown
 
 SECTION_KEYS = ("images", "masks", "split", "weight")
@@ -23,7 +23,7 @@ class Section:
         split: a list of names or the folder that is meant.
         weight: how often its images are drawn, beside other sections.
         whole: it is a folder's name alone, to be looked through.
-        keys: what its labels mean (:class:`pppc.data.label_keys.LabelKeys`).
+        keys: what its labels mean (:class:`pppc.data.data_file.label_keys.LabelKeys`).
     """
 
     place: str

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..visualization import IGNORED_COLOR, captioned_row, colorize_labels, with_legend
-from .catalog import class_colors, dataset_metadata, list_records, own_reader
-from .images import intensity_range, read_image
-from .inspection import high_depth_images
+from ...visualization import IGNORED_COLOR, captioned_row, colorize_labels, with_legend
+from ..catalog import class_colors, dataset_metadata, list_records, own_reader
+from ..images import intensity_range, read_image
+from ..inspection import high_depth_images
 
 ROWS = 6  # images of each data set
 TILE = 240  # pixels of a side

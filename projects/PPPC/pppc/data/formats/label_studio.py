@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
+from ..images import open_whole
+from ..listing import files_below
 from .drawing import Annotations, Drawing, with_background
-from .images import open_whole
-from .listing import files_below
 
 # Label Studio's names of PNG files: the sanitized e-mail address has no hyphen.
 STROKE = re.compile(

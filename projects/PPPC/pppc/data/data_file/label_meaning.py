@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from detectron2.utils.colormap import colormap
 
-from ..errors import InputError
-from .label_formats import LabelFormat
-from .label_images import read_label_image
+from ...errors import InputError
+from ..formats.recognition import LabelFormat
+from ..label_images import read_label_image
+from ..labels import some_values, values_in
+from ..train_ids import LabelSpace
 from .label_keys import HIGHEST, IGNORE, Color, LabelKeys
-from .labels import some_values, values_in
-from .train_ids import LabelSpace
 
 VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "border", "out of roi"}
 SAMPLE = 16  # masks

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..files import user_path, write_atomically
-from .inspection import cache_folder, file_digests
+from ...errors import InputError
+from ...files import user_path, write_atomically
+from ..inspection import cache_folder, file_digests
 
 VERSION = 1  # in the names of what is drawn; another one where drawing changes
 VOID = 255

@@ -1,15 +1,14 @@
 """The keys of a data file that say what labels mean, as the user writes them."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from PIL import ImageColor
 
-from ..errors import InputError
+from ...errors import InputError
 
 Color = tuple[int, int, int]
 LABEL_KEYS = ("names", "label_mapping", "ignore_index", "reduce_zero_label", "colors")
@@ -54,7 +53,7 @@ class LabelKeys:
         return any(isinstance(number, int) and number > 255 for number in numbers)
 
     @classmethod
-    def read(cls, content: Mapping, place: str, above: LabelKeys | None = None) -> LabelKeys:
+    def read(cls, content: Mapping, place: str, above: Self | None = None) -> Self:
         """The keys of a section, those that it has not as in the section above.
 
         Raises:

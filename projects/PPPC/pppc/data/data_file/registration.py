@@ -18,21 +18,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
-from ..errors import InputError, printable
-from ..files import read_yaml, user_path
-from .catalog import register_listing
-from .drawing import draw_labels
+from ...errors import InputError, printable
+from ...files import read_yaml, user_path
+from ..catalog import register_listing
+from ..formats.drawing import draw_labels
+from ..labels import LabelReader
+from ..listing import Listing
+from ..train_ids import LabelSpace
 from .label_keys import LABEL_KEYS, LabelKeys, refuse_unknown
 from .label_meaning import Meaning, meaning
-from .labels import LabelReader
-from .listing import Listing
 from .pairing import some
 from .section_files import SectionFiles, find_section
 from .sections import Section, read_sections
-from .train_ids import LabelSpace
 
 logger = logging.getLogger(__name__)
 
@@ -205,10 +206,14 @@ def _forget(name: str, file: Path) -> None:
         MetadataCatalog.remove(name)
 
 
-def registered_file(names: Iterable[str]) -> set[str | None]:
-    """The data files that data sets are registered from; None: no file, or there is no such data set."""
+def register_data_file_of(cfg: CfgNode) -> None:
+    """Register the data sets of DATASETS.FILE in a process that has them of no file, or of another."""
     known = DatasetCatalog.list()
-    return {MetadataCatalog.get(name).get("data_file") if name in known else None for name in names}
+    files = {
+        MetadataCatalog.get(n).get("data_file") if n in known else None for n in cfg.DATASETS.TRAIN
+    }
+    if cfg.DATASETS.FILE and files != {cfg.DATASETS.FILE}:
+        register_data_file(cfg.DATASETS.FILE)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
-from .listing import IMAGE_ENDINGS, LABEL_ENDINGS, files_below, is_hidden
+from ...errors import InputError
+from ..listing import IMAGE_ENDINGS, LABEL_ENDINGS, files_below, is_hidden
 
 #: What is between an image's name and its mask's, where both lie in one folder.
 MASK_WORDS = re.compile(

@@ -7,7 +7,7 @@ Formats are told by what lies in a folder of masks or beside it:
 - ``dataset_meta.json`` (Datumaro), ``classes.txt`` or ``class_names.txt``: a name on each line;
 - ``SegmentationClass`` without one of these: Pascal VOC, with its classes;
 - ``*_gtFine_polygons.json`` or ``*_labelIds``: Cityscapes;
-- JSON of COCO (:mod:`pppc.data.coco`) or Label Studio (:mod:`pppc.data.label_studio`).
+- JSON of COCO (:mod:`pppc.data.formats.coco`) or Label Studio (:mod:`pppc.data.formats.label_studio`).
 """
 
 import csv
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ..errors import InputError
+from ...errors import InputError
+from ..listing import files_below
+from ..train_ids import LABEL_SPACES
 from .cityscapes_polygons import draw_polygons
 from .coco import coco_objects, coco_panoptic
 from .drawing import CONVERT, Annotations, Drawing
 from .label_studio import label_studio, label_studio_strokes
-from .listing import files_below
-from .train_ids import LABEL_SPACES
 
 Color = tuple[int, int, int]
 VOC_CLASSES = (

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from pycocotools.coco import COCO
 
-from ..errors import InputError
+from ...errors import InputError
+from ..images import open_whole
 from .drawing import VOID, Annotations, Drawing, numbers_of, with_background
-from .images import open_whole
 
 
 def coco_panoptic(path: Path, content: dict) -> Annotations:
