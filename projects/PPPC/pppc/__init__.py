@@ -6,12 +6,13 @@ imports the user's modules that the environment variable PPPC_IMPORT names.
 
 import warnings
 
-from .requirements import check_requirements
+from .requirements import import_detectron2, import_opencv
 
 with warnings.catch_warnings():
     # Detectron2 and fvcore call it when they are imported; a user can't change that.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
-    check_requirements()  # before any import that needs what it looks for
+    import_opencv()  # before any import that needs the two
+    import_detectron2()
     from . import data, modeling  # noqa: F401  (imported to register)
     from .config import add_pppc_config, get_config_file, load_config
     from .own_code import import_named

@@ -1,4 +1,4 @@
-"""What pip cannot be told to install, checked at import."""
+"""What pip cannot be told to install, looked for at import."""
 
 import importlib
 import inspect
@@ -15,39 +15,33 @@ INSTALL_OPENCV = (
 )
 
 
-def check_requirements() -> None:
-    """Find OpenCV and Detectron2."""
-    check_opencv()  # first: Detectron2 would pass on a broken one's error
-    check_detectron2()
-
-
-def check_opencv() -> None:
-    """Find OpenCV.
+def import_opencv() -> ModuleType:
+    """OpenCV. To be called before Detectron2 is imported, which would pass on a broken one's error.
 
     Raises:
         ImportError: it is missing or broken; the message says what to do.
     """
-    _import("cv2", INSTALL_OPENCV)
+    return _import("cv2", INSTALL_OPENCV)
 
 
-def check_detectron2() -> None:
-    """Find a Detectron2 with the options that this project uses.
+def import_detectron2() -> ModuleType:
+    """A Detectron2 with the options that this project uses.
 
     Raises:
         ImportError: it is missing, broken or too old; the message says what to do.
     """
+    detectron2 = _import("detectron2", INSTALL_DETECTRON2)
     solver = _import("detectron2.solver.build", INSTALL_DETECTRON2)
     options = inspect.signature(solver.get_default_optimizer_params).parameters
     if "lr_factor_func" not in options:
         raise ImportError(f"this Detectron2 is too old for PPPC. {INSTALL_DETECTRON2}")
+    return detectron2
 
 
 def _import(module: str, advice: str) -> ModuleType:
-    package = module.partition(".")[0]
     try:
-        importlib.import_module(package)
         return importlib.import_module(module)
     except Exception as error:  # compiled parts of another version raise errors of any type
-        missing = isinstance(error, ModuleNotFoundError) and error.name == package
-        problem = f"PPPC needs {package}" if missing else f"{package} cannot be imported ({error})"
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        problem = f"PPPC needs {module}" if missing else f"{module} cannot be imported ({error})"
         raise ImportError(f"{problem}. {advice}") from error

@@ -1,7 +1,5 @@
 """A tool in a process of its own, whose progress can be shown."""
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess

@@ -3,13 +3,11 @@
 Where a package that is needed is missing, the exit status is 1.
 """
 
-import importlib
 import os
 import platform
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,9 +73,15 @@ def _packages(report: Report) -> None:
         needed = []
     for text in needed:
         _package(report, text)
-    checks = runpy.run_path(str(Path(find_spec("pppc").origin).with_name("requirements.py")))
-    _import(report, "OpenCV", "cv2", checks["check_opencv"])
-    _import(report, "Detectron2", "detectron2", checks["check_detectron2"])
+    found = runpy.run_path(str(Path(find_spec("pppc").origin).with_name("requirements.py")))
+    for title, find in (
+        ("OpenCV", found["import_opencv"]),
+        ("Detectron2", found["import_detectron2"]),
+    ):
+        try:
+            report.ok(f"{title} {getattr(find(), '__version__', '')}")
+        except ImportError as error:
+            report.problem(str(error))
     for name, purpose in OPTIONAL.items():
         try:
             report.ok(f"{name} {version(name)}, for {purpose}")
@@ -101,15 +105,6 @@ def _package(report: Report, text: str) -> None:
         report.ok(f"{requirement.name} {found}")
     else:
         report.problem(f"{requirement.name} is {found}: pip install '{text}'")
-
-
-def _import(report: Report, title: str, module: str, check: Callable[[], None]) -> None:
-    try:
-        check()
-    except ImportError as error:
-        report.problem(str(error))
-    else:
-        report.ok(f"{title} {getattr(importlib.import_module(module), '__version__', '')}")
 
 
 def _devices(report: Report) -> None:

@@ -1,7 +1,5 @@
 """Models of the same classes side by side: what they predict without labels, and where they differ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What a recipe cannot know: how large images are, how their classes are spread, w
 how much time there is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What came of an adaptation: the two models beside each other, and which of them is kept."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

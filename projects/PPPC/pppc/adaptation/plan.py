@@ -1,7 +1,5 @@
 """What an adaptation will do: the settings of its trainings, each with its reason, steps, memory and time."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -15,8 +15,6 @@ iterations from --time; all are shown with their reasons before training starts.
 Called again with the same arguments it goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

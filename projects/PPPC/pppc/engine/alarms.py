@@ -3,8 +3,6 @@
 Shapes: C classes.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import defaultdict, deque
@@ -18,8 +16,6 @@ from torch.nn.utils import get_total_norm
 
 from ..evaluation.selection import DrawnPixels
 from ..modeling.meta_arch import PPPCSegmentor
-
-__all__ = ["ALARMS", "Alarms", "class_alarms"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """The choice of a checkpoint without target labels."""
 
-from __future__ import annotations
-
 import logging
 import math
 import zipfile
@@ -23,8 +21,6 @@ from ..files import atomic_write
 from ..modeling.meta_arch import PPPCSegmentor
 from ..prediction import Predictor, load
 from .alarms import Alarms
-
-__all__ = ["Selection", "selects"]
 
 logger = logging.getLogger(__name__)
 

@@ -3,13 +3,11 @@
 Shapes: I images, P pixels of each, C classes, H x W pixels of an image, h x w positions of its scores.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,8 +26,6 @@ from ..modeling.network import SegmentationNetwork
 from .mean_iou import confusion_matrix
 from .selection import DrawnPixels
 
-__all__ = ["PixelDraw"]
-
 PIXELS = 1024  # of each image
 
 
@@ -40,7 +36,7 @@ class _Place(NamedTuple):
     right: np.ndarray
 
     @classmethod
-    def of(cls, file_name: str) -> _Place:
+    def of(cls, file_name: str) -> Self:
         return cls(*np.random.default_rng(_seed(file_name)).random((2, PIXELS)))
 
     def of_map(self, values: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ Shapes: I images of which P pixels each are drawn, C classes, K candidates (a ch
 teacher).
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -18,22 +16,6 @@ import torch
 from torch import Tensor
 
 from .mean_iou import confusion_matrix, intersection_over_union
-
-__all__ = [
-    "SCORES",
-    "DrawnPixels",
-    "EnsembleAgreement",
-    "Entropy",
-    "InformationMaximization",
-    "MixVal",
-    "PrototypeMargin",
-    "Score",
-    "SoftNeighborhoodDensity",
-    "SourceInformationMaximization",
-    "SourceMeanIoU",
-    "TeacherAgreement",
-    "vote",
-]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Predictions as files: the inputs' tree in each of a few folders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What is predicted: images and videos, in files, folders and patterns of names."""
 
-from __future__ import annotations
-
 import glob
 import math
 import os
