@@ -36,22 +36,35 @@ RECIPES = ("published", "recommended")  # of pppc; the experiments' configuratio
 MODELS = {
     "mit_b5": "MiT-B5, DAFormer decoder",
     "r101": "ResNet-101, DeepLabV3+ (the released configuration)",
+    "vit_s": "DINOv2 ViT-S, DAFormer decoder",
+    "vit_b": "DINOv2 ViT-B, DAFormer decoder",
+    "vit_l": "DINOv2 ViT-L, DAFormer decoder",
 }
+CONFIGS = REPOSITORY / "configs"
 
 
 def list_experiments() -> str:
     """A table of every experiment, method and model, and its configuration."""
     rows = [
-        [number, method, model, f"configs/{name}_{method}_{model}.yaml"]
+        [number, method, model, " + ".join(str(file.relative_to(REPOSITORY)) for file in files)]
         for number, name in EXPERIMENTS.items()
         for method in METHODS
         for model in MODELS
+        for files in [configuration(name, method, model)]
     ]
     table = tabulate(rows, headers=["--exp", "--method", "--model", "configuration"])
     return (
         f"{table}\n\n--recipe of pppc: published, which these configurations are, if none is given; or "
         "recommended: configs/methods/recommended.yaml over them"
     )
+
+
+def configuration(name: str, method: str, model: str) -> list[Path]:
+    """The configuration of an experiment; a second file's settings are put over it."""
+    file = CONFIGS / f"{name}_{method}_{model}.yaml"
+    if file.exists():
+        return [file]
+    return [CONFIGS / f"{name}_pppc_{model}.yaml", CONFIGS / f"methods/{method}.yaml"]
 
 
 def seeds(text: str) -> list[str]:
@@ -110,14 +123,15 @@ def main() -> int:
         given = "none is given" if arguments.exp is None else f"there is no {arguments.exp}"
         raise InputError(f"--exp takes the number of an experiment, {given}. They are {names}")
     name = f"{EXPERIMENTS[arguments.exp]}_{arguments.method}_{arguments.model}"
-    config_file = REPOSITORY / "configs" / f"{name}.yaml"
-    opts = arguments.opts
+    experiment = EXPERIMENTS[arguments.exp]
+    config_file, *over = configuration(experiment, arguments.method, arguments.model)
     if arguments.recipe and arguments.method != "pppc":
         raise InputError(f"--recipe is of --method pppc: leave it out for {arguments.method}")
     if arguments.recipe == "recommended":
         name += "_recommended"
-        recipe = read_settings(str(REPOSITORY / "configs/methods/recommended.yaml"))
-        opts = [*(str(word) for pair in recipe.items() for word in pair), *opts]
+        over.append(CONFIGS / "methods/recommended.yaml")
+    settings = [pair for file in over for pair in read_settings(str(file)).items()]
+    opts = [*(str(word) for pair in settings for word in pair), *arguments.opts]
     for key, option in (("SEED", "--seeds"), ("OUTPUT_DIR", "--output")):
         if key in arguments.opts[::2]:
             raise InputError(f"{key} differs from run to run: give {option} instead")

@@ -247,7 +247,7 @@ def test_torchvision_s_own_names_are_one_line():
     encoder = timm_backbone.TimmBackbone("mobilenetv3_small_100")
     names = [f"backbone.{key}" for key in encoder.state_dict()]
     with pytest.raises(InputError, match=r"v3.pth: unknown layout .*features\.0\.0\.weight"):
-        from_other_layout(state, names, "v3.pth", "mobilenetv3_small_100")
+        from_other_layout(state, names, "v3.pth", encoder)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100"])

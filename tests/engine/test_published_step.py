@@ -103,7 +103,7 @@ def loop_of(case: str) -> AdaptationLoop:
         for network, weight in (("model", rules.weight), ("ema_model", rules.teacher_weight))
         for name, shape in SHAPES.items()
     }
-    state = from_other_layout(theirs, model.student.state_dict(), "theirs", "mit_b0").state
+    state = from_other_layout(theirs, model.student.state_dict(), "theirs").state
     missing = model.load_state_dict(state, strict=False).missing_keys
     networks = [name for name in missing if name.startswith(("student.", "teacher."))]
     assert all("num_batches" in name for name in networks)

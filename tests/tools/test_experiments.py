@@ -218,7 +218,8 @@ def test_list_names_every_configuration():
     assert "published, which these configurations are, if none is given" in listed
     for pair in PAIRS.values():
         names = {path.name for path in (REPOSITORY / "configs").glob(f"{pair}_*_*.yaml")}
-        assert len(names) == 6 and all(f"configs/{name}" in listed for name in names)
+        assert len(names) == 9 and all(f"configs/{name}" in listed for name in names)
+    assert "configs/gta_to_cityscapes_pppc_vit_b.yaml + configs/methods/dacs.yaml" in listed
 
 
 def export(experiments, root, archive, num_images, *opts):

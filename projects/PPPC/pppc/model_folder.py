@@ -147,7 +147,7 @@ def _method(cfg: CfgNode) -> str:
 def _encoder(cfg: CfgNode, weights: str) -> dict[str, str | None]:
     """Its name, the weights that training began with, and the license of the encoder's known weights."""
     name, license = cfg.MODEL.BACKBONE.NAME, None
-    if name == "build_timm_backbone":
+    if name in ("build_timm_backbone", "build_vit_backbone"):
         name = cfg.MODEL.TIMM.NAME
         if weights or cfg.MODEL.TIMM.PRETRAINED:
             license = timm.get_pretrained_cfg(name).license

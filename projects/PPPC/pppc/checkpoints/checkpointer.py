@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..files import atomic_write, write_atomically
 from ..modeling.normalization import Preparation
 from ..modeling.timm_backbone import TimmBackbone
+from ..modeling.vit_backbone import PlainViT
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
 from .detectron2_zoo import from_detectron2, preparation_of
 from .encoders import OTHER_NETWORK
@@ -176,9 +177,10 @@ class StrictCheckpointer(DetectionCheckpointer):
         own = translation is not None
         if not own:
             backbone = model.student.backbone
-            encoder = backbone.name if isinstance(backbone, TimmBackbone) else ""
-            if encoder:
-                translation = from_other_layout(content["model"], student, self._path, encoder)
+            encoder = ""
+            if isinstance(backbone, PlainViT | TimmBackbone):
+                encoder = backbone.name
+                translation = from_other_layout(content["model"], student, self._path, backbone)
                 told = description(filename).get("pretrained_cfg", {})
                 mean, std, _ = backbone.preparation()
                 prepared = Preparation(told.get("mean", mean), told.get("std", std))

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import timm
 from torch import Tensor, nn
 
 from .networks import trained_network
@@ -71,24 +70,32 @@ def _renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Te
 
 
 def find_encoder(
-    state: Mapping[str, Tensor], names: Iterable[str], model: str, path: str = "the file"
+    state: Mapping[str, Tensor],
+    names: Iterable[str],
+    network: nn.Module,
+    path: str = "the file",
 ) -> EncoderTensors | None:
     """Find a timm encoder's tensors in a file, by themselves or within another network.
 
     Args:
         state: the file's tensors by their names.
         names: of the encoder's tensors.
-        model: timm's name of the encoder.
+        network: timm's model of the encoder, with the layers that follow the last feature map.
 
     Returns:
         None where the file does not have all of them.
     """
     wanted = {_flat(name): name for name in names}
-    network = timm.create_model(model)  # with the layers that follow the last feature map
     readings = [
         _matched(names, wanted, network, path) for names in (state, _renamed(state, network))
     ]
-    return min((one for one in readings if one), key=lambda one: len(one.lost), default=None)
+    shapes = {_flat(name): tensor.shape for name, tensor in network.state_dict().items()}
+
+    def misfit(one: EncoderTensors) -> tuple[int, int]:
+        others = [k for k, tensor in one.tensors.items() if tensor.shape != shapes.get(_flat(k))]
+        return len(one.lost), len(others)  # timm's functions resample what has another size, too
+
+    return min((one for one in readings if one), key=misfit, default=None)
 
 
 def _matched(

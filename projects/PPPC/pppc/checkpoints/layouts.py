@@ -10,6 +10,7 @@ State = Mapping[str, Tensor]
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 NOT_IN_AN_ENCODER = {
+    "backbone.pyramid.": "the file holds an encoder",
     "sem_seg_head.": "the file holds an encoder",
     "probabilistic_head.": "the file holds an encoder",
 }

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..modeling.timm_backbone import TimmBackbone
+from ..modeling.vit_backbone import PlainViT
 from .encoders import OTHER_NETWORK, UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
 from .networks import take_network
@@ -48,7 +50,10 @@ def own_names(state: Mapping[str, Tensor], path: str) -> Translation | None:
 
 
 def from_other_layout(
-    state: Mapping[str, Tensor], student: Iterable[str], path: str, encoder: str = ""
+    state: Mapping[str, Tensor],
+    student: Iterable[str],
+    path: str,
+    encoder: PlainViT | TimmBackbone | None = None,
 ) -> Translation:
     """Give a foreign checkpoint's tensors our names.
 
@@ -56,7 +61,7 @@ def from_other_layout(
         state: tensors by their names.
         student: our names of the student's tensors, without "student.".
         path: of the file, for messages.
-        encoder: MODEL.TIMM.NAME, for files of timm's and torchvision's encoders.
+        encoder: the backbone, for files of timm's and torchvision's encoders.
 
     Returns:
         The student; where the file has the moving average of the same network beside it, the teacher, too.
@@ -83,20 +88,24 @@ def from_other_layout(
 
 
 def _from_timm(
-    state: Mapping[str, Tensor], student: list[str], path: str, encoder: str
+    state: Mapping[str, Tensor],
+    student: list[str],
+    path: str,
+    encoder: PlainViT | TimmBackbone | None,
 ) -> Translation:
     names = [key.removeprefix(ENCODER) for key in student if key.startswith(ENCODER)]
-    found = find_encoder(state, names, encoder, path) if encoder and names else None
-    if found is None:
+    network = encoder.whole_network() if encoder and names else None
+    found = find_encoder(state, names, network, path) if network else None
+    if encoder is None or found is None:
         titles = "; ".join(layout.title for layout in LAYOUTS.values())
         raise InputError(
             f"{path}: unknown layout (its first tensor is {next(iter(state))}). Known are timm's own "
-            f"names of {encoder or 'an encoder'}, which MODEL.TIMM.NAME names, this project's "
-            f"checkpoints and those of: {titles}"
+            f"names of {encoder.name if encoder else 'an encoder'}, which MODEL.TIMM.NAME names, this "
+            f"project's checkpoints and those of: {titles}"
         )
     if found.unknown:
         raise InputError(
-            f"{path} is of a larger network than MODEL.TIMM.NAME {encoder}: nothing there takes its "
+            f"{path} is of a larger network than MODEL.TIMM.NAME {encoder.name}: nothing there takes its "
             f"{_listed(found.unknown)}. Set MODEL.TIMM.NAME to the encoder that the file is of"
         )
     state = {STUDENT + ENCODER + name: tensor for name, tensor in found.tensors.items()}
@@ -106,7 +115,7 @@ def _from_timm(
         for start, why in {ENCODER: "", **NOT_IN_AN_ENCODER}.items()
         if key.startswith(start) and STUDENT + key not in state
     }
-    title = f"the encoder {encoder} in timm's names" + (
+    title = f"the encoder {encoder.name} in timm's names" + (
         f", below {found.prefix[:-1]}" if found.prefix else ""
     )
     return Translation(title, state, found.dropped, missing)

@@ -28,6 +28,7 @@ PARTS_OF_DETECTRON2 = {
     "MODEL.BACKBONE.NAME": ("MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.FPN."),
     "MODEL.SEM_SEG_HEAD.NAME": ("MODEL.SEM_SEG_HEAD.",),
 }
+OUR_BACKBONES = ("build_timm_backbone", "build_vit_backbone")
 REGISTRIES = {
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
@@ -116,7 +117,7 @@ CONFLICTS = (
         for spread in ("TRAIN_SPREAD", "TEST_SPREAD")
     ),
     Conflict("MODEL.RECOMPUTE MODEL.BACKBONE.NAME",
-             lambda what, backbone: what == "encoder" and backbone != "build_timm_backbone",
+             lambda what, backbone: what == "encoder" and backbone not in OUR_BACKBONES,
              "only timm's encoders can: set MODEL.RECOMPUTE none"),
     Conflict("SOLVER.NESTEROV SOLVER.MOMENTUM", lambda nesterov, momentum: nesterov and not momentum,
              "Nesterov's method needs a momentum above 0"),

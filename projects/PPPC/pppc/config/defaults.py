@@ -161,13 +161,21 @@ _MODEL = (
     Key("MODEL.BACKBONE.NAME", "build_timm_backbone", OneOf(lambda: (name for name, _ in BACKBONE_REGISTRY)),
         "What builds the encoder."),
     Key("MODEL.TIMM.NAME", "mit_b5", NAME,
-        "The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer)."),
+        "The encoder: any timm model that can return feature maps, and mit_b0 to mit_b5 (SegFormer); of "
+        "build_vit_backbone a plain vision transformer, such as vit_small_patch14_dinov2."),
     Key("MODEL.TIMM.PRETRAINED", False, SWITCH,
         "Download timm's own weights for this model (needs network), where MODEL.WEIGHTS names no file."),
     Key("MODEL.TIMM.OUTPUT_STRIDE", 32, Rule("32, 16 or 8", lambda value: value in (32, 16, 8)),
         "Ratio of the input size to the size of the coarsest feature map: 32, 16 or 8."),
     Key("MODEL.TIMM.DROP_PATH_RATE", 0.1, BELOW_1,
         "Stochastic depth: the last block's probability of being skipped, linear over the depth."),
+    Key("MODEL.VIT.CHANNELS", 256, whole(1),
+        "Of build_vit_backbone, for plain vision transformers: channels of each of its four maps."),
+    Key("MODEL.VIT.FROZEN", 0, whole(-1),
+        "Of build_vit_backbone: so many of the first blocks, and what is before them, are not trained; -1: "
+        "nothing of the transformer is."),
+    Key("MODEL.VIT.LR_DECAY", 1.0, ABOVE_0,
+        "Of build_vit_backbone: each block learns by this factor slower than the next one (1: all alike)."),
     Key("MODEL.SEM_SEG_HEAD.NAME", "DAFormerHead", OneOf(_decoders),
         "The decoder: DAFormerHead, SegFormerHead, ConvSegFormerHead (mmsegmentation's SegFormer) or "
         "SeparableDeepLabV3PlusHead."),

@@ -35,7 +35,7 @@ def build_optimizer(cfg: CfgNode, model: PPPCSegmentor) -> torch.optim.Optimizer
 def _parameter_groups(cfg: CfgNode, model: PPPCSegmentor) -> list[dict]:
     solver, student = cfg.SOLVER, model.student
 
-    def groups(module: nn.Module, factor: float = 1.0, **options: float) -> list[dict]:
+    def groups(module: nn.Module, factor: float = 1.0, **options: object) -> list[dict]:
         return get_default_optimizer_params(
             module,
             solver.BASE_LR * factor,
@@ -44,7 +44,11 @@ def _parameter_groups(cfg: CfgNode, model: PPPCSegmentor) -> list[dict]:
             **options,
         )
 
-    result = groups(student.backbone, weight_decay_norm=solver.WEIGHT_DECAY_NORM)
+    result = groups(
+        student.backbone,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        lr_factor_func=getattr(student.backbone, "lr_factor", None),
+    )
     result += groups(student.sem_seg_head, solver.HEAD_LR_FACTOR)
     if student.probabilistic_head is not None:
         embedding = groups(student.probabilistic_head.mean, solver.HEAD_LR_FACTOR)

@@ -1,3 +1,3 @@
 """Networks: importing registers the backbone, the decoders and the meta-architecture."""
 
-from . import decode_heads, meta_arch, timm_backbone  # noqa: F401
+from . import decode_heads, meta_arch, timm_backbone, vit_backbone  # noqa: F401

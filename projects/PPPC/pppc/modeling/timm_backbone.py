@@ -5,7 +5,7 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import timm
 import torch
@@ -53,35 +53,13 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         self.name = name
-        if not timm.is_model(name):
-            near = ", ".join(difflib.get_close_matches(name, timm.list_models()))
-            raise InputError(
-                f"MODEL.TIMM.NAME: timm has no model {name!r}"
-                + (f"; did you mean one of {near}?" if near else "")
-            )
         # Not every model takes these, so they are passed only where they ask for something.
         options: dict[str, float] = {}
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
         if output_stride != 32:
             options["output_stride"] = output_stride
-        try:
-            self.model = timm.create_model(
-                name, pretrained=pretrained, features_only=True, **options
-            )
-        except OSError as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise InputError(
-                f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded "
-                f"({reason}). Where there is network, download "
-                f"{_address(name)} and set MODEL.WEIGHTS to that file"
-            ) from error
-        except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-            asked = "".join(f", MODEL.TIMM.{key.upper()} {options[key]}" for key in options)
-            raise InputError(
-                f"timm cannot build this feature extractor: MODEL.TIMM.NAME {name}{asked}"
-                + (f" ({error})" if str(error) else "")
-            ) from error
+        self.model = create_timm_model(name, pretrained, options, features_only=True)
         if self.model.pretrained_cfg["fixed_input_size"]:
             raise InputError(f"MODEL.TIMM.NAME: timm's {name} takes images of one size only")
         channels = self.model.feature_info.channels()[-NUM_STAGES:]
@@ -144,12 +122,53 @@ class TimmBackbone(Backbone):
         """What timm's weights want."""
         return Preparation(self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"])
 
+    def whole_network(self) -> nn.Module:
+        """The encoder with the layers that follow the last feature map, as files hold it."""
+        return timm.create_model(self.name)
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``(N, 3, H, W)`` normalized images to the four stages' features."""
         features = self.model(image)[-NUM_STAGES:]
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             features = [feature.movedim(-1, 1) for feature in features]
         return dict(zip(self._output_shape, features))
+
+
+def create_timm_model(
+    name: str, pretrained: bool, asked: Mapping[str, float], **options: object
+) -> nn.Module:
+    """A model of timm.
+
+    Args:
+        name: of the model.
+        pretrained: download timm's weights.
+        asked: options that keys below MODEL.TIMM ask for.
+        options: others.
+
+    Raises:
+        InputError: timm has no such model, or cannot build it so, or its weights cannot be downloaded.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models()))
+        raise InputError(
+            f"MODEL.TIMM.NAME: timm has no model {name!r}"
+            + (f"; did you mean one of {near}?" if near else "")
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, **asked, **options)
+    except OSError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"MODEL.TIMM.PRETRAINED: timm's weights of {name} cannot be downloaded "
+            f"({reason}). Where there is network, download "
+            f"{_address(name)} and set MODEL.WEIGHTS to that file"
+        ) from error
+    except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
+        keys = "".join(f", MODEL.TIMM.{key.upper()} {value}" for key, value in asked.items())
+        raise InputError(
+            f"timm cannot build this feature extractor: MODEL.TIMM.NAME {name}{keys}"
+            + (f" ({error})" if str(error) else "")
+        ) from error
 
 
 def _address(name: str) -> str:
