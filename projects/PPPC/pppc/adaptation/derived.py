@@ -108,7 +108,11 @@ def size_settings(
             [crop, crop],
             "the whole shortest side" if crop == side else f"the most for a {device}",
         ),
-        Setting("PPPC.SELF_TRAINING.IGNORE_TOP", 0, "a crop may lie anywhere in the image"),
+        Setting(
+            "PPPC.SELF_TRAINING.IGNORE_TOP",
+            0,
+            "rows of the crop, which may lie anywhere in the image; what source labels ignore needs no key",
+        ),
         Setting("PPPC.SELF_TRAINING.IGNORE_BOTTOM", 0, "likewise"),
     ]
 

@@ -1,10 +1,9 @@
 """What came of an adaptation: the two models beside each other, and which of them is kept."""
 
-import argparse
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detectron2.evaluation.testing import flatten_results_dict
@@ -22,16 +21,21 @@ from . import comparison
 COMPARED = 100  # target images
 PICTURES = 6
 RARE = 0.0005  # share of the target's pixels
-SCORE = "information_maximization_source"  # it compares runs; others compare checkpoints of one
 
 
-def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
+def conclude(output: Path, data: DataFile) -> str:
     """Compare the two models, draw them, and keep the better one; returns what to tell of it."""
-    source_only = load_config(
-        output / "source_only.yaml",
-        ["MODEL.WEIGHTS", args.start or str(output / "source_only/model_final.pth")],
-    )
-    models = {"source-only": Predictor(source_only), "adapted": load(output / "adapted")}
+    adapted = load_config(output / "adapted.yaml")
+    source_only = load_config(output / "source_only.yaml", ["MODEL.WEIGHTS", adapted.MODEL.WEIGHTS])
+    metrics = RunFolder(output / "adapted").metrics()
+    checkpoint = ""
+    if not data.val:
+        score = adapted.TEST.SELECTION.SCORE if adapted.TEST.SELECTION.IMAGES else None
+        best, why, checkpoint = choose_without_labels(metrics, score)
+    models = {
+        "source-only": Predictor(source_only),
+        "adapted": load(output / "adapted" / checkpoint),
+    }
     names = models["adapted"].names
     images = [record["file_name"] for name in data.target for record in list_records(name)]
     images = images[:: math.ceil(len(images) / COMPARED)]
@@ -42,7 +46,7 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         title = f"IoU on {', '.join(data.val)}, in percent"
         results = {
             "source-only": _test(models["source-only"])
-            if args.start
+            if not (output / "source_only/metrics.json").is_file()  # it was given
             else _last_metrics(output / "source_only", "sem_seg/mIoU"),
             "adapted": _last_metrics(output / "adapted", "sem_seg/mIoU"),
         }
@@ -54,12 +58,6 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
             name: {one: 100 * share for one, share in zip(models[name].names, found)}
             for name, found in compared.shares.items()
         }
-        key = f"selection/{SCORE}"
-        scores = {
-            "source-only": _last_metrics(output / "source_only", key).get(key),
-            "adapted": _last_metrics(output / "adapted", key).get(key),
-        }
-        best, why = choose_without_labels(scores, columns)
     text = (
         f"{title}\n\n{comparison.table(columns, names)}\n\n"
         f"The two differ in {statistics.mean(compared.differences.values()):.1%} of the pixels of "
@@ -69,6 +67,12 @@ def conclude(output: Path, args: argparse.Namespace, data: DataFile) -> str:
         name for name, *found in zip(names, *compared.shares.values()) if max(found) < RARE
     ]:
         text += f"Neither finds {', '.join(unseen)} in the target's images: more --time may help.\n"
+    alarms = {key[6:] for line in metrics for key in line if key.startswith("alarm/") and line[key]}
+    if alarms:
+        text += (
+            f"While it was adapted, alarms spoke: {', '.join(sorted(alarms))}. What each one means, and "
+            f"what to try: {output / 'adapted/log.txt'}\n"
+        )
     text += f"{output / 'model'} is the {best} model: {why}.\n"
     write_atomically(output / "results.md", text.encode())
     reached = {f"mIoU on {', '.join(data.val)} (%)": columns[best]["mean"]} if data.val else {}
@@ -88,38 +92,34 @@ def choose_by_labels(means: Mapping[str, float]) -> tuple[str, str]:
 
 
 def choose_without_labels(
-    scores: Mapping[str, float | None], shares: Mapping[str, Mapping[str, float]]
-) -> tuple[str, str]:
-    """The adapted model, unless it has lost a class that the source-only one finds, or a lower score.
+    metrics: Sequence[Mapping[str, float]], score: str | None
+) -> tuple[str, str, str]:
+    """What the adapted run has chosen of the source-only model and its own checkpoints.
 
     Args:
-        scores: the label-free score ``SCORE``, the higher the better; None: not known.
-        shares: of the target's pixels that each class is predicted for, in percent, by the model's name.
+        metrics: lines of its metrics.json.
+        score: by which it has (TEST.SELECTION.SCORE); None: it has not.
+
+    Returns:
+        "source-only" or "adapted", why, and the name of the adapted checkpoint to compare with; "": the
+        final one.
 
     Examples:
-        >>> shares = {"source-only": {"vessel": 8.0}, "adapted": {"vessel": 0.1}}
-        >>> choose_without_labels({"source-only": -1.0, "adapted": -0.5}, shares)
-        ('source-only', 'the adapted one has lost vessel, and there is no val to tell more')
+        >>> lines = [{"iteration": 9, "selection/iteration": -1, "selection/odd_classes": 2}]
+        >>> choose_without_labels(lines, "entropy")[0]
+        'source-only'
     """
-    before, after = shares["source-only"], shares["adapted"]
-    if lost := [
-        name for name in before if before[name] >= 0.1 and after[name] < 0.1 * before[name]
-    ]:
-        return (
-            "source-only",
-            f"the adapted one has lost {', '.join(lost)}, and there is no val to tell more",
-        )
-    ours, theirs = scores["adapted"], scores["source-only"]
-    if ours is None or theirs is None:
-        return (
-            "adapted",
-            "no class that source-only finds is lost, and there is no val to tell more",
-        )
-    best, other = ("adapted", "source-only") if ours >= theirs else ("source-only", "adapted")
-    return best, (
-        f"without val the label-free score {SCORE} decides, {scores[best]:.2f} against "
-        f"{scores[other]:.2f} of the {other} one, and no class is lost"
-    )
+    evaluated = [line for line in metrics if "selection/iteration" in line]
+    if score is None or not evaluated:
+        return "adapted", "without val and TEST.SELECTION.IMAGES nothing compares the two", ""
+    chosen = int(evaluated[-1]["selection/iteration"])
+    why = "without val the label-free choice decides, and "
+    if chosen >= 0:
+        why += f"of source-only and {len(evaluated)} adapted ones that after {chosen + 1} "
+        return "adapted", f"{why}iterations has the best {score}", "model_selected.pth"
+    if all(line["selection/odd_classes"] for line in evaluated):
+        return "source-only", f"{why}each adapted checkpoint has lost a class or spreads one", ""
+    return "source-only", f"{why}no adapted checkpoint has a better {score}", ""
 
 
 def _last_metrics(run: Path, ending: str) -> dict[str, float]:

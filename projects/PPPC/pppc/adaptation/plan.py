@@ -27,6 +27,7 @@ from ..data.inspection import inspect_files, refuse_problems
 from ..engine.run_folder import RunFolder
 from ..errors import InputError, printable
 from ..files import write_atomically
+from ..prediction import load
 from ..tool_process import COMMAND, run_process
 from .derived import (
     FEWEST_ITERATIONS,
@@ -98,7 +99,8 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
     """
     cfg = _configuration(recipe(args.encoder, "adapted", data), args.opts)
     require_training_device(cfg)
-    if weights := args.start or cfg.MODEL.WEIGHTS:
+    start = args.start and _source_model(args.start, data)
+    if weights := start or cfg.MODEL.WEIGHTS:
         local_path(weights)  # says how to get them where they are not at hand
     given = dict(zip(args.opts[::2], args.opts[1::2]))
     derived, described = _look_at_data(cfg, args.num_gpus)
@@ -122,13 +124,20 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
         reason = f"as many as fit into the time, {args.time / 60:g} minutes"
         forecast = _forecast(number, steps)
     derived += [s for s in schedule_settings(number, reason) if s.key not in given]
-    reasons = {setting.key: setting.reason for setting in derived}
+    start = start or str(output / "source_only/model_final.pth")
+    own = [
+        Setting("MODEL.WEIGHTS", start, "the source-only model"),
+        Setting("TEST.SELECTION.SOURCE_MODEL", start, "which adapting must not make worse"),
+    ]
+    if not data.val and (period := "TEST.EVAL_PERIOD") not in given:
+        own.append(Setting(period, max(1, number // 3), "three, to choose from without labels"))
+    files = {}
     for name in METHODS:
-        settings[name] |= {setting.key: setting.value for setting in derived} | {
+        chosen = {s.key: s for s in [*derived, *(own if name == "adapted" else ())]}
+        settings[name] |= {key: s.value for key, s in chosen.items()} | {
             "OUTPUT_DIR": str(output / name)
         }
-    start = Path(args.start).resolve() if args.start else output / "source_only/model_final.pth"
-    settings["adapted"]["MODEL.WEIGHTS"] = str(start)
+        files[name] = [settings[name], {key: s.reason for key, s in chosen.items()}]
     rows = [("encoder", args.encoder, cfg.MODEL.TIMM.NAME), *derived]
     text = [
         f"Plan for {printable(str(data.path))}", described, "",
@@ -137,8 +146,22 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
         forecast,
         "Ctrl-C stops; the same command goes on where it stopped.",
     ]  # fmt: skip
-    files = {name: [settings[name], reasons] for name in METHODS}
     return {"text": "\n".join(text) + "\n", "files": files}
+
+
+def _source_model(path: str, data: DataFile) -> str:
+    """The checkpoint to start from, which adapted models are compared with.
+
+    Raises:
+        InputError: it can't be loaded, or has other classes.
+    """
+    model = load(path)
+    if tuple(model.names) != data.classes:
+        raise InputError(
+            f"--from {path} has the classes {', '.join(model.names)}, the data file "
+            f"{', '.join(data.classes)}: give a source-only model of the same classes"
+        )
+    return str(Path(model.cfg.MODEL.WEIGHTS).resolve())
 
 
 def _configuration(settings: Mapping[str, object], opts: Sequence[str]) -> CfgNode:

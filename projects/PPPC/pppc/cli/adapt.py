@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except Stopped as stopped:
             done = stopped.message.removesuffix(": continue with --resume")
             raise Stopped(f"{done}: the same command goes on", stopped.code) from stopped
-    print(conclude(output, args, data).rstrip())
+    print(conclude(output, data).rstrip())
 
 
 def _planned(args: argparse.Namespace) -> tuple[DataFile, Path]:

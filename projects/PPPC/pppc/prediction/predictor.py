@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 import yaml
@@ -232,6 +233,14 @@ class Predictor:
                 "or a file's name"
             )
         return image
+
+    def read_reduced(self, image: str | os.PathLike) -> np.ndarray:
+        """An image at most as large as the network sees it, RGB, so that a large one needs little memory."""
+        pixels = self.read(image)
+        height, width = self.mapper.resized(pixels)["image"].shape[1:]
+        if height >= pixels.shape[0]:
+            return pixels
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
     @torch.no_grad()
     def _outputs(self, images: list[np.ndarray], scale: float = 1) -> list[dict[str, torch.Tensor]]:
