@@ -1,5 +1,7 @@
 """Does the uncertainty know where the model errs? Figures by hand and by definition."""
 
+import csv
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,19 +71,23 @@ def test_an_uncertainty_that_knows_nothing_leaves_the_share_of_errors_at_every_s
     assert error_detection(np.zeros(100), wrong)["AUROC"] == pytest.approx(0.5)
 
 
-def test_evaluator_leaves_unlabeled_pixels_out_and_tells_them_apart(caplog):
-    label = np.array([[0, 1, 255], [1, 0, 7]])
-    reader = SimpleNamespace(label_of=lambda record: label, num_classes=2)
-    evaluator = UncertaintyEvaluator(reader)
+def test_evaluator_leaves_unlabeled_pixels_out_and_tells_them_apart(tmp_path, caplog):
+    label = np.array([[0, 1, 255], [1, 0, 7]], np.uint8)
+    reader = SimpleNamespace(label_of=lambda record: record["label"], num_classes=2)
+    file = tmp_path / "run" / "uncertainty_set.json"
+    evaluator = UncertaintyEvaluator(reader, file)
     probability = torch.tensor([[0.9, 0.6, 0.5], [0.45, 0.3, 0.5]])  # of class 0: 2 of 4 wrong
     output = {
         "sem_seg": torch.stack([probability, 1 - probability]).log(),
         "uncertainty": torch.tensor([[-4.0, -1.0, 9.0], [-2.0, -3.0, 9.0]]),
         "log_variance": torch.tensor([[4.0, 1.0, 9.0], [2.0, 3.0, 9.0]]),
     }
-    evaluator.process([{"sem_seg_file_name": "any"}], [output])
+    unlabeled = {"file_name": "b.png", "label": np.full((2, 3), 255, np.uint8)}
+    inputs = [{"file_name": "a, b.png", "label": label}, unlabeled]
+    evaluator.process(inputs, [output, output])
     with caplog.at_level("INFO", "pppc"):
-        results = evaluator.evaluate()["uncertainty"]
+        found = evaluator.evaluate()
+    results = found["uncertainty"]
     assert "| prototypes    |   75.00 |" in caplog.text  # Detectron2 prints no such keys
     # Wrong: (0, 1), said a at 0.6, is b; (1, 1), said b at 0.7, is a.
     assert results["AUROC-prototypes"] == pytest.approx(75)
@@ -95,3 +101,33 @@ def test_evaluator_leaves_unlabeled_pixels_out_and_tells_them_apart(caplog):
     # Confidences 0.9, 0.6, 0.55, 0.7, each a bin of its own.
     assert results["ECE"] == pytest.approx(100 * (0.1 + 0.6 + 0.45 + 0.7) / 4, rel=1e-5)
     assert results["AURC-perfect"] == pytest.approx(100 * (1 / 3 + 2 / 4) / 4)
+    # All are near another class.
+    assert found["uncertainty-edges"] == results and "uncertainty-inside" not in found
+    written = json.loads(file.read_text())
+    assert written["measures"]["uncertainty"] == results
+    bins = written["reliability"]["confidence"]
+    assert bins["accuracy"] == [1, 0, 0, 1] and bins["share"] == [0.25] * 4
+    np.testing.assert_allclose(bins["confidence"], [0.55, 0.6, 0.7, 0.9], rtol=1e-6)
+    assert written["risk_coverage"]["coverage"] == [0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(written["risk_coverage"]["prototypes"], [0, 0.5, 1 / 3, 0.5])
+    (row,) = csv.DictReader(file.with_suffix(".csv").open())
+    assert row["file"] == "a, b.png" and float(row["ECE"]) == results["ECE"]
+    assert file.with_suffix(".svg").read_text().rstrip().endswith("</svg>")
+    evaluator.evaluate()  # of another command: what is there stays
+    assert (tmp_path / "run" / "uncertainty_set_2.json").is_file()
+
+
+def test_edges_are_apart_from_the_inside():
+    label = np.zeros((12, 12), np.uint8)
+    label[:, 6:], label[0] = 1, 255
+    output = {"sem_seg": torch.randn(2, 12, 12, generator=torch.Generator().manual_seed(0))}
+    evaluator = UncertaintyEvaluator(SimpleNamespace(label_of=lambda record: label, num_classes=2))
+    evaluator.process([{"file_name": "a.png"}], [output])
+    found = evaluator.evaluate()
+    wrong = (output["sem_seg"].argmax(0).numpy() != label) & (label < 2)
+    columns = np.arange(12)
+    edges = (label < 2) & (columns >= 3) & (columns < 9)  # the third pixel from the other class
+    for group, part in (("edges", edges), ("inside", (label < 2) & ~edges)):
+        share = 100 * wrong[part].mean()
+        assert found[f"uncertainty-{group}"]["AURC-none"] == pytest.approx(share)
+    assert "AUROC-prototypes" not in found["uncertainty"]  # there are none

@@ -87,10 +87,6 @@ CONFLICTS = (
             ("prototype_margin", "PPPC.CONTRAST.ENABLED", "there are no prototypes: give another score"),
         )
     ),
-    Conflict("TEST.UNCERTAINTY PPPC.CONTRAST.ENABLED",
-             lambda uncertainty, contrast: uncertainty and not contrast,
-             "there is no embedding to tell it: set PPPC.CONTRAST.ENABLED True, or TEST.UNCERTAINTY "
-             "False"),
     Conflict("PPPC.PROTOTYPES.CONVENTION MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM "
              "MODEL.PROBABILISTIC_HEAD.LEARN_VARIANCE",
              lambda convention, over_dim, learnt: convention == "published" and (

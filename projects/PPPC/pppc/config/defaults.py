@@ -271,9 +271,10 @@ _SOLVER = (
         "A source-only model, file or run: alarms compare with its predictions for the target, and it is the "
         "selected one as long as no other is better; '': there is none."),
     Key("TEST.UNCERTAINTY", False, SWITCH,
-        'Add to each prediction "uncertainty" (H, W), the entropy of the classes by the embedding\'s '
-        'scores with the prototypes, and "log_variance" (H, W), the embedding\'s mean log-variance; and '
-        'measure in evaluation whether they know where the model errs.'),
+        'Measure in evaluation whether the model knows where it errs, and whether its probabilities are what '
+        'they say; curves, figures and a table by image go to OUTPUT_DIR/inference. With the contrast each '
+        'prediction has "uncertainty" (H, W), the entropy of the classes by the embedding\'s scores with the '
+        'prototypes, and "log_variance" (H, W), the embedding\'s mean log-variance.'),
     Key("TEST.WINDOW", 2048, whole(32),
         "Images with a longer side than so many pixels are predicted in overlapping windows of this size, "
         "each resized like an image of its own; evaluation takes whole images."),

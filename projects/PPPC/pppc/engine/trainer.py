@@ -4,6 +4,7 @@ import logging
 import os
 import weakref
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -314,5 +315,6 @@ class Trainer(DefaultTrainer):
         }
         evaluators: list[DatasetEvaluator] = [MeanIoUEvaluator(reader, means)]
         if cfg.TEST.UNCERTAINTY:
-            evaluators.append(UncertaintyEvaluator(reader))
+            file = Path(cfg.OUTPUT_DIR, "inference", f"uncertainty_{dataset_name}.json")
+            evaluators.append(UncertaintyEvaluator(reader, file))
         return DatasetEvaluators(evaluators)

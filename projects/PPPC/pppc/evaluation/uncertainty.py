@@ -1,103 +1,230 @@
-"""Does the uncertainty know where the model errs?
+"""Does the model know where it errs, and are its probabilities what they say?
 
 Shapes: P pixels.
 """
 
+import csv
+import io
+import json
 import logging
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import has_event_storage
 from detectron2.utils.logger import create_small_table
+from matplotlib.figure import Figure
 from tabulate import tabulate
+from torch import Tensor
 
 from ..data.labels import LabelReader
-from .calibration import calibration_error, error_detection
+from ..files import free_path, write_atomically
+from .calibration import (
+    calibration_error,
+    error_detection,
+    near_boundary,
+    reliability,
+    risk_coverage,
+)
 from .class_map import resized
 
 logger = logging.getLogger(__name__)
 
 PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory
+EDGE = 3  # pixels from another class at most
+POINTS = 101  # of a risk-coverage curve
+
+# (P,) each: "wrong" and "edge" bool, "Brier" and "NLL", and each uncertainty.
+Pixels = dict[str, np.ndarray]
+
+
+def _uncertainties(pixels: Pixels) -> list[str]:
+    return [name for name in pixels if name not in ("wrong", "edge", "Brier", "NLL")]
+
+
+def measures(pixels: Pixels) -> dict[str, float]:
+    """What :meth:`UncertaintyEvaluator.evaluate` gives of some pixels."""
+    wrong, confidence = pixels["wrong"], 1 - pixels["confidence"]
+    found = {
+        f"{measure}-{name}": 100 * value
+        for name in _uncertainties(pixels)
+        for measure, value in error_detection(pixels[name], wrong).items()
+    }
+    return found | {
+        "AURC-perfect": found["AURC-entropy"] - found["E-AURC-entropy"],
+        "AURC-none": 100 * float(wrong.mean()),
+        "ECE": 100 * calibration_error(confidence, ~wrong),
+        "ECE-adaptive": 100 * calibration_error(confidence, ~wrong, equal_mass=True),
+        "Brier": 100 * float(pixels["Brier"].mean()),
+        "NLL": float(pixels["NLL"].mean()),
+    }
+
+
+def curves(pixels: Pixels) -> dict[str, dict]:
+    """The bins of a reliability diagram, and shares of errors by the share of pixels that is left.
+
+    Examples:
+        >>> pixels = {"wrong": np.array([False, True]), "confidence": np.array([0.25, 0.5])}
+        >>> curves(pixels)["risk_coverage"]
+        {'coverage': [0.5, 1.0], 'confidence': [0.0, 0.5]}
+        >>> curves(pixels)["reliability"]["confidence"]["accuracy"]
+        [0.0, 1.0]
+    """
+    wrong = pixels["wrong"]
+    left = np.unique(np.linspace(0, len(wrong) - 1, POINTS).astype(int))
+    return {
+        "reliability": {
+            "confidence": {
+                name: values.tolist()
+                for name, values in reliability(1 - pixels["confidence"], ~wrong)._asdict().items()
+            }
+        },
+        "risk_coverage": {
+            "coverage": ((left + 1) / len(wrong)).tolist(),
+            **{
+                name: risk_coverage(pixels[name], wrong)[left].tolist()
+                for name in _uncertainties(pixels)
+            },
+        },
+    }
+
+
+def draw(found: Mapping[str, Mapping]) -> Figure:
+    """The curves of :func:`curves`."""
+    figure = Figure((9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot((0, 1), (0, 1), "k:")
+    for name, bins in found["reliability"].items():
+        left.plot(bins["confidence"], bins["accuracy"], "o-", label=name)
+    left.set(xlabel="confidence", ylabel="share of right pixels", xlim=(0, 1), ylim=(0, 1))
+    coverage = found["risk_coverage"]["coverage"]
+    for name, risk in found["risk_coverage"].items():
+        if name != "coverage":
+            right.plot(coverage, risk, label=name)
+    right.set(xlabel="share of pixels left", ylabel="share of errors", xlim=(0, 1), ylim=(0, None))
+    left.legend()
+    right.legend()
+    return figure
 
 
 class UncertaintyEvaluator(DatasetEvaluator):
-    """Compare the embedding's uncertainty with that of the class probabilities, and these with labels.
+    """Compare uncertainties and probabilities of the prediction with the labels.
 
-    "prototypes" is the entropy of the classes by the scores with the prototypes, "variance" the
-    embedding's mean log-variance, "confidence" and "entropy" are the prediction's. For predictions
-    with "uncertainty" and "log_variance" beside "sem_seg" (TEST.UNCERTAINTY). Of a large image
-    every n-th labeled pixel counts.
+    "confidence" and "entropy" are of the class probabilities. Where the model has them (TEST.UNCERTAINTY),
+    "prototypes" is the entropy of the classes by the scores with the prototypes and "variance" the
+    embedding's mean log-variance. Of a large image every n-th labeled pixel counts.
 
     Args:
         label_reader: reads the data set's labels as the model's classes.
+        file: the JSON file for what :meth:`evaluate` finds, with the curves; beside it a CSV table by image
+            and the curves as SVG. A training's next evaluation replaces them. None: they are not written.
     """
 
-    def __init__(self, label_reader: LabelReader):
+    def __init__(self, label_reader: LabelReader, file: Path | None = None):
         self.label_reader = label_reader
         self.num_classes = label_reader.num_classes
+        self.file = file
         self.reset()
 
     def reset(self) -> None:
-        self.wrong: list[np.ndarray] = []
-        self.penalties: list[np.ndarray] = []  # Brier's score and the log-likelihood's, (2, P)
-        self.uncertainties: dict[str, list[np.ndarray]] = {
-            name: [] for name in ("prototypes", "variance", "confidence", "entropy")
-        }
+        self.images: list[tuple[str, Pixels]] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
             label = self.label_reader.label_of(given)
-            label = resized(label, tuple(output["sem_seg"].shape[1:])).astype(np.int64)
-            labeled = np.flatnonzero((label >= 0) & (label < self.num_classes))
-            chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
-            scores = output["sem_seg"].flatten(1)[:, chosen].float()
-            probability = scores.softmax(0)
-            self.wrong.append(probability.argmax(0).cpu().numpy() != label.flat[chosen])
-            true = torch.from_numpy(label.flat[chosen]).to(probability.device)
-            brier = (probability - F.one_hot(true, self.num_classes).T).square().sum(0)
-            log_likelihood = F.cross_entropy(scores.T, true, reduction="none")
-            self.penalties.append(torch.stack([brier, log_likelihood]).cpu().numpy())
-            for name, uncertainty in (
-                ("prototypes", output["uncertainty"].flatten()[chosen]),
-                ("variance", output["log_variance"].flatten()[chosen]),
-                ("confidence", 1 - probability.amax(0)),
-                ("entropy", -probability.xlogy(probability).sum(0)),
-            ):
-                self.uncertainties[name].append(uncertainty.float().cpu().numpy())
+            label = resized(label, tuple(output["sem_seg"].shape[1:]))
+            self.images.append((given["file_name"], self._pixels(label, output)))
+
+    def _pixels(self, label: np.ndarray, output: dict[str, Tensor]) -> Pixels:
+        """What counts of an image, by its label ``(H, W)`` and its prediction."""
+        labeled = np.flatnonzero(label < self.num_classes)
+        chosen = labeled[:: max(1, math.ceil(len(labeled) / PIXELS_PER_IMAGE))]
+        scores = output["sem_seg"].flatten(1)[:, chosen].float()
+        probability, classes = scores.softmax(0), scores.argmax(0).cpu().numpy()
+        true = torch.from_numpy(label.flat[chosen].astype(np.int64)).to(scores.device)
+        found = {
+            "Brier": (probability - F.one_hot(true, self.num_classes).T).square().sum(0),
+            "NLL": F.cross_entropy(scores.T, true, reduction="none"),
+            "confidence": 1 - probability.amax(0),
+            "entropy": -probability.xlogy(probability).sum(0),
+        }
+        for name, key in (("prototypes", "uncertainty"), ("variance", "log_variance")):
+            if key in output:
+                found[name] = output[key].flatten()[chosen]
+        edges = near_boundary(label, self.num_classes, EDGE)
+        return {
+            "wrong": classes != label.flat[chosen],
+            "edge": edges.flat[chosen],
+            **{name: values.float().cpu().numpy() for name, values in found.items()},
+        }
 
     def evaluate(self) -> OrderedDict | None:
         """Returns:
         ``{"uncertainty": {...}}``, in percent but for "NLL": of each uncertainty the measures of
         :func:`pppc.evaluation.calibration.error_detection`, such as "AUROC-entropy", and the AURC of a
         perfect one and of none; of the probabilities "ECE", "ECE-adaptive", "Brier" (of all classes, so
-        at most 200) and "NLL", in nats. None in the processes that are not the first.
+        at most 200) and "NLL", in nats. The same as "uncertainty-edges" of pixels of which another class
+        is at most ``EDGE`` pixels away, and as "uncertainty-inside" of the others, where there are some.
+        None in the processes that are not the first.
         """
-        gathered = comm.gather((self.wrong, self.penalties, self.uncertainties))
+        gathered = comm.gather(self.images)
         if not comm.is_main_process():
             return None
-        wrong = np.concatenate([array for part, _, _ in gathered for array in part])
-        values = {
-            name: np.concatenate([array for *_, part in gathered for array in part[name]])
-            for name in self.uncertainties
+        images = dict(image for part in gathered for image in part)
+        pixels = {
+            name: np.concatenate([image[name] for image in images.values()])
+            for name in next(iter(images.values()))
         }
-        results, rows = {}, []
-        for name, uncertainty in values.items():
-            found = {n: 100 * value for n, value in error_detection(uncertainty, wrong).items()}
-            results |= {f"{measure}-{name}": value for measure, value in found.items()}
-            rows.append({"uncertainty": name} | found)
-        results["AURC-perfect"] = results["AURC-entropy"] - results["E-AURC-entropy"]
-        results["AURC-none"] = 100 * float(wrong.mean())
-        confidence = 1 - values["confidence"]
-        results["ECE"] = 100 * calibration_error(confidence, ~wrong)
-        results["ECE-adaptive"] = 100 * calibration_error(confidence, ~wrong, equal_mass=True)
-        brier, likelihood = np.concatenate([p for _, part, _ in gathered for p in part], 1).mean(1)
-        results["Brier"], results["NLL"] = 100 * float(brier), float(likelihood)
+        results = OrderedDict(uncertainty=measures(pixels))
+        for part, mask in (("edges", pixels["edge"]), ("inside", ~pixels["edge"])):
+            if mask.any():
+                chosen = {name: values[mask] for name, values in pixels.items()}
+                results[f"uncertainty-{part}"] = measures(chosen)
+        self._log(results["uncertainty"])
+        if self.file is not None:
+            of_images = {
+                file: measures(image) for file, image in images.items() if len(image["wrong"])
+            }
+            self._write(results, of_images, curves(pixels))
+        return results
+
+    @staticmethod
+    def _log(found: Mapping[str, float]) -> None:
+        """Detectron2 prints no such keys."""
+        names = [key.removeprefix("AUROC-") for key in found if key.startswith("AUROC-")]
+        rows = [
+            {"uncertainty": name}
+            | {
+                key.removesuffix(f"-{name}"): v
+                for key, v in found.items()
+                if key.endswith(f"-{name}")
+            }
+            for name in names
+        ]
         table = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f")
         logger.info("Does uncertainty tell errors? In percent:\n%s", table)
-        of_all = ("AURC-perfect", "AURC-none", "ECE", "ECE-adaptive", "Brier", "NLL")
-        logger.info("%s", create_small_table({name: results[name] for name in of_all}))
-        return OrderedDict(uncertainty=results)
+        rest = {k: v for k, v in found.items() if not k.endswith(tuple(names))}
+        logger.info("%s", create_small_table(rest))
+
+    def _write(self, results: Mapping, of_images: Mapping, found: Mapping) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        file = self.file if has_event_storage() else free_path(self.file)
+        content = {"measures": results, **found}
+        write_atomically(file, json.dumps(content, indent=1).encode())
+        table = io.StringIO(newline="")
+        rows = [{"file": name} | row for name, row in of_images.items()]
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(
+            file.with_suffix(".csv"), table.getvalue().encode(errors="surrogateescape")
+        )
+        picture = io.BytesIO()
+        draw(found).savefig(picture, format="svg")
+        write_atomically(file.with_suffix(".svg"), picture.getvalue())

@@ -189,7 +189,7 @@ class PPPCSegmentor(nn.Module):
             "training_balance": cfg.PPPC.CLASS_BALANCE.TRAINING,
             "prediction_balance": cfg.PPPC.CLASS_BALANCE.PREDICTION,
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
-            "output_uncertainty": cfg.TEST.UNCERTAINTY,
+            "output_uncertainty": cfg.TEST.UNCERTAINTY and cfg.PPPC.CONTRAST.ENABLED,
         }
 
     @property
