@@ -53,6 +53,30 @@ def test_iou_equals_a_count_of_sets(tmp_path):
     assert results["mIoU1"] == pytest.approx(expected["car"])
 
 
+def test_an_interval_is_that_of_draws_of_the_images(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 3, (8, 8)).astype(np.uint8) for _ in range(9)]
+    right = np.linspace(0.2, 1, 9)
+    predictions = [
+        np.where(rng.random((8, 8)) < r, label, 0).astype(np.int64)
+        for r, label in zip(right, labels)
+    ]
+    results = _evaluate(tmp_path, labels, predictions)
+    drawn = []
+    for _ in range(500):
+        chosen = rng.integers(9, size=9)
+        truth, guess = (
+            np.concatenate([several[i] for i in chosen]) for several in (labels, predictions)
+        )
+        both = [(truth == c) & (guess == c) for c in range(3)]
+        drawn.append(
+            np.mean([b.sum() / ((truth == c) | (guess == c)).sum() for c, b in enumerate(both)])
+        )
+    assert results["mIoU-low"] == pytest.approx(100 * np.percentile(drawn, 2.5), abs=2)
+    assert results["mIoU-high"] == pytest.approx(100 * np.percentile(drawn, 97.5), abs=2)
+    assert "mIoU-low" not in _evaluate(tmp_path, labels[:1], predictions[:1])
+
+
 def test_both_conventions_of_the_mean(tmp_path, caplog):
     """One class of three is predicted, but not labeled: it counts nowhere, or as 0."""
     label = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.uint8)

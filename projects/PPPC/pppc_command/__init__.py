@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train or evaluate by a configuration",
     "predict": "masks, pictures and uncertainty of images and videos",
     "check": "say whether data sets are there, whole and consistent",
+    "rank": "say which images to label next, with first labels for CVAT and Label Studio",
     "export": "write a model as ONNX or TorchScript",
     "doctor": "say what is installed, what is missing and how to get it",
 }

@@ -22,6 +22,7 @@ from .class_map import class_map, resized
 
 logger = logging.getLogger(__name__)
 
+MOST_CELLS = 2**22  # of the images' confusion matrices that are kept for an interval
 MAX_COUNT = 2**24  # up to which float32 holds every whole number
 
 
@@ -39,6 +40,35 @@ def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int
         sizes, ranges = [num_classes] * 2, [0, num_classes] * 2
         confusion += cv2.calcHist(pairs, [0, 1], None, sizes, ranges).astype(np.int64)
     return confusion
+
+
+def bootstrap_interval(confusions: np.ndarray, resamples: int = 1000) -> tuple[float, float]:
+    """Between what the mean IoU over labeled classes lies in 95 % of other draws of as many images.
+
+    The percentile bootstrap over images (Efron 1979). It knows of the images' number and of how they differ,
+    not of how they were chosen, nor of another training's seed.
+
+    Args:
+        confusions: of each image, ``(N, C, C)``, rows are labels.
+        resamples: draws with replacement, always the same ones.
+
+    Examples:
+        >>> one, other = np.array([[4, 0], [0, 4]]), np.array([[4, 0], [4, 0]])
+        >>> bootstrap_interval(np.stack([one, one]))
+        (1.0, 1.0)
+        >>> low, high = bootstrap_interval(np.stack([one, other]))
+        >>> low, high
+        (0.25, 1.0)
+    """
+    confusions = confusions[confusions.any((1, 2))].astype(np.float64)
+    number = len(confusions)
+    rng = np.random.default_rng(0)
+    means = []
+    for times in rng.multinomial(number, np.full(number, 1 / number), resamples):
+        one = np.tensordot(times.astype(np.float64), confusions, 1)
+        means.append(np.mean(intersection_over_union(one)[one.any(1)]))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
@@ -73,6 +103,7 @@ class MeanIoUEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all counts."""
         self.confusion = np.zeros((len(self.class_names),) * 2, np.int64)
+        self.of_images: list[np.ndarray] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch of predictions against the label files of its images."""
@@ -86,22 +117,27 @@ class MeanIoUEvaluator(DatasetEvaluator):
                     f"{record['file_name']} {prediction.shape} (height, width): they must be of "
                     "one size"
                 )
-            self.confusion += confusion_matrix(prediction, label, len(self.class_names))
+            found = confusion_matrix(prediction, label, len(self.class_names))
+            self.confusion += found
+            if (len(self.of_images) + 1) * found.size <= MOST_CELLS:
+                self.of_images.append(found)
 
     def evaluate(self) -> OrderedDict | None:
         """The results over all processes, in percent, on the main process; None on the others.
 
         Returns:
             of "sem_seg" the figures "mIoU", "mIoU-predicted", "mACC", "pACC", "IoU-<class>" and
-            "ACC-<class>", and the further means of which a class is labeled.
+            "ACC-<class>", the further means of which a class is labeled, and, unless images are so many that
+            their counts are not kept, "mIoU-low" and "mIoU-high" (:func:`bootstrap_interval`).
 
         Raises:
             InputError: no pixel of the test set is labeled.
         """
-        matrices = comm.gather(self.confusion)
+        gathered = comm.gather((self.confusion, self.of_images))
         if not comm.is_main_process():
             return None
-        confusion = np.sum(matrices, axis=0)
+        confusion = np.sum([matrix for matrix, _ in gathered], axis=0)
+        of_images = [one for _, several in gathered for one in several]
         labeled = confusion.sum(1) > 0
         if not labeled.any():
             raise InputError(
@@ -122,6 +158,9 @@ class MeanIoUEvaluator(DatasetEvaluator):
             "mACC": 100 * float(np.mean(accuracy[labeled])),
             "pACC": 100 * float(np.diag(confusion).sum() / confusion.sum()),
         }
+        if len(of_images) > 1 and np.sum(of_images) == confusion.sum():
+            low, high = bootstrap_interval(np.stack(of_images))
+            results |= {"mIoU-low": 100 * low, "mIoU-high": 100 * high}
         table = tabulate(
             zip(self.class_names, 100 * iou, 100 * accuracy),
             headers=["class", "IoU", "accuracy"],
