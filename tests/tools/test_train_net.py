@@ -1,14 +1,18 @@
 """Whole runs through the command line, on small demo data."""
 
 import json
+import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import REPOSITORY, run_tool
 from detectron2.engine import default_argument_parser
 from pppc.cli import train as train_command
 from pppc.data.train_ids import CITYSCAPES_CLASSES
@@ -127,6 +131,31 @@ def one_that_fails_and_one_that_hears_nothing(rank: int) -> None:
         raise RuntimeError("made up")
     signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
     time.sleep(600)
+
+
+def test_torchrun_starts_a_run_on_two_machines(demo_datasets, tmp_path):
+    """Of this machine's own: a launch for each on the loopback device."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    opts = [*OPTIONS, "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "TEST.SELECTION.IMAGES", "0",
+            "VIS_PERIOD", "0", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")]  # fmt: skip
+    environment = os.environ | {"DETECTRON2_DATASETS": str(demo_datasets), "OMP_NUM_THREADS": "1"}
+    launches = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", rank,
+             "--master-addr", "127.0.0.1", "--master-port", port, REPOSITORY / "tools/train_net.py",
+             "--config-file", demo_config("pppc"), *opts],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    for launch in launches:
+        _, errors = launch.communicate()
+        assert launch.returncode == 0, errors[-3000:]
+    trained = torch.load(tmp_path / "run/model_final.pth", weights_only=True)
+    assert trained["trainer"]["processes"] == 2
+    assert (tmp_path / "run/log.txt.rank1").is_file()
 
 
 def test_a_process_that_waits_for_a_failed_one_is_ended(monkeypatch):

@@ -3,6 +3,7 @@
     %(prog)s --config-file configs/FILE.yaml [--resume] [--num-gpus N] [KEY VALUE ...]
     %(prog)s --config-file configs/FILE.yaml --eval-only MODEL.WEIGHTS FILE.pth
 
+Several machines: --num-machines, --machine-rank and --dist-url on each, or torchrun in the place of python.
 SIGTERM and Ctrl-C write a checkpoint, from which --resume goes on.
 """
 
@@ -19,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.engine.hooks import CallbackHook
@@ -224,6 +226,17 @@ def run_processes(args: argparse.Namespace) -> int:
     return 0
 
 
+def joined_torchrun() -> bool:
+    """Whether torchrun has started this process; if so, it is now one of Detectron2's processes."""
+    if not dist.is_torchelastic_launched():
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    return True
+
+
 def main() -> int | None:
     parser = ToolParser(__doc__, parents=[default_argument_parser()], conflict_handler="resolve")
     # A free port; Detectron2's own default is one, so that two runs of a user would collide.
@@ -241,6 +254,11 @@ def main() -> int | None:
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise InputError("--num-machines needs --dist-url tcp://HOST:PORT of the first machine")
-    if args.num_gpus * args.num_machines > 1:
-        return run_processes(args)
-    return run(args)
+    several = args.num_gpus * args.num_machines > 1
+    if joined_torchrun():
+        if several:
+            raise InputError(
+                "torchrun starts the processes: leave out --num-gpus and --num-machines"
+            )
+        return run(args)
+    return run_processes(args) if several else run(args)
