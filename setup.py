@@ -21,13 +21,15 @@ setup(
     license="Apache-2.0",
     package_dir={"": "projects/PPPC"},
     packages=find_packages("projects/PPPC"),
-    package_data={"pppc": ["configs/*.yaml", "configs/*/*.yaml"]},  # a link to configs/
+    # pppc/configs is a link to configs/.
+    package_data={"pppc": ["configs/*.yaml", "configs/*/*.yaml", "report/templates/*"]},
     entry_points={"console_scripts": ["pppc = pppc_command:main"]},
     python_requires=">=3.11,<3.13",
     # Private parts are used of those with an upper bound.
     install_requires=[
         "fvcore>=0.1.5.post20221221,<0.2",
         "huggingface_hub>=0.30",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10.1",

@@ -21,7 +21,7 @@ OPTIONS = [
     "SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "3",
     "TEST.EVAL_PERIOD", "6", "VIS_PERIOD", "5", "PPPC.CONTRAST.START_ITER", "1",
     "PPPC.SELF_TRAINING.START", "0.0", "PPPC.CLASS_BALANCE.PREDICTION", "0.0",
-    "TEST.SELECTION.IMAGES", "3",
+    "TEST.SELECTION.IMAGES", "3", "TEST.REPORT_IMAGES", "0",
     # In six iterations no pseudo-label becomes as sure as in thousands.
     "PPPC.SELF_TRAINING.THRESHOLD", "0.05",
 ]  # fmt: skip

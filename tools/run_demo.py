@@ -25,6 +25,7 @@ from pppc.engine.run_folder import RunFolder
 from pppc.errors import run_tool
 from pppc.files import user_path, write_atomically
 from pppc.prediction import Predictor
+from pppc.report import write_report
 from pppc.tool_process import run_process
 from pppc.visualization import captioned_row, colorize_labels, colorize_uncertainty
 
@@ -53,6 +54,8 @@ def train(method: str, folder: Path, opts: list[str]) -> dict[str, float]:
         "--resume",
         "OUTPUT_DIR",
         str(folder),
+        "TEST.REPORT_IMAGES",
+        "0",
         *opts,
     )
     run("train_net.py", *arguments, name=method)
@@ -129,6 +132,8 @@ def main() -> None:
     write_atomically(output / "results.md", f"{table}\n".encode())
     print(f"\nIoU on the target domain, in percent:\n\n{table}\n")
     print(f"Pictures: {', '.join(map(str, pictures))}")
+    page = write_report([folders[method] for method in LONGEST_FIRST], output / "report.html")
+    print(f"Report: {page}")
     minutes = (time.perf_counter() - start) / 60
     print(f"Table: {output}/results.md. Took {minutes:.1f} minutes.")
 

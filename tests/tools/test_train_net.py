@@ -33,7 +33,7 @@ def train(method: str, output: Path, root: Path, *arguments: str, opts: list[str
 def finished(demo_datasets, tmp_path_factory) -> Path:
     """The output folder of a PPPC run."""
     output = tmp_path_factory.mktemp("runs") / "pppc"
-    run = train("pppc", output, demo_datasets)
+    run = train("pppc", output, demo_datasets, opts=["TEST.REPORT_IMAGES", "2"])
     assert run.returncode == 0, run.stderr[-3000:]
     return output
 
@@ -45,7 +45,7 @@ def _metrics(output: Path) -> dict:
 
 def test_a_run_leaves_what_users_of_detectron2_expect(finished):
     for name in ("model_final.pth", "model_best_by_labels.pth", "model_selected.pth", "last_checkpoint",
-                 "config.yaml", "log.txt"):  # fmt: skip
+                 "config.yaml", "log.txt", "report.html", "report.json", "report.csv"):  # fmt: skip
         assert (finished / name).is_file(), name
     assert list(finished.glob("events.out.tfevents.*"))
     assert (finished / "pictures/0000005.png").stat().st_size > 1000
@@ -56,6 +56,11 @@ def test_a_run_leaves_what_users_of_detectron2_expect(finished):
     assert 0 < metrics["pseudo_label/confident_share"] <= 1
     assert metrics["prototypes/classes_seen"] > 5
     assert 0 <= metrics["sem_seg/mIoU"] <= 100
+    told = json.loads((finished / "report.json").read_text())["runs"]["pppc"]
+    assert told["iou"]["mean"] == metrics["sem_seg/mIoU"] and len(told["iou"]) > 5
+    assert told["iou"]["road"] == metrics["sem_seg/IoU-road"]
+    assert told["ran"]["memory at most"] == f"{metrics['memory_gib']:.2f} GiB"
+    assert "torch " in told["ran"]["versions"] and told["ran"]["iterations"] == "6 of 6"
     checkpoint = torch.load(finished / "model_final.pth", weights_only=True)
     assert checkpoint["class_names"] == list(CITYSCAPES_CLASSES)
     state = checkpoint["model"]

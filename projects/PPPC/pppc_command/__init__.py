@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "adapt": "from your own images, a data file, to an adapted model",
     "train": "train or evaluate by a configuration",
+    "report": "one page on runs: did it work, which checkpoint, where not to trust it",
     "predict": "masks, pictures and uncertainty of images and videos",
     "check": "say whether data sets are there, whole and consistent",
     "rank": "say which images to label next, with first labels for CVAT and Label Studio",

@@ -1,7 +1,6 @@
 """What came of an adaptation: the two models beside each other, and which of them is kept."""
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,11 @@ from ..data.catalog import list_records
 from ..data.data_file import DataFile
 from ..engine import Trainer
 from ..engine.run_folder import RunFolder
+from ..evaluation.mean_iou import class_ious
 from ..files import write_atomically
 from ..model_folder import save_model_folder
 from ..prediction import Predictor, load
+from ..report import try_report
 from . import comparison
 
 COMPARED = 100  # target images
@@ -50,7 +51,7 @@ def conclude(output: Path, data: DataFile) -> str:
             else _last_metrics(output / "source_only", "sem_seg/mIoU"),
             "adapted": _last_metrics(output / "adapted", "sem_seg/mIoU"),
         }
-        columns = {name: _ious(found) for name, found in results.items()}
+        columns = {name: class_ious(found) for name, found in results.items()}
         best, why = choose_by_labels({name: found["mean"] for name, found in columns.items()})
         if "sem_seg/mIoU-low" in results[best]:  # of one test set
             low, high = (results[best][f"sem_seg/mIoU-{end}"] for end in ("low", "high"))
@@ -76,8 +77,10 @@ def conclude(output: Path, data: DataFile) -> str:
             f"While it was adapted, alarms spoke: {', '.join(sorted(alarms))}. What each one means, and "
             f"what to try: {output / 'adapted/log.txt'}\n"
         )
+    text += f"Class by class, in pictures: {output / 'report.html'}\n"
     text += f"{output / 'model'} is the {best} model: {why}.\n"
     write_atomically(output / "results.md", text.encode())
+    try_report([output / "adapted" / checkpoint], output=output / "report.html")
     reached = {f"mIoU on {', '.join(data.val)} (%)": columns[best]["mean"]} if data.val else {}
     save_model_folder(models[best], output / "model", reached)
     return text
@@ -133,12 +136,3 @@ def _last_metrics(run: Path, ending: str) -> dict[str, float]:
 
 def _test(model: Predictor) -> dict[str, float]:
     return flatten_results_dict(Trainer.test(model.cfg, model.model))
-
-
-def _ious(results: Mapping[str, float]) -> dict[str, float]:
-    """IoU by class, and their "mean", each the mean over the test sets that have it."""
-    found: dict[str, list[float]] = {}
-    for key, value in results.items():
-        if name := re.search(r"sem_seg/(?:IoU-(.+)|mIoU)$", key):
-            found.setdefault(name[1] or "mean", []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -9,6 +9,7 @@ iterations from --time; all are shown with their reasons before training starts.
     source_only.yaml, adapted.yaml   the configurations; `pppc train` takes them, too
     source_only/, adapted/           the two runs
     results.md                       IoU of every class, where the data file has "val"
+    report.html                      did it work, class by class and in pictures (docs/report.md)
     pictures/                        the target images in which the two differ most
     model/                           the better model, for pppc.load and `pppc predict`
 
@@ -74,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ["adapted"] if args.start else METHODS:
         command = [*COMMAND, "train", "--resume", "--num-gpus", args.num_gpus]
         try:
-            run_process([*command, "--config-file", output / f"{name}.yaml"], TITLES[name])
+            run_process(
+                [*command, "--config-file", output / f"{name}.yaml", "TEST.REPORT_IMAGES", 0],
+                TITLES[name],
+            )
         except Stopped as stopped:
             done = stopped.message.removesuffix(": continue with --resume")
             raise Stopped(f"{done}: the same command goes on", stopped.code) from stopped

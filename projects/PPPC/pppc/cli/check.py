@@ -24,7 +24,7 @@ from tabulate import tabulate
 from ..arguments import ToolParser
 from ..data.catalog import dataset_metadata, list_records, own_reader
 from ..data.data_file import DataFile, register_data_file
-from ..data.data_file.overview import class_shares, save_class_figure, save_contact_sheet
+from ..data.data_file.overview import class_shares, draw_class_shares, save_contact_sheet
 from ..data.inspection import Inspection, file_digests, inspect_files
 from ..data.listing import datasets_root
 from ..data.outdated import outdated_labels
@@ -113,7 +113,8 @@ def check_data_file(
     folder.mkdir(parents=True, exist_ok=True)
     classes = data.classes
     shares = {n: class_shares(found[n].class_pixels, classes) for n in (*data.source, *data.val)}
-    save_class_figure(folder / "classes.png", shares, classes)
+    figure = draw_class_shares(shares, classes, "share of the labeled pixels, %")
+    figure.savefig(folder / "classes.png")
     unreadable = {file for one in found.values() for file in one.unreadable}
     save_contact_sheet(folder / "images.png", [n for n in found if found[n].images], unreadable)
     files = {n: [file for file in found[n].images if file not in unreadable] for n in found}

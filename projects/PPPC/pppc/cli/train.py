@@ -42,6 +42,7 @@ from ..engine.stopping import StopOnSignal
 from ..errors import InputError, Stopped
 from ..files import free_path, user_path
 from ..processes import from_main_process
+from ..report import try_report
 
 SECONDS_TO_END = 5  # of the other processes, once one has failed
 
@@ -130,6 +131,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     open_log = CallbackHook(before_train=lambda trainer: log.open(cfg.OUTPUT_DIR))
     trainer.register_hooks([open_log])
     trainer.train()
+    if comm.is_main_process() and cfg.TEST.REPORT_IMAGES:
+        try_report([cfg.OUTPUT_DIR], images=cfg.TEST.REPORT_IMAGES)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ Detectron2's other keys have no effect, and are refused where they are set.
 import difflib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -124,6 +125,11 @@ CONFLICTS = (
 
 # What stops training alone.
 TRAINING_CONFLICTS = (
+    *(
+        Conflict("TRACKERS", lambda names, name=name: name in names and not find_spec(name),
+                 f"{name} is not installed: pip install {name}")
+        for name in ("wandb", "mlflow")
+    ),
     Conflict("DATASETS.TRAIN", lambda names: not names,
              "name a labeled source data set, such as ('gta_train',)"),
     Conflict("DATASETS.TARGET PPPC.SELF_TRAINING.ENABLED", lambda names, on: on and not names,

@@ -270,6 +270,9 @@ _SOLVER = (
     Key("TEST.SELECTION.SOURCE_MODEL", "", TEXT,
         "A source-only model, file or run: alarms compare with its predictions for the target, and it is the "
         "selected one as long as no other is better; '': there is none."),
+    Key("TEST.REPORT_IMAGES", 24, whole(0),
+        "Images of the test sets, or of the target, that the report at a training's end predicts "
+        "(report.html, docs/report.md); 0: there is none."),
     Key("TEST.UNCERTAINTY", False, SWITCH,
         'Measure in evaluation whether the model knows where it errs, and whether its probabilities are what '
         'they say; curves, figures and a table by image go to OUTPUT_DIR/inference. With the contrast each '
@@ -290,6 +293,9 @@ _SOLVER = (
     Key("OUTPUT_DIR", THEIRS, NAME, "The run's folder."),
     Key("VERSION", THEIRS, Rule("2", lambda value: value == 2), "Of Detectron2's configurations."),
     Key("VIS_PERIOD", THEIRS, whole(0), "Iterations between two pictures of the training batch; 0: none."),
+    Key("TRACKERS", (), Rule("a list of 'wandb', 'mlflow' or both", lambda v: set(v) <= {"wandb", "mlflow"}),
+        "Where scalars and the configuration go beside metrics.json and TensorBoard: Weights & Biases or "
+        "MLflow, by their own packages and environment variables."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", THEIRS, OneOf(("value", "norm", "full_model")),
         '"value" or "norm" of each parameter\'s gradient, or "full_model", the norm of all gradients '
         'together, which transformers are often trained with.'),

@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "MODEL.DEVICE",
     "CUDNN_BENCHMARK",
     "VIS_PERIOD",
+    "TRACKERS",
     "OUTPUT_DIR",
     # Where a run began; continued, it has weights of its own.
     "MODEL.WEIGHTS",

@@ -14,10 +14,14 @@ from detectron2.config import CfgNode
 from ..config.defaults import by_key
 from ..errors import InputError
 from ..files import free_path, unfinished_files, write_atomically
+from .environment import STARTS, record_start
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILES = ("config.yaml", "metrics.json", "last_checkpoint", "pictures", "selection.npz")
+_RUN_FILES = (
+    "config.yaml", "metrics.json", "last_checkpoint", "pictures", "selection.npz", STARTS,
+    "report.html", "report.json", "report.csv",
+)  # fmt: skip
 _LOG = "log.txt"  # starts the name of each process's
 _EVENTS = "events.out.tfevents."
 
@@ -97,7 +101,8 @@ class RunFolder:
 
         Takes a lock, which :meth:`end` releases, deletes the unfinished files of a killed process,
         forgets the metrics from ``start_iter`` on, which are about to be written again, and writes
-        config.yaml. InputError: another process is training there, or the folder cannot be written to.
+        config.yaml and starts.json. InputError: another process is training there, or the folder cannot
+        be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,6 +113,7 @@ class RunFolder:
                 logger.info("Removed %s, which a killed process left", path.name)
             self._forget_metrics(start_iter)
             write_atomically(self.path / "config.yaml", cfg.dump().encode())
+            record_start(self.path, start_iter)
         except OSError as error:
             raise InputError(
                 f"OUTPUT_DIR {self.path} cannot be written to ({error}): choose another one"

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+import resource
 import shutil
 from collections.abc import Callable
 
@@ -188,8 +189,18 @@ class BestModel(HookBase):
             )
 
 
+def _most_memory() -> float:
+    """GiB."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB
+
+
 class MetricsWriter(hooks.PeriodicWriter):
-    """Detectron2's, which opens its files when training begins, and writes every evaluation at once."""
+    """Detectron2's, which opens its files when training begins, and writes every evaluation at once.
+
+    With each the most memory that was needed so far: of the GPU, or without one of the process.
+    """
 
     def __init__(self, build_writers: Callable[[], list[EventWriter]], evaluation: Evaluation):
         super().__init__([])
@@ -201,6 +212,7 @@ class MetricsWriter(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         if self.evaluation.due(self.trainer.iter + 1):
+            self.trainer.storage.put_scalar("memory_gib", _most_memory(), smoothing_hint=False)
             for writer in self._writers:
                 writer.write()
         else:

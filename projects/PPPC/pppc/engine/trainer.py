@@ -55,6 +55,7 @@ from .run_hooks import (
 from .selection import Selection, selects
 from .solver import build_optimizer
 from .stopping import StopOnSignal, StoppableEvaluator
+from .trackers import TRACKERS
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +271,7 @@ class Trainer(DefaultTrainer):
         return selection | self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's, for the iterations from the first on that this process trains."""
+        """Detectron2's and TRACKERS, for the iterations from the first on that this process trains."""
         folder = self.cfg.OUTPUT_DIR
         json_writer = JSONWriter(os.path.join(folder, "metrics.json"))
         json_writer._last_write = self.start_iter - 1
@@ -278,6 +279,7 @@ class Trainer(DefaultTrainer):
             CommonMetricPrinter(self.max_iter),
             json_writer,
             TensorboardXWriter(folder, purge_step=self.start_iter),
+            *(TRACKERS[name](self.cfg, self.start_iter) for name in self.cfg.TRACKERS),
         ]
 
     @classmethod

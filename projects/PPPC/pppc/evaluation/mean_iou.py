@@ -6,6 +6,7 @@ numbers.
 """
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -76,6 +77,20 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
     intersection = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - intersection
     return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
+
+
+def class_ious(results: Mapping[str, float]) -> dict[str, float]:
+    """Of the results of an evaluation the IoU by class, and their "mean"; each the mean over test sets.
+
+    Examples:
+        >>> class_ious({"a/sem_seg/mIoU": 40.0, "b/sem_seg/mIoU": 60.0, "b/sem_seg/IoU-car": 60.0})
+        {'mean': 50.0, 'car': 60.0}
+    """
+    found: dict[str, list[float]] = {}
+    for key, value in results.items():
+        if name := re.search(r"sem_seg/(?:IoU-(.+)|mIoU)$", key):
+            found.setdefault(name[1] or "mean", []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 class MeanIoUEvaluator(DatasetEvaluator):

@@ -28,15 +28,15 @@ def class_shares(pixels: Mapping[str, int], classes: Sequence[str]) -> list[floa
     return [pixels.get(name, 0) / max(labeled, 1) for name in classes]
 
 
-def save_class_figure(
-    path: str | PathLike, shares: Mapping[str, Sequence[float]], classes: Sequence[str]
-) -> None:
-    """Bars of each class's share of the labeled pixels, on a scale of powers of ten.
+def draw_class_shares(
+    shares: Mapping[str, Sequence[float]], classes: Sequence[str], label: str
+) -> Figure:
+    """Bars of each class's share of the pixels, on a scale of powers of ten.
 
     Args:
-        path: of the PNG.
         shares: of each class, by data set.
         classes: names.
+        label: of the axis.
     """
     figure = Figure(figsize=(8, 1.2 + 0.35 * len(classes) * max(1, len(shares) / 2)), dpi=120)
     axes = figure.add_subplot()
@@ -50,11 +50,12 @@ def save_class_figure(
     axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, classes)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=0.01)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, 400)
-    axes.set_xlabel("share of the labeled pixels, %")
+    axes.set_xlabel(label)
     axes.legend(loc="lower right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path)
+    return figure
 
 
 def save_contact_sheet(path: str | PathLike, names: Sequence[str], unreadable: set[str]) -> None:
