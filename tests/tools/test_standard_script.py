@@ -129,14 +129,10 @@ def test_detectron2_s_own_script_runs_from_a_wheel_without_the_repository(
     empty = tmp_path / "empty"
     empty.mkdir()
     (image, *_) = (demo_datasets / "cityscapes/leftImg8bit/val").rglob("*.png")
-    for command, shown in (
-        (["predict", "--model", "../run_2", "--input", image, "--output", "out"], "1 predicted"),
-        (["check", "cityscapes_val"], "in order"),
-        (["doctor"], "Nothing needs mending"),
-    ):
-        ended = subprocess.run(
-            [sys.executable, installed / "bin/pppc", *command],
-            cwd=empty, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        assert ended.returncode == 0 and shown in ended.stdout, ended.stdout + ended.stderr
+    command = ["predict", "--model", "../run_2", "--input", image, "--output", "out"]
+    ended = subprocess.run(
+        [sys.executable, installed / "bin/pppc", *command],
+        cwd=empty, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0 and "1 predicted" in ended.stdout, ended.stdout + ended.stderr
     assert (empty / "out/predictions.csv").is_file()
