@@ -52,7 +52,7 @@ class Run:
 
     Attributes:
         path: of the folder.
-        model: that it is about, as :func:`pppc.load` takes it: the folder, or a checkpoint in it.
+        model: that it is about, as ``pppc.load`` takes it: the folder, or a checkpoint in it.
         name: that tells it from the others.
     """
 
