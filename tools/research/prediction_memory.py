@@ -26,7 +26,7 @@ PREDICT = Path(__file__).parents[1] / "predict.py"
 OPTIONS = (
     "MODEL.TIMM.NAME", "test_resnet", "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
     "MODEL.PROBABILISTIC_HEAD.DIM", 16, "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 128,
-    "MODEL.DEVICE", "cpu",
+    "MODEL.DEVICE", "cpu", "PPPC.CLASS_BALANCE.PREDICTION", 0.0,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "masks, pictures and uncertainty of images and videos",
     "check": "say whether data sets are there, whole and consistent",
     "rank": "say which images to label next, with first labels for CVAT and Label Studio",
+    "compare": "say how far the target is from the source, before training",
     "export": "write a model as ONNX or TorchScript",
     "doctor": "say what is installed, what is missing and how to get it",
 }

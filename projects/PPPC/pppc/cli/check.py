@@ -13,6 +13,7 @@ PPPC_CONVERTED first.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +22,12 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
+from ..adaptation.domains import COLORS, color_statistics
 from ..arguments import ToolParser
 from ..data.catalog import dataset_metadata, list_records, own_reader
 from ..data.data_file import DataFile, register_data_file
 from ..data.data_file.overview import class_shares, draw_class_shares, save_contact_sheet
+from ..data.images import read_image
 from ..data.inspection import Inspection, file_digests, inspect_files
 from ..data.listing import datasets_root
 from ..data.outdated import outdated_labels
@@ -33,6 +36,7 @@ from ..files import user_path
 
 SHOWN = 20  # problems
 RARE = 0.001  # share of the labeled pixels
+COLORED = 30  # images of each domain whose colors are looked at, at least
 
 
 def registered_names() -> list[str]:
@@ -147,6 +151,19 @@ def check_data_file(
     return problems, "nothing"
 
 
+def describe_colors(data: DataFile, found: Mapping[str, Inspection]) -> str:
+    """The mean colors of some of the source's and the target's images."""
+    parts = []
+    for role, names in (("source", data.source), ("target", data.target)):
+        files = [f for n in names for f in found[n].images if f not in found[n].unreadable]
+        some = files[:: max(1, len(files) // COLORED)]
+        means = (
+            np.mean([color_statistics(read_image(f, "RGB")) for f in some], axis=0) if some else ()
+        )
+        parts += [f"{role} {n} {value:.0f} %" for n, value in zip(COLORS, means)]
+    return f"{', '.join(parts)}. `pppc compare {shlex.quote(str(data.path))}` says how far apart they are"
+
+
 def main() -> int:
     parser = ToolParser(__doc__)
     parser.add_argument("names", nargs="*", help="data sets, or a data file (.yaml); default: all")
@@ -182,6 +199,7 @@ def main() -> int:
         folder = Path(user_path(arguments.output or f"output/check_{data.path.stem}", "--output"))
         wrong, hint = check_data_file(data, own, folder)
         problems += wrong
+        hints += [describe_colors(data, own)] if data.target else []
         hints.append(f"{folder}: classes.png and images.png, to look at. To mend first: {{}}".format(
             problems[0] if problems else hint))  # fmt: skip
     if len(data_files) < len(arguments.names) or not arguments.names:
