@@ -164,10 +164,11 @@ def test_at_most_so_many_pixels_of_each_class_each_as_likely_as_another():
     drawn = torch.zeros(14)
     torch.manual_seed(0)
     for _ in range(500):
-        chosen = at_most_per_class(pixels, 4)
-        assert torch.bincount(chosen.label).tolist() == [4, 0, 4, 0, 0, 1]
-        index = chosen.mean[:, 0].long()
-        assert len(index.unique()) == len(index) and torch.equal(label[index], chosen.label)
+        chosen = at_most_per_class(pixels, 4, num_classes=6)
+        assert torch.bincount(chosen.label).tolist() == [4, 0, 4, 0, 0, 1, 4 * 6 - 9]
+        taken = chosen.label < 6
+        index = chosen.mean[taken, 0].long()
+        assert len(index.unique()) == len(index) and torch.equal(label[index], chosen.label[taken])
         drawn[index] += 1
     share = torch.tensor([4 / 6] * 3 + [4 / 7] * 7 + [1.0] + [4 / 6] * 3)
     assert (drawn / 500 - share).abs().max() < 0.1

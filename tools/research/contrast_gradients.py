@@ -26,7 +26,7 @@ from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.errors import InputError, run_tool
 from pppc.method.gaussian import SCORES, mutual_likelihood_score
-from pppc.method.labeled_pixels import labeled_pixels
+from pppc.method.labeled_pixels import LabeledPixels, labeled_pixels
 from pppc.method.teacher import update_teacher
 from pppc.pixel_batch import PixelBatch
 from tabulate import tabulate
@@ -49,6 +49,8 @@ def margin_and_bias(loop: AdaptationLoop, batch: PixelBatch) -> tuple[float, flo
     pixels = labeled_pixels(
         output.mean, output.log_var, batch.label, prototypes.seen, segmentor.ignore_label
     )
+    labeled = pixels.label < len(prototypes.seen)
+    pixels = LabeledPixels(*(of_pixels[labeled] for of_pixels in pixels))
     scores = SCORES[segmentor.contrast.score](
         pixels.mean, pixels.log_var, prototypes.mean, prototypes.log_var
     ).masked_fill(~prototypes.seen, -torch.inf)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gaussian import SCORES
-from .labeled_pixels import at_most_per_class, labeled_pixels
+from .labeled_pixels import at_most_per_class, count_labels, labeled_pixels
 
 KL_REDUCTIONS = ("sum", "mean")
 
@@ -113,21 +113,26 @@ class PrototypeContrast:
         pixels = labeled_pixels(mean, log_var, label, seen, self.ignore_label)
         if self.max_pixels_per_class:
             share = -(-self.max_pixels_per_class // self.processes)
-            pixels = at_most_per_class(pixels, share)
+            pixels = at_most_per_class(pixels, share, len(seen))
 
-        logits = self.class_logits(
-            pixels.mean, pixels.log_var, prototypes_mean.detach(), prototypes_log_var.detach(), seen
-        )
-        counts = self.total(torch.bincount(pixels.label, minlength=len(seen)))
+        prototypes = prototypes_mean.detach(), prototypes_log_var.detach()
+        # Of no class at all the softmax is not a number, nor is its gradient.
+        some = seen | ~seen.any()
+        logits = self.class_logits(pixels.mean, pixels.log_var, *prototypes, some)
+        counts = self.total(count_labels(pixels.label, len(seen)))
+        takes_part = pixels.label < len(seen)
         # Every class weighs the same, however many pixels it has. The processes' gradients are
         # averaged later: times their number, that is a sum.
-        weight = self.processes / ((counts > 0).sum() * counts[pixels.label])
-        cross_entropy = F.cross_entropy(logits, pixels.label, reduction="none")
+        weight = self.processes / ((counts > 0).sum() * counts[pixels.label.where(takes_part, 0)])
+        cross_entropy = F.cross_entropy(
+            logits, pixels.label, ignore_index=len(seen), reduction="none"
+        )
         divergence = -0.5 * (1 + pixels.log_var - pixels.mean.square() - pixels.log_var.exp())
-        kl = self.processes * self.kl_weight * divergence.sum()
+        kl = self.processes * self.kl_weight * divergence.where(takes_part[:, None], 0).sum()
         if self.kl_reduction == "mean":
             kl = kl / (counts.sum().clamp(min=1) * pixels.mean.shape[1])
-        return {"loss_contrast": (weight * cross_entropy).sum(), "loss_kl": kl}
+        contrast = (weight.where(takes_part, 0) * cross_entropy).sum()
+        return {"loss_contrast": contrast, "loss_kl": kl}
 
     def class_logits(
         self,

@@ -1,7 +1,9 @@
 """Pixels of an embedding with the class that each is labeled with.
 
-Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions, N
-labeled positions.
+None of this waits for a device to say how many pixels are labeled: those that are not stay among them,
+with a label of their own.
+
+Shapes: B images, H x W pixels, h x w positions of the embedding, C classes, D dimensions, P = B h w.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from torch import Tensor
 
 
 class LabeledPixels(NamedTuple):
-    """The Gaussians of labeled positions, and their classes.
+    """The Gaussians of positions, and their classes.
 
     Examples:
         >>> pixels = LabeledPixels(torch.eye(2), torch.zeros(2, 2), torch.tensor([3, 3]))
@@ -21,9 +23,23 @@ class LabeledPixels(NamedTuple):
         tensor([0.5000, 0.5000])
     """
 
-    mean: Tensor  # (N, D) float32
-    log_var: Tensor  # (N, D) float32
-    label: Tensor  # (N,) int64, in [0, C)
+    mean: Tensor  # (P, D) float32
+    log_var: Tensor  # (P, D) float32
+    label: Tensor  # (P,) int64, in [0, C); C where the position takes no part
+
+
+def count_labels(label: Tensor, num_classes: int) -> Tensor:
+    """How many labels there are of each class, ``(C,)`` int64; others count nothing.
+
+    Unlike ``bincount``, it does not wait for a device.
+
+    Examples:
+        >>> count_labels(torch.tensor([[0, 0, 2], [2, 2, 255]]), num_classes=3)
+        tensor([2, 0, 3])
+    """
+    in_space = (label >= 0) & (label < num_classes)
+    bins = label.long().where(in_space, num_classes).flatten()
+    return bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
 
 
 def resize_labels(label: Tensor, size: Sequence[int]) -> Tensor:
@@ -41,7 +57,7 @@ def resize_labels(label: Tensor, size: Sequence[int]) -> Tensor:
 def labeled_pixels(
     mean: Tensor, log_var: Tensor, label: Tensor, classes: Tensor, ignore_label: int
 ) -> LabeledPixels:
-    """Select the positions that are labeled with one of ``classes``.
+    """All positions; those that are not labeled with one of ``classes`` have the label C.
 
     Args:
         mean, log_var: ``(B, D, h, w)``.
@@ -55,33 +71,38 @@ def labeled_pixels(
         >>> both = torch.tensor([True, True])
         >>> pixels = labeled_pixels(mean, torch.zeros_like(mean), label, both, ignore_label=255)
         >>> pixels.mean[:, 0], pixels.label
-        (tensor([0., 2.]), tensor([1, 0]))
+        (tensor([0., 1., 2.]), tensor([1, 2, 0]))
     """
     label = resize_labels(label, mean.shape[-2:])
     labeled = (label != ignore_label) & (label >= 0) & (label < len(classes))
     selected = labeled & classes[label.where(labeled, 0)]
     return LabeledPixels(
-        mean.movedim(1, -1)[selected].float(),
-        log_var.movedim(1, -1)[selected].float(),
-        label[selected],
+        mean.movedim(1, -1).flatten(0, -2).float(),
+        log_var.movedim(1, -1).flatten(0, -2).float(),
+        label.where(selected, len(classes)).flatten(),
     )
 
 
-def at_most_per_class(pixels: LabeledPixels, maximum: int) -> LabeledPixels:
+def at_most_per_class(pixels: LabeledPixels, maximum: int, num_classes: int) -> LabeledPixels:
     """Of each class ``maximum`` pixels drawn at random, or all where it has no more.
 
     The draw is from PyTorch's global generator, which the training step seeds.
 
+    Returns:
+        C times ``maximum`` pixels; those that fill up a class have the label C.
+
     Examples:
         >>> label = torch.tensor([0, 0, 0, 0, 1])
         >>> pixels = LabeledPixels(torch.zeros(5, 2), torch.zeros(5, 2), label)
-        >>> at_most_per_class(pixels, 2).label
-        tensor([0, 0, 1])
+        >>> at_most_per_class(pixels, 2, num_classes=2).label
+        tensor([0, 0, 1, 2])
     """
     shuffled = torch.randperm(len(pixels.label), device=pixels.label.device)
-    label = pixels.label[shuffled]
-    # Sorted by class, a pixel's place within its class is its distance from the class's first.
-    label, order = label.sort(stable=True)
-    first = torch.searchsorted(label, label)
-    chosen = shuffled[order][torch.arange(len(label), device=label.device) - first < maximum]
-    return LabeledPixels(*(tensor[chosen] for tensor in pixels))
+    label, order = pixels.label[shuffled].sort(stable=True)
+    classes = torch.arange(num_classes, device=label.device)[:, None]
+    # Sorted by class, those of a class begin at its first.
+    place = torch.searchsorted(label, classes) + torch.arange(maximum, device=label.device)
+    inside, place = place < len(label), place.clamp(max=len(label) - 1)
+    found = torch.where(inside & (label[place] == classes), classes, num_classes)
+    chosen = shuffled[order[place.flatten()]]
+    return LabeledPixels(pixels.mean[chosen], pixels.log_var[chosen], found.flatten())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .labeled_pixels import labeled_pixels
+from .labeled_pixels import count_labels, labeled_pixels
 
 UPDATE_RULES = ("ema", "posterior", "batch")
 VARIANCES = ("product", "count_normalized")
@@ -122,20 +122,23 @@ class GaussianPrototypes(nn.Module):
             total: of sums over the processes that share the batch.
         """
         sums = total(self._batch_sums(mean, log_var, label))
-        present = sums[:, -1] > 0
+        present = sums[:, -1:] > 0
         if self.update_rule == "posterior":
-            self.sums[present] = self.forgetting * self.sums[present] + sums[present]
+            self.sums.copy_(torch.where(present, self.forgetting * self.sums + sums, self.sums))
             sums = self.sums
-        new_mean, new_var = self._gaussian(sums[present])
-        self.num_updates += present
+        # Of classes that are not present these may be no numbers; they are not taken.
+        new_mean, new_var = self._gaussian(sums)
+        self.num_updates += present[:, 0]
         published = self.convention == "published"
         if self.update_rule == "ema":
-            keep = (1 - 1 / self.num_updates[present]).clamp(max=self.momentum)[:, None]
-            old_var = self.log_var[present] if published else self.log_var[present].exp()
-            new_mean = keep * self.mean[present] + (1 - keep) * new_mean
+            keep = (1 - 1 / self.num_updates).clamp(max=self.momentum)[:, None]
+            old_var = self.log_var if published else self.log_var.exp()
+            new_mean = keep * self.mean + (1 - keep) * new_mean
             new_var = keep * old_var + (1 - keep) * new_var
-        self.mean[present] = new_mean.float()
-        self.log_var[present] = (new_var if published else new_var.log()).float()
+        self.mean.copy_(torch.where(present, new_mean, self.mean))
+        self.log_var.copy_(
+            torch.where(present, new_var if published else new_var.log(), self.log_var)
+        )
 
     def _batch_sums(self, mean: Tensor, log_var: Tensor, label: Tensor) -> Tensor:
         """Precision, weighted mean and count of each class in one tensor, ``(C, 2 D + 1)``."""
@@ -144,14 +147,15 @@ class GaussianPrototypes(nn.Module):
         pixels = labeled_pixels(mean, log_var, label, every_class, self.ignore_label)
         published = self.convention == "published"
         precision = 1 / pixels.log_var if published else (-pixels.log_var).exp()
-        sums = precision.new_zeros(num_classes, 2 * dim + 1)
+        sums = precision.new_zeros(num_classes + 1, 2 * dim + 1)  # last: what takes no part
         sums[:, :dim].index_add_(0, pixels.label, precision)
         sums[:, dim:-1].index_add_(0, pixels.label, precision * pixels.mean)
-        sums[:, -1] = torch.bincount(pixels.label, minlength=num_classes)
+        sums = sums[:-1]
+        sums[:, -1] = count_labels(pixels.label, num_classes)
         return sums
 
     def _gaussian(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance ``(K, D)`` of the sums ``(K, 2 D + 1)`` of K classes."""
+        """Mean and variance ``(C, D)`` of sums ``(C, 2 D + 1)``."""
         dim = self.mean.shape[1]
         precision, weighted_mean, count = sums.split((dim, dim, 1), dim=1)
         variance = (count if self.variance == "count_normalized" else 1) / precision
