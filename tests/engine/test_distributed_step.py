@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.engine.solver import build_optimizer
-from pppc.method.mixing import class_mix, class_mix_mask
+from pppc.method.mixing import class_mix, class_mix_mask, present_labels
 from pppc.method.prototypes import GaussianPrototypes
 from pppc.method.teacher import pseudo_label
 from pppc.pixel_batch import PixelBatch
@@ -61,7 +61,8 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     if parallel and share.start:
         torch.randperm(len(whole_batch()["label"].unique()), generator=generator)
-    mask = class_mix_mask(source.label, generator, sum_over_processes)
+    classes = present_labels(source.label, sum_over_processes)
+    mask = class_mix_mask(source.label, generator, classes)
     weight = class_mix(torch.ones_like(target.weight), target.weight, mask)
     mixed = PixelBatch(class_mix(source.image, target.image, mask),
                        class_mix(source.label, target.label, mask), weight)  # fmt: skip

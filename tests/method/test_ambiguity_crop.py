@@ -8,7 +8,7 @@ import torch
 from conftest import REPOSITORY
 from pppc.method.ambiguity_crop import (
     AmbiguityCrop,
-    choose_box,
+    choose_boxes,
     class_ambiguity_weights,
     class_entropy,
     crop_score,
@@ -58,8 +58,8 @@ def test_chosen_box_is_the_first_best_of_those_drawn():
             pixels = label[top : top + 4, left : left + 6].flatten().tolist()
             corners.append((top, left))
             scores.append(sum((0.0, 1.0, 0.5)[pixel] for pixel in pixels))
-        box = choose_box(
-            lambda box, label=label: crop_score(label[box], weights),
+        (box,) = choose_boxes(
+            [lambda box, label=label: crop_score(label[box], weights)],
             (7, 9), (4, 6), 6, torch.Generator().manual_seed(100 + seed),
         )  # fmt: skip
         assert box.corner == corners[scores.index(max(scores))]
@@ -69,7 +69,7 @@ def test_chosen_box_is_the_first_best_of_those_drawn():
 
 def test_without_a_score_the_box_is_uniformly_random():
     generator = torch.Generator().manual_seed(0)
-    boxes = [choose_box(None, (6, 5), (4, 3), 4, generator) for _ in range(900)]
+    boxes = choose_boxes([None] * 900, (6, 5), (4, 3), 4, generator)
     counts = torch.zeros(3, 3)
     for box in boxes:
         counts[box.corner] += 1
@@ -78,10 +78,10 @@ def test_without_a_score_the_box_is_uniformly_random():
 
 
 def test_whole_image_and_too_large_a_box():
-    whole = choose_box(lambda box: torch.zeros(()), (4, 6), (4, 6), 3, torch.Generator())
-    assert whole == ((0, 0), True, 1.0)
+    whole = choose_boxes([lambda box: torch.zeros(())], (4, 6), (4, 6), 3, torch.Generator())
+    assert whole == [((0, 0), True, 1.0)]
     with pytest.raises(ValueError, match="crop of 4x7.*image of 4x6"):
-        choose_box(None, (4, 6), (4, 7), 3, torch.Generator())
+        choose_boxes([None], (4, 6), (4, 7), 3, torch.Generator())
 
 
 def test_entropies_are_those_of_pytorch_s_distributions_whatever_the_scale():
@@ -132,6 +132,7 @@ def test_a_random_crop_labels_nothing_and_says_that_it_is_random():
         (AmbiguityCrop((8, 8)), None),
     ):
         assert len(crop((12, 12), 2, of, never, generator)) == 2
+        assert math.isnan(crop.statistics.pop("weights_entropy", math.nan))
         assert crop.statistics == {"by_chance": 1, "gain": 1}
     with pytest.raises(ValueError, match="criterion is 'entropy'"):
         AmbiguityCrop((8, 8), criterion="entropy")

@@ -51,7 +51,7 @@ def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
     loop = build(*opts)
     segmentor = loop.segmentor
     losses: dict[str, list[float]] = {}
-    loop._write_metrics = lambda metrics, _: [
+    loop._write_metrics = lambda metrics, *_: [
         losses.setdefault(name, []).append(value.item()) for name, value in metrics.items()
     ]
     with EventStorage() as loop.storage:

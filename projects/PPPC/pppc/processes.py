@@ -85,7 +85,8 @@ def from_main_process(function: Callable[[], Result]) -> Result:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over the processes of a training, in place."""
+    """The sum of a tensor over the processes of a training."""
     if comm.get_world_size() > 1:
+        tensor = tensor.cuda() if dist.get_backend() == "nccl" else tensor
         dist.all_reduce(tensor)
     return tensor

@@ -1,5 +1,6 @@
 """The training step of PPPC."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -110,6 +111,7 @@ class AdaptationLoop(SimpleTrainer):
         scaled = self.segmentor.student.mixed_precision == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
         self.record: StepRecord | None = None
+        self.scalars: dict[str, Tensor] = {}  # of the step, on its device, beside the losses
 
     @classmethod
     def from_config(
@@ -182,8 +184,6 @@ class AdaptationLoop(SimpleTrainer):
     def hooks(self) -> list[HookBase]:
         """All hooks that the step needs, in their order."""
         hooks: list[HookBase] = [self.random, self.dacs_mixing]
-        if self.segmentor.prototypes is not None:
-            hooks.append(self.prototype_update)
         if comm.get_world_size() > 1:
             hooks.append(BatchStatisticsAverage(self.segmentor))
         if self.segmentor.teacher is not None:
@@ -193,6 +193,9 @@ class AdaptationLoop(SimpleTrainer):
     def run_step(self) -> None:
         """One iteration of PPPC; without pseudo-labels, of source-only training.
 
+        It waits for the device twice: where the crop is chosen, and at the end for the losses. Of several
+        processes on GPUs the classes to mix are a third time.
+
         Raises:
             InputError: a loss of any process is not finite. The weights are still those of before.
         """
@@ -200,18 +203,22 @@ class AdaptationLoop(SimpleTrainer):
         source, target = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         files = source.files + (() if target is None else target.files)
+        adapts = self.pseudo_labeler is not None and self.iter >= self.self_training_start
+        classes = (
+            self.dacs_mixing.classes(source) if adapts else None
+        )  # while labels are on the CPU
         source, mixed = source.to(self.segmentor.device), None
         contrast = self.contrast_scale()
         losses = {}
+        self.scalars.clear()
         self.optimizer.zero_grad()
 
         # Within one context the student's weights are cast to half precision once for all passes.
         with torch.autocast(self.segmentor.device.type, enabled=False):
             strong = self.dacs_mixing.strong
             passes = [("source", strong(source), contrast, True)]
-            if self.pseudo_labeler is None or self.iter < self.self_training_start:
-                target = None
-            else:
+            target = target if adapts else None
+            if target is not None:
                 target = self.crop_target(target.to(self.segmentor.device))
                 target = self.label_target(target)
                 confident = target.confident(self.contrast_threshold, self.segmentor.ignore_label)
@@ -220,7 +227,7 @@ class AdaptationLoop(SimpleTrainer):
                     self.prototype_update(weak_source, confident)
                 if contrast:
                     passes.append(("target", strong(confident), contrast, False))
-                mixed = self.dacs_mixing(weak_source, target)
+                mixed = self.dacs_mixing(weak_source, target, classes)
                 passes.append(("mixed", mixed, None, True))
             if comm.get_world_size() > 1:
                 # The last pass averages gradients: it has to be the one with all parameters.
@@ -229,8 +236,9 @@ class AdaptationLoop(SimpleTrainer):
                 losses |= self.backward_pass(*one, last=number == len(passes))
 
         self.record = StepRecord(source, target, mixed)
-        self._check_finite(losses, files)
-        self._write_metrics(losses, data_time)
+        if self.segmentor.prototypes is not None:
+            self.scalars["prototypes/classes_seen"] = self.segmentor.prototypes.seen.sum()
+        self._write_metrics(losses, data_time, files)
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
@@ -261,14 +269,16 @@ class AdaptationLoop(SimpleTrainer):
             self.random.generator,
         )
         for name, value in self.ambiguity_crop.statistics.items():
-            get_event_storage().put_scalar(f"crop/{name}", value, smoothing_hint=False)
+            if isinstance(value, Tensor):
+                self.scalars[f"crop/{name}"] = value
+            else:
+                get_event_storage().put_scalar(f"crop/{name}", value, smoothing_hint=False)
         return target.crop(corners, self.ambiguity_crop.size)
 
     def label_target(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights."""
         pseudo, weight = self.pseudo_labeler(self.teacher_scores, target.image, target.day_image)
-        share = pseudo.confident_share.item()
-        get_event_storage().put_scalar("pseudo_label/confident_share", share)
+        self.scalars["pseudo_label/confident_share"] = pseudo.confident_share
         return PixelBatch(target.image, pseudo.label, weight, pseudo.confidence, files=target.files)
 
     def contrast_scale(self) -> float | None:
@@ -303,8 +313,30 @@ class AdaptationLoop(SimpleTrainer):
             self.grad_scaler.scale(sum(losses.values())).backward()
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
 
-    def _check_finite(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
-        """See, in all processes alike, that training has not failed on a batch of ``files``."""
+    def _write_metrics(
+        self, losses: dict[str, Tensor], data_time: float, files: tuple[str, ...]
+    ) -> None:
+        """Put the processes' means into the storage: all at once, since each reading waits for a device.
+
+        Raises:
+            InputError: training has failed on a batch of ``files``, of any process.
+        """
+        found = losses | self.scalars
+        values = torch.stack([value.float() for value in found.values()])
+        finite = values[: len(losses)].isfinite().all()
+        values = torch.cat([values, values.new_full((1,), data_time), finite[None]])
+        *means, data_time, finite = (sum_over_processes(values) / comm.get_world_size()).tolist()
+        if finite < 1:
+            self._refuse(losses, files)
+        storage = get_event_storage()
+        for name, value in zip(found, means):
+            if not math.isnan(value):
+                storage.put_scalar(name, value, smoothing_hint=not name.startswith("crop/"))
+        storage.put_scalar("data_time", data_time)
+        storage.put_scalar("total_loss", sum(means[: len(losses)]))
+
+    def _refuse(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
+        """End training in all processes alike, which all call this."""
         wrong = [
             f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()
         ]

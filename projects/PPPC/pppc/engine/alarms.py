@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from ..evaluation.selection import DrawnPixels
+from ..method.labeled_pixels import count_labels
 from ..modeling.meta_arch import PPPCSegmentor
 
 logger = logging.getLogger(__name__)
@@ -131,11 +132,8 @@ class Alarms(HookBase):
         loop, iteration = self.trainer._trainer, self.trainer.iter + 1
         latest = self.trainer.storage.latest()
         if loop.record.target is not None:
-            labels = loop.record.target.label.flatten()
-            counts = labels.bincount(minlength=256)[: len(self.names)]
-            self.pseudo_labels.append(
-                counts
-            )  # on its device: a copy would make the step wait for it
+            # On their device: a copy would make the step wait for it.
+            self.pseudo_labels.append(count_labels(loop.record.target.label, len(self.names)))
             self.confident.append(latest["pseudo_label/confident_share"][0])
             if loop.ambiguity_crop.chooses(loop.segmentor.prototypes):
                 self.by_chance.append(latest["crop/by_chance"][0])

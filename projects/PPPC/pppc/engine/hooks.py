@@ -1,6 +1,6 @@
 """The parts of the method that own state or schedule, as Detectron2 hooks.
 
-Detectron2's hooks never see the batch. What a hook needs of it, the training step hands over by
+Detectron2's hooks never see the batch. What a part needs of it, the training step hands over by
 calling :class:`PrototypeUpdate` and :class:`DACSMixing`; see
 :meth:`pppc.engine.adaptation_loop.AdaptationLoop.run_step`.
 """
@@ -10,11 +10,16 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..method.mixing import StrongAugmentation, box_mix_mask, class_mix, class_mix_mask
+from ..method.mixing import (
+    StrongAugmentation,
+    box_mix_mask,
+    class_mix,
+    class_mix_mask,
+    present_labels,
+)
 from ..method.teacher import teacher_momentum, update_teacher
 from ..modeling.meta_arch import PPPCSegmentor
 from ..pixel_batch import PixelBatch
@@ -90,7 +95,7 @@ class BatchStatisticsAverage(HookBase):
             statistic.copy_(mean)
 
 
-class PrototypeUpdate(HookBase):
+class PrototypeUpdate:
     """Update the class prototypes with the teacher's embedding of labeled pixels.
 
     ``include_target``: use the target's pseudo-labeled pixels too (published: the source's alone).
@@ -119,11 +124,6 @@ class PrototypeUpdate(HookBase):
             sum_over_processes,
         )
 
-    def after_step(self) -> None:
-        get_event_storage().put_scalar(
-            "prototypes/classes_seen", int(self.segmentor.prototypes.seen.sum())
-        )
-
 
 class DACSMixing(HookBase):
     """Strong augmentation, and mixes of source and target (DACS, arXiv 2007.08702).
@@ -140,24 +140,31 @@ class DACSMixing(HookBase):
     def before_step(self) -> None:
         self.gates = self.augmentation.draw_gates(self.random.generator)
 
+    def classes(self, source: PixelBatch) -> Tensor | None:
+        """What classes are chosen from; None: none are. Of labels on the CPU it waits for no device."""
+        return present_labels(source.label, sum_over_processes) if self.mix == "class" else None
+
     def strong(self, batch: PixelBatch) -> PixelBatch:
         """The batch with strongly augmented images."""
         image = self.augmentation(batch.image, self.gates, self.random.generator)
         return PixelBatch(image, batch.label, batch.weight)
 
-    def __call__(self, source: PixelBatch, target: PixelBatch) -> PixelBatch:
+    def __call__(
+        self, source: PixelBatch, target: PixelBatch, classes: Tensor | None = None
+    ) -> PixelBatch:
         """Paste half of the source's classes, or a box of it, onto each target image; augment strongly.
 
         Args:
             source: weakly augmented, labeled. With fewer images than the target they repeat.
             target: weakly augmented, with pseudo-labels and pixel weights.
+            classes: what :meth:`classes` gave for the source.
 
         Returns:
             as many images as the target has; the source's pixels have weight 1.
         """
         index = torch.arange(len(target), device=source.image.device) % len(source)
         if self.mix == "class":
-            mask = class_mix_mask(source.label, self.random.generator, sum_over_processes)[index]
+            mask = class_mix_mask(source.label, self.random.generator, classes)[index]
         else:
             mask = box_mix_mask(target.label, self.random.generator)
         return self.strong(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .labeled_pixels import resize_labels
+from .labeled_pixels import count_labels, resize_labels
 from .prototypes import GaussianPrototypes
 
 #: The score of the box of these rows and columns, the higher the better.
@@ -96,17 +96,14 @@ def crop_score(label: Tensor, weights: Tensor) -> Tensor:
         >>> crop_score(label, weights=torch.tensor([0.5, 2.0]))
         tensor(7.)
     """
-    in_space = (label >= 0) & (label < len(weights))
-    bins = label.long().where(in_space, len(weights)).flatten()
-    counts = weights.new_zeros(len(weights) + 1).scatter_add_(0, bins, weights.new_ones(len(bins)))
-    return (weights * counts[:-1]).sum()
+    return (weights * count_labels(label, len(weights))).sum()
 
 
 class ChosenBox(NamedTuple):
     """A box of an image, and how it was chosen.
 
     Examples:
-        >>> box = choose_box(None, (8, 8), (8, 8), 10, torch.Generator())
+        >>> (box,) = choose_boxes([None], (8, 8), (8, 8), 10, torch.Generator())
         >>> box.corner, box.by_chance
         ((0, 0), True)
     """
@@ -116,17 +113,19 @@ class ChosenBox(NamedTuple):
     gain: float  # its score over the mean of the candidates'; 1 where that is 0
 
 
-def choose_box(
-    score: Score | None,
+def choose_boxes(
+    scores: Sequence[Score | None],
     image_size: tuple[int, int],
     box_size: tuple[int, int],
     num_candidates: int,
     generator: torch.Generator,
-) -> ChosenBox:
-    """The best of some random boxes, the first of equals.
+) -> list[ChosenBox]:
+    """For each image the best of some random boxes, the first of equals.
+
+    The scores of all images are read from the device at once.
 
     Args:
-        score: of a box; None: all are alike.
+        scores: of a box of each image; None: all are alike.
         image_size, box_size: (height, width), pixels.
         num_candidates: how many boxes to draw; without a score one is.
         generator: of the boxes, on the CPU.
@@ -138,7 +137,8 @@ def choose_box(
         >>> ambiguity = torch.zeros(8, 8)
         >>> ambiguity[4:, 4:] = 1.0  # at the lower right
         >>> generator = torch.Generator().manual_seed(0)
-        >>> choose_box(lambda box: ambiguity[box].sum(), (8, 8), (4, 4), 20, generator).corner
+        >>> (box,) = choose_boxes([lambda box: ambiguity[box].sum()], (8, 8), (4, 4), 20, generator)
+        >>> box.corner
         (4, 4)
     """
     (height, width), (box_height, box_width) = image_size, box_size
@@ -153,16 +153,21 @@ def choose_box(
     def candidate() -> tuple[int, int]:
         return drawn(height - box_height), drawn(width - box_width)
 
-    if score is None:
-        return ChosenBox(candidate(), by_chance=True, gain=1.0)
-    corners = [candidate() for _ in range(num_candidates)]
-    scores = torch.stack(
-        [score((slice(y, y + box_height), slice(x, x + box_width))) for y, x in corners]
-    ).tolist()
-    best, mean = max(scores), sum(scores) / len(scores)
-    return ChosenBox(
-        corners[scores.index(best)], min(scores) == best, best / mean if mean > 0 else 1.0
-    )
+    known = [score for score in scores if score is not None]
+    if not known:
+        return [ChosenBox(candidate(), by_chance=True, gain=1.0) for _ in scores]
+    corners = [[candidate() for _ in range(num_candidates)] for _ in known]
+    values = [
+        score((slice(y, y + box_height), slice(x, x + box_width)))
+        for score, of_image in zip(known, corners)
+        for y, x in of_image
+    ]
+    boxes = []
+    for of_image, found in zip(corners, torch.stack(values).view(len(known), -1).tolist()):
+        best, mean = max(found), sum(found) / len(found)
+        corner = of_image[found.index(best)]
+        boxes.append(ChosenBox(corner, min(found) == best, best / mean if mean > 0 else 1.0))
+    return boxes
 
 
 def _sum_of(values: Tensor) -> Score:
@@ -191,8 +196,8 @@ class AmbiguityCrop:
         statistics: of the last call. "by_chance": the share of boxes that scored no better than the
             others. "gain": the chosen box's score over the candidates' mean, averaged over the
             images. "weights_entropy": the entropy of all classes' weights by their prototypes'
-            variance, over log C: 1 where they are equal, 0 where one class has all; absent where no
-            class has a prototype.
+            variance, over log C, a tensor: 1 where they are equal, 0 where one class has all, no number
+            where no class has a prototype; absent without prototypes.
 
     Raises:
         ValueError: the criterion is unknown.
@@ -215,7 +220,7 @@ class AmbiguityCrop:
     temperature: float = 0.01
     top_k: int = 10
     criterion: str = "class_variance"
-    statistics: dict[str, float] = field(default_factory=dict, init=False)
+    statistics: dict[str, float | Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -245,18 +250,15 @@ class AmbiguityCrop:
         scores: Sequence[Score | None] = [None] * num_images
         if self.chooses(prototypes):
             scores = self._scores(image_size, prototypes, probabilities())
-        boxes = [
-            choose_box(score, image_size, self.size, self.num_candidates, generator)
-            for score in scores
-        ]
+        boxes = choose_boxes(scores, image_size, self.size, self.num_candidates, generator)
         self.statistics = {
             "by_chance": sum(box.by_chance for box in boxes) / len(boxes),
             "gain": sum(box.gain for box in boxes) / len(boxes),
         }
-        if prototypes is not None and prototypes.seen.any():
+        if prototypes is not None:
             weights = self.class_weights(prototypes, top_k=len(prototypes.seen))
-            entropy = torch.special.entr(weights).sum().item()
-            self.statistics["weights_entropy"] = entropy / math.log(len(weights))
+            entropy = torch.special.entr(weights).sum() / math.log(len(weights))
+            self.statistics["weights_entropy"] = entropy.where(prototypes.seen.any(), torch.nan)
         return [box.corner for box in boxes]
 
     def chooses(self, prototypes: GaussianPrototypes | None) -> bool:

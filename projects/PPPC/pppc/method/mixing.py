@@ -16,10 +16,24 @@ MIXES = ("class", "box")
 BLUR_SIGMA = (0.15, 1.15)  # pixels, as published
 
 
+def present_labels(
+    label: Tensor, total: Callable[[Tensor], Tensor] = lambda counts: counts
+) -> Tensor:
+    """The values of labels in [0, 255], ``(K,)``, ascending. It waits for the device of the labels.
+
+    Args:
+        label: of any shape.
+        total: of counts over the processes that share the batch.
+
+    Examples:
+        >>> present_labels(torch.tensor([[3, 0], [255, 3]]))
+        tensor([  0,   3, 255])
+    """
+    return total(torch.bincount(label.flatten(), minlength=256)).nonzero()[:, 0]
+
+
 def class_mix_mask(
-    label: Tensor,
-    generator: torch.Generator,
-    total: Callable[[Tensor], Tensor] = lambda counts: counts,
+    label: Tensor, generator: torch.Generator, classes: Tensor | None = None
 ) -> Tensor:
     """For each image, the pixels of half of the batch's classes (ClassMix, arXiv 2007.07936).
 
@@ -27,7 +41,7 @@ def class_mix_mask(
         label: ``(N, H, W)`` in [0, 255]. Every value counts as a class, the ignore label too, as
             published.
         generator: of the choice, on the CPU.
-        total: of counts over the processes that share the batch.
+        classes: of the batch, as :func:`present_labels` gives them; None: those of ``label``.
 
     Returns:
         ``(N, H, W)`` bool.
@@ -37,15 +51,13 @@ def class_mix_mask(
         >>> class_mix_mask(label, torch.Generator().manual_seed(0)).sum()  # two of four classes
         tensor(2)
     """
-    counts = total(torch.bincount(label.flatten(), minlength=256))
-    classes = counts.nonzero()[:, 0]
-    half = (len(classes) + 1) // 2
-    return torch.stack(
-        [
-            torch.isin(one, classes[torch.randperm(len(classes), generator=generator)[:half]])
-            for one in label
-        ]
-    )
+    classes = present_labels(label) if classes is None else classes
+    masks = []
+    for one in label:
+        order = torch.randperm(len(classes), generator=generator).to(classes.device)
+        half = classes[order[: (len(classes) + 1) // 2]]
+        masks.append(torch.isin(one, half.to(one.device, non_blocking=True)))
+    return torch.stack(masks)
 
 
 def box_mix_mask(label: Tensor, generator: torch.Generator) -> Tensor:
