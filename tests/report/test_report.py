@@ -186,8 +186,9 @@ def test_names_of_classes_are_text_and_alarms_stand_in_the_first_line(tmp_path):
     assert page == run / "report.html"
     headline = told(page)["verdict"]["headline"]
     assert headline == (
-        "Adapting did harm: mIoU 46.5 %, source-only 69.9 % (-23.4). Alarm while training: "
-        "class_vanished (<b>& has 0 %, not 8 %). The choice without labels keeps the source-only model."
+        "Adapting did harm: mIoU 46.5 %, source-only 69.9 % (-23.4). Alarm while training, over at "
+        "the end: class_vanished (<b>& has 0 %, not 8 %). "
+        "The choice without labels keeps the source-only model."
     )
     read = Page(page)
     assert "mIoU would be 40.0 to 52.0 % (95 %" in told(page)["verdict"]["sentences"][0]

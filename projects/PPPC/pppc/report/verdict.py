@@ -10,10 +10,10 @@ from ..engine.alarms import SMALLEST, class_alarms
 from .looks import Looks
 from .runs import Run
 
+BRIEF = 80  # characters
 ABSENT = 0.0005  # share of the pixels
-LITTLE = (
-    1.0  # mIoU, in percent, by which runs differ that differ in their seed alone (docs/study.md)
-)
+# mIoU, in percent, by which runs differ that differ in their seed alone (docs/study.md).
+LITTLE = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,25 @@ def judge(
         headline = (
             "Nothing speaks against this model; without labels that is all that can be known."
         )
-    if run.alarms:
-        named = ", ".join(
-            alarm.name + (f" ({alarm.words.rstrip('.')})" if alarm.words else "")
-            for alarm in run.alarms
-        )
-        headline += f" Alarm{'s' * (len(run.alarms) > 1)} while training: {named}."
+    headline += _of_alarms(run)
     if run.selected == 0:
         headline += " The choice without labels keeps the source-only model."
     return Verdict(state, headline, list(_sentences(run, source_only, odd, looks)))
+
+
+def _of_alarms(run: Run) -> str:
+    """Those that sounded while it trained, and what it said where it was one of few words."""
+    said = ""
+    for over, words in (
+        (False, "Alarm at the end"),
+        (True, "Alarm while training, over at the end"),
+    ):
+        alarms = [alarm for alarm in run.alarms if alarm.over == over]
+        if alarms:
+            brief = len(alarms) == 1 and 0 < len(alarms[0].words) < BRIEF
+            more = f" ({alarms[0].words.rstrip('.')})" if brief else ""
+            said += f" {words}: {', '.join(alarm.name for alarm in alarms)}{more}."
+    return said
 
 
 def _of_change(change: float) -> tuple[str, str]:
