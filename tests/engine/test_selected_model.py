@@ -1,5 +1,6 @@
 """Which checkpoint is selected, from evaluations that are made up."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +17,11 @@ class Run:
 
     def __init__(self, folder, score, start_iter=0, files=FILES):
         self.save_dir, self.start_iter, self.saved, self.files = folder, start_iter, [], files
-        self.odd: dict[str, list[str]] = {}
-        alarms = SimpleNamespace(of_predictions=lambda drawn: self.odd, report=lambda *found: None)
+        self.odd = 0
+        alarms = SimpleNamespace(
+            of_predictions=lambda drawn: {}, report=lambda *found: None,
+            number_of_odd_classes=lambda shares: self.odd,
+        )  # fmt: skip
         self.selection = Selection(self, lambda: self, score, alarms)
         self.selection.trainer = self
 
@@ -70,17 +74,25 @@ def test_a_score_s_sign_decides(tmp_path):
     assert first["entropy"] == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), rel=1e-6)
     candidate = run.selection.candidates[-1]
     better = SimpleNamespace(scores=candidate.scores - 1, odd=0)
-    assert run.selection._value(better, None) > run.selection._value(candidate, None)
+    drawn = run(torch.zeros(10, dtype=torch.int64), [])
+    assert run.selection._value(better, drawn) > run.selection._value(candidate, drawn)
 
 
 def test_a_model_with_an_odd_class_is_the_worse_one(tmp_path):
     run = Run(tmp_path, "ensemble_agreement")
-    run.odd = {"class_vanished": ["a", "b"], "few_classes": ["one"]}
+    run.odd = 2
     assert run.evaluate(1, zeros=5)["odd_classes"] == 2
-    run.odd = {"class_grown": ["a"]}
+    run.odd = 1
     assert run.evaluate(3, zeros=1)["iteration"] == 3
-    run.odd = {"class_vanished": ["a", "b"]}
-    assert run.evaluate(5, zeros=5)["iteration"] == 3  # most say what it says
+    run.odd = 2
+    found = run.evaluate(5, zeros=5)
+    assert found["iteration"] == 3  # most say what the last one says
+    new, drawn = run.selection.candidates[-1], run(torch.zeros(10, dtype=torch.int64), [])
+    few, many = (torch.cat([torch.full((n,), 1 / n), torch.zeros(10 - n)]) for n in (5, 7))
+    worse, equal = (  # two of five classes are a third, two of seven are not
+        run.selection._value(new, replace(drawn, source_shares=shares))[0] for shares in (few, many)
+    )
+    assert (worse, equal) == (-1, 0)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path, caplog):

@@ -59,7 +59,7 @@ def class_alarms(
     """What is odd about the class shares of pseudo-labels, or of predictions, on the target.
 
     What is expected are the shares in the source's labels and, where it is known, what a source-only
-    model predicts for the same images. A class vanishes that has less than a third of the smaller one
+    model predicts for the same images. A class vanishes that has less than half of the smaller one
     (without the model a tenth), it grows where it has three times the larger one and a tenth of all
     pixels more (without the model three tenths). Of the number of classes a quarter must be left.
 
@@ -78,7 +78,7 @@ def class_alarms(
     """
     expected = [source_shares] if model_shares is None else [source_shares, model_shares]
     low, high = torch.stack(expected).amin(0).tolist(), torch.stack(expected).amax(0).tolist()
-    rest, room = (1 / 10, 0.3) if model_shares is None else (1 / 3, 0.1)
+    rest, room = (1 / 10, 0.3) if model_shares is None else (1 / 2, 0.1)
     found: dict[str, list[str]] = defaultdict(list)
     number, usual = _effective_number(shares), min(map(_effective_number, expected))
     if number - 1 < (usual - 1) / 4:
@@ -177,6 +177,11 @@ class Alarms(HookBase):
         if apart > APART:
             found["teacher_apart"].append(f"they differ in {100 * apart:.0f} % of the pixels")
         return dict(found)
+
+    def number_of_odd_classes(self, shares: Tensor) -> int:
+        """Of the class shares ``(C,)`` of predictions, those that have vanished, grown or are unknown."""
+        found = class_alarms(shares, self.source_shares, self.model_shares)
+        return sum(len(words) for name, words in found.items() if name != "few_classes")
 
     def report(self, place: str, found: Mapping[str, Sequence[str]]) -> None:
         """Log what is new and what is over, after the first tenth of the run.

@@ -3,7 +3,7 @@
 import logging
 import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,9 @@ from ..evaluation.selection import SCORES, DrawnPixels, EnsembleAgreement
 from ..files import atomic_write
 from ..modeling.meta_arch import PPPCSegmentor
 from ..prediction import Predictor, load
-from .alarms import Alarms
+from .alarms import SMALLEST, Alarms
 
 logger = logging.getLogger(__name__)
-
-OF_CLASSES = ("class_vanished", "class_grown", "class_unknown_to_source")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class _Candidate:
 
     Attributes:
         iteration: after which it was; -1 is the source-only model.
-        odd: number of its and its teacher's classes that have vanished, grown or are unknown to the source.
+        odd: number of its classes that have vanished, grown or are unknown to the source, or of its teacher's
+            if these are more.
         scores: in the order of SCORES; NaN for none.
         classes: the student's, and if there is one the teacher's, ``(1 or 2, I, P)`` uint8.
     """
@@ -49,10 +48,9 @@ def selects(cfg: CfgNode) -> bool:
     return bool(cfg.DATASETS.TARGET) and cfg.TEST.SELECTION.IMAGES > 0
 
 
-def _candidate(iteration: int, drawn: DrawnPixels, found: Mapping[str, list[str]]) -> _Candidate:
+def _candidate(iteration: int, drawn: DrawnPixels, odd: int) -> _Candidate:
     scores = [score(drawn) for score in SCORES.values()]
     values = np.array([math.nan if value is None else value for value in scores])
-    odd = sum(len(found.get(name, ())) for name in OF_CLASSES)
     return _Candidate(iteration, odd, values, drawn.candidates)
 
 
@@ -61,7 +59,7 @@ class Selection(HookBase):
 
     What all models so far have predicted for the drawn pixels is kept in the run's folder, so that a
     resumed run goes on with their votes. With "ensemble_agreement" a new model is compared with the one
-    that is kept, by the vote of all. Of two models the one with fewer odd classes
+    that is kept, by the vote of all. Of two models the one with fewer odd classes, in thirds of the classes,
     (:func:`pppc.engine.alarms.class_alarms`) is the better one, whatever the score says: a model
     that has lost a class is sure, and agrees with others that have.
 
@@ -115,7 +113,8 @@ class Selection(HookBase):
         drawn = self.draw(model, [one.classes for one in former])
         found = self.alarms.of_predictions(drawn)
         self.alarms.report("evaluation", found)
-        new = _candidate(iteration, drawn, found)
+        odd = map(self.alarms.number_of_odd_classes, map(drawn.shares, drawn.candidates))
+        new = _candidate(iteration, drawn, max(odd))
         best = [one for one in former if one.iteration == self.selected]
         if not best or self._value(new, drawn) > self._value(best[0], drawn):
             self.selected = iteration
@@ -137,7 +136,7 @@ class Selection(HookBase):
         drawn = self.draw(source_only.model)
         self.alarms.model_shares = drawn.shares(drawn.classes)
         if not self.candidates:
-            self.candidates = [_candidate(-1, drawn, {})]
+            self.candidates = [_candidate(-1, drawn, 0)]
             content = StrictCheckpointer(source_only.model, cfg=source_only.cfg).content(
                 trainer={"config": source_only.cfg.dump()}
             )
@@ -151,7 +150,8 @@ class Selection(HookBase):
             value = EnsembleAgreement.of(candidate.classes[0], drawn.votes, num_classes)
         else:
             value = SCORES[self.score].sign * candidate.scores[list(SCORES).index(self.score)]
-        return -candidate.odd, -math.inf if math.isnan(value) else value
+        usual = int((drawn.source_shares >= SMALLEST).sum())
+        return -(3 * candidate.odd // max(usual, 1)), -math.inf if math.isnan(value) else value
 
     def before_train(self) -> None:
         self._begin()
