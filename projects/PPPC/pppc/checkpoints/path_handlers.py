@@ -87,7 +87,10 @@ def local_path(path: str) -> str:
         raise
     except Exception as error:  # each library has its own
         reason = (str(error) or "no reason given").splitlines()[0].rstrip(".")
+        file = path
+        if path.startswith("hf://") and path.count("/") < 4:  # of which file, the name does not say
+            file = f"https://huggingface.co/{path[5:]}/resolve/main/{HUGGING_FACE_FILES[-1]}"
         raise InputError(
             f"{path} cannot be fetched ({type(error).__name__}: {reason}). Check the network and the "
-            "name, or set MODEL.WEIGHTS to a file that you downloaded"
+            f"name; or download {file} where there is network, and set MODEL.WEIGHTS to that file"
         ) from error
