@@ -141,7 +141,7 @@ def classifier_auroc(source: np.ndarray, target: np.ndarray) -> float:
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Between Gaussians of the same means and covariances as two samples ``(N, D)``, ``(M, D)``.
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al., arXiv 1706.08500).
+    ``(m1 - m2)^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` (Heusel et al., arXiv 1706.08500).
 
     Examples:
         >>> sample = np.random.default_rng(0).normal(size=(100, 3))
