@@ -24,9 +24,9 @@ def contrast_start(cfg: CfgNode) -> int:
 
     Examples:
         >>> from pppc import load_config
-        >>> cfg = load_config("configs/demo_gta_to_cityscapes_pppc.yaml")
+        >>> cfg = load_config("configs/demo_gta_to_cityscapes_pppc.yaml", ["SOLVER.MAX_ITER", 400])
         >>> cfg.PPPC.CONTRAST.START_ITER, contrast_start(cfg)
-        (-1, 350)
+        (-1, 200)
     """
     start = cfg.PPPC.CONTRAST.START_ITER
     start = 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start

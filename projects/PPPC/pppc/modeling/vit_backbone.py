@@ -57,6 +57,7 @@ class PlainViT(Backbone):
             its weights cannot be downloaded.
 
     Examples:
+        >>> import torch
         >>> encoder = PlainViT("test_vit", channels=8, frozen=1)
         >>> features = encoder(torch.rand(1, 3, 64, 96))
         >>> {name: tuple(feature.shape[1:]) for name, feature in features.items()}
