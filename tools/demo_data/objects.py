@@ -4,6 +4,8 @@ Everything is a list of parts or, where it shows several sides, of painted faces
 front.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .shapes import TRAIN_ID, Color, Face, Part, bar, box, boxes, disc, flat, place, polygon, shade
@@ -37,9 +39,7 @@ def car(rng: np.random.Generator, x, z, color: Color, crossing=False, oncoming=F
             shape[..., 0] = 1 - shape[..., 0]
     profile, *windows = (shape * (length, height) for shape in shapes)
     side: list[Part] = [(profile, shade(color, 0.85)), *((window, GLASS) for window in windows)]
-    for wheel in (0.18, 0.82):
-        side += [(disc(wheel * length, 0.32, radius), paint)
-                 for radius, paint in ((0.33, TIRE), (0.17, GRAY))]  # fmt: skip
+    side += _wheels((0.18 * length, 0.82 * length), 0.32, (0.33, TIRE), (0.17, GRAY))
     if crossing:
         return place(side, "car", x - length / 2, z)
     half = width / 2
@@ -85,8 +85,9 @@ def _tail_lights(width: float, bottom: float) -> list[Part]:
     ]
 
 
-def _wheels(length: float, *places: float) -> list[Part]:
-    return [(disc(place * length, 0.48, 0.48), TIRE) for place in places]
+def _wheels(places: Sequence[float], up: float, *rings: tuple[float, Color]) -> list[Part]:
+    """Wheels at places along a vehicle: rings of (radius, color), the outer one first."""
+    return [(disc(place, up, radius), color) for place in places for radius, color in rings]
 
 
 def truck(rng: np.random.Generator, x, z, cargo: Color, cab: Color) -> list[Face]:
@@ -97,7 +98,7 @@ def truck(rng: np.random.Generator, x, z, cargo: Color, cab: Color) -> list[Face
         (box(0.84 * length, 0.95 * length, 0.5 * height, 0.72 * height), GLASS),
         (box(0, 0.72 * length, 0.95, height), shade(cargo, 0.85)),
         (box(0, length, 0.55, 0.95), (0.15, 0.15, 0.16)),
-        *_wheels(length, 0.14, 0.27, 0.86),
+        *_wheels((0.14 * length, 0.27 * length, 0.86 * length), 0.48, (0.48, TIRE)),
     ]
     end = [
         (box(-0.46 * width, -0.2 * width, 0, 0.7), TIRE),
@@ -116,7 +117,7 @@ def bus(rng: np.random.Generator, x, z, color: Color) -> list[Face]:
     side = [
         (box(0, length, 0.3, height), shade(color, 0.85)),
         (boxes(np.arange(0.4, length - 1.4, 1.5), 1.3, 1.3, 2.5), GLASS),
-        *_wheels(length, 0.25, 0.8),
+        *_wheels((0.25 * length, 0.8 * length), 0.48, (0.48, TIRE)),
     ]
     end = [
         (box(-0.46 * width, 0.46 * width, 0, 0.4), TIRE),
@@ -163,10 +164,8 @@ def person(rng: np.random.Generator, top: Color, legs: Color) -> list[Part]:
 
 
 def _bicycle_side(color: Color) -> list[Part]:
-    wheels = [(disc(wheel, 0.34, radius), paint) for wheel in (-0.52, 0.52)
-              for radius, paint in ((0.35, TIRE), (0.27, (0.45, 0.45, 0.45)))]  # fmt: skip
     return [
-        *wheels,
+        *_wheels((-0.52, 0.52), 0.34, (0.35, TIRE), (0.27, (0.45, 0.45, 0.45))),
         (bar((-0.52, 0.34), (-0.1, 0.85), 0.09), color),
         (bar((-0.1, 0.34), (0.4, 0.9), 0.09), color),
         (bar((-0.15, 0.8), (0.4, 0.85), 0.09), color),
@@ -179,10 +178,8 @@ def _bicycle_side(color: Color) -> list[Part]:
 def _motorcycle_side(color: Color) -> list[Part]:
     body = polygon((-0.85, 0.62), (-0.6, 0.92), (0.1, 0.8), (0.5, 1.05), (0.62, 0.7), (0.2, 0.25),
                    (-0.35, 0.25))  # fmt: skip
-    wheels = [(disc(wheel, 0.32, radius), paint) for wheel in (-0.68, 0.68)
-              for radius, paint in ((0.33, TIRE), (0.16, (0.4, 0.4, 0.42)))]  # fmt: skip
     return [
-        *wheels,
+        *_wheels((-0.68, 0.68), 0.32, (0.33, TIRE), (0.16, (0.4, 0.4, 0.42))),
         (body, color),
         (bar((-0.6, 0.9), (0.05, 0.85), 0.14), TIRE),
         (bar((0.66, 0.32), (0.42, 1.15), 0.1), GRAY),
@@ -264,19 +261,13 @@ def bollard(color: Color) -> list[Part]:
 
 def traffic_light(rng: np.random.Generator, color: Color) -> list[Part]:
     """A signal head on a pole."""
-    lit, glows = rng.integers(3), ((0.2, 0.95, 0.45), (0.95, 0.7, 0.1), (0.95, 0.12, 0.1))
-    return [
-        (box(-0.08, 0.08, 0, 3.0), color),
-        (box(-0.28, 0.28, 2.5, 3.75), (0.07, 0.09, 0.07), "traffic light"),
-        *(
-            (
-                disc(0, 2.72 + 0.4 * i, 0.17),
-                glow if i == lit else shade(glow, 0.25),
-                "traffic light",
-            )
-            for i, glow in enumerate(glows)
-        ),
-    ]
+    head = (box(-0.28, 0.28, 2.5, 3.75), (0.07, 0.09, 0.07), "traffic light")
+    parts: list[Part] = [(box(-0.08, 0.08, 0, 3.0), color), head]
+    lit = rng.integers(3)
+    for i, glow in enumerate(((0.2, 0.95, 0.45), (0.95, 0.7, 0.1), (0.95, 0.12, 0.1))):
+        lamp = glow if i == lit else shade(glow, 0.25)
+        parts.append((disc(0, 2.72 + 0.4 * i, 0.17), lamp, "traffic light"))
+    return parts
 
 
 def traffic_sign(rng: np.random.Generator, pole: Color) -> list[Part]:

@@ -1,5 +1,6 @@
 """From a scene of the demo data to an image and its labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -41,23 +42,18 @@ class Camera:
         return np.clip(np.round(pixels), -(2**24), 2**24).astype(np.int32)
 
 
-def _paint(canvas: np.ndarray, faces: list[Face], colors: list[tuple], camera: Camera) -> None:
-    """Fill the faces' polygons in order."""
-    size = canvas.shape[1], canvas.shape[0]
-    points = [face.points.reshape(-1, 3) for face in faces]
-    pixels = camera.project(np.concatenate(points), size)
-    start = 0
-    for face, color in zip(faces, colors, strict=True):
-        num_polygons, num_points = face.points.shape[:2]
-        end = start + num_polygons * num_points
-        for polygon in pixels[start:end].reshape(num_polygons, num_points, 2):
-            cv2.fillConvexPoly(canvas, polygon, color, cv2.LINE_8, _SUBPIXEL_BITS)
-        start = end
-
-
-def _in_sight(faces: list[Face]) -> list[Face]:
-    """Faces that reach beyond the near plane; upright ones facing the camera vanish before it."""
-    return [f for f in faces if len(f.points) and f.points[..., 2].max() > 1.5 * NEAR]
+def _paint(
+    canvas: np.ndarray, faces: list[Face], camera: Camera, color: Callable[[Face], tuple]
+) -> None:
+    """Fill the polygons of faces that reach beyond the near plane, in order."""
+    # Upright ones facing the camera vanish before it.
+    faces = [f for f in faces if len(f.points) and f.points[..., 2].max() > 1.5 * NEAR]
+    points = np.concatenate([face.points.reshape(-1, 3) for face in faces] or [np.empty((0, 3))])
+    pixels = camera.project(points, (canvas.shape[1], canvas.shape[0]))
+    ends = np.cumsum([face.points.size // 3 for face in faces])
+    for face, of_face in zip(faces, np.split(pixels, ends)):
+        for polygon in of_face.reshape(*face.points.shape[:2], 2):
+            cv2.fillConvexPoly(canvas, polygon, color(face), cv2.LINE_8, _SUBPIXEL_BITS)
 
 
 def render(
@@ -87,18 +83,24 @@ def render(
     canvas[..., :3] = (255 * sky)[:, None]
     canvas[..., 3] = TRAIN_ID["sky"]
 
-    ground = _in_sight(scene.ground)
-    _paint(canvas, ground, [_color_and_label(face, scene, 0.0) for face in ground], camera)
+    def color(face: Face, hidden: float = 0.0) -> tuple:
+        mixed = (
+            255 * ((1 - hidden) * own + hidden * air)
+            for own, air in zip(face.color, scene.sky_horizon)
+        )
+        return (*mixed, face.train_id)
+
+    _paint(canvas, scene.ground, camera, color)
     below = np.maximum(rows + 0.5 - camera.horizon * height, 1e-3)
     depth = camera.height * camera.focal_length * width / below
     depth[rows < camera.horizon * height] = np.inf
     _cast_shadows(canvas, scene, camera, shadow)
     _haze_ground(canvas, scene, depth, haze)
 
-    standing = _in_sight(scene.standing)
-    hidden = [haze * min(1.0, float(f.points[0, 0, 2]) / 100) for f in standing]
-    colors = [_color_and_label(f, scene, share) for f, share in zip(standing, hidden, strict=True)]
-    _paint(canvas, standing, colors, camera)
+    def color_in_haze(face: Face) -> tuple:
+        return color(face, haze * min(1.0, float(face.points[0, 0, 2]) / 100))
+
+    _paint(canvas, scene.standing, camera, color_in_haze)
 
     if bonnet:
         center = (int(width * 0.5), int(height * 1.19))
@@ -108,21 +110,11 @@ def render(
     return canvas[..., :3].astype(np.float32) / 255, canvas[..., 3].copy()
 
 
-def _color_and_label(face: Face, scene: Scene, hidden: float) -> tuple:
-    color = [
-        255 * ((1 - hidden) * own + hidden * air)
-        for own, air in zip(face.color, scene.sky_horizon, strict=True)
-    ]
-    return (*color, face.train_id)
-
-
 def _cast_shadows(canvas: np.ndarray, scene: Scene, camera: Camera, shadow: float) -> None:
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    shadows = _in_sight(scene.shadows)
-    if shadows:
-        _paint(mask, shadows, [(255,)] * len(shadows), camera)
-        factor = 255 - np.round(shadow * mask).astype(np.uint8)
-        canvas[..., :3] = cv2.multiply(canvas[..., :3], cv2.merge([factor] * 3), scale=1 / 255)
+    _paint(mask, scene.shadows, camera, lambda _: (255,))
+    factor = 255 - np.round(shadow * mask).astype(np.uint8)
+    canvas[..., :3] = cv2.multiply(canvas[..., :3], cv2.merge([factor] * 3), scale=1 / 255)
 
 
 def _haze_ground(canvas: np.ndarray, scene: Scene, depth: np.ndarray, haze: float) -> None:
