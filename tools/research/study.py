@@ -38,6 +38,7 @@ import torch
 from detectron2.config import get_cfg
 from pppc.arguments import ToolParser, whole_number
 from pppc.config.defaults import by_key
+from pppc.engine.environment import code_commit
 from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError, run_tool
 from pppc.files import read_yaml, user_path, write_atomically
@@ -45,7 +46,9 @@ from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Settings that say where and how a run is made, not what it computes.
-CIRCUMSTANCES = ("OUTPUT_DIR", "SEED", "VIS_PERIOD", "MODEL.DEVICE", "VERSION")
+CIRCUMSTANCES = (
+    "OUTPUT_DIR", "SEED", "VIS_PERIOD", "TEST.REPORT_IMAGES", "MODEL.DEVICE", "VERSION",
+)  # fmt: skip
 # Settings that nothing reads where there is no contrast.
 OF_THE_CONTRAST = (
     "PPPC.CONTRAST.", "PPPC.PROTOTYPES.", "PPPC.AMBIGUITY_CROP.", "MODEL.PROBABILISTIC_HEAD.",
@@ -111,12 +114,12 @@ class Run:
         command = [
             sys.executable, "-W", "ignore", str(REPOSITORY / "tools/train_net.py"), "--resume",
             "--config-file", self.config, "OUTPUT_DIR", str(self.output),
-            "SEED", str(self.seed), *self.opts,
+            "SEED", str(self.seed), "TEST.REPORT_IMAGES", "0", *self.opts,
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        commit = _commit()
+        commit = code_commit()
         with open(self.output / "study.log", "a") as log:
             run = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         if run.returncode:
@@ -304,21 +307,6 @@ def _mean_and_spread(values: list[float], sign: str = "") -> str:
     if len(values) < 2:
         return "".join(f"{value:{sign}.1f}" for value in values)
     return f"{statistics.mean(values):{sign}.1f} ± {statistics.stdev(values):.1f}"
-
-
-def _commit() -> str:
-    """The commit of the code, with a plus sign where files differ from it; "" without git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "projects", "tools", "configs")
-        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return ""
 
 
 def main() -> int:

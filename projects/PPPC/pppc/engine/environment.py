@@ -5,7 +5,6 @@ import logging
 import platform
 import subprocess
 import time
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +18,6 @@ STARTS = "starts.json"
 PACKAGES = ("pppc-detectron2", "detectron2", "torch", "torchvision", "timm", "numpy")
 
 
-@lru_cache(1)
 def code_commit() -> str:
     """The commit of this project's code, with a plus sign where files differ from it; "" without git."""
 
