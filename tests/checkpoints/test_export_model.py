@@ -117,7 +117,12 @@ def test_encoders_are_exported_with_their_padding(small_mit, encoder, suffix, tm
 
 
 def test_a_run_s_files_hold_the_uncertainty_and_say_what_they_are(tmp_path):
-    run = run_folder(tmp_path / "run")
+    run = run_folder(tmp_path / "run", "TEST.CALIBRATION", "source")
+    content = torch.load(run / "model_final.pth")
+    fitted = {"temperature": 1.5, "weight": [0.8, 0.1, 0.2, 0.0], "bias": -0.2}
+    for name, value in fitted.items():
+        content["model"][f"error_probability.{name}"] = torch.tensor(value)
+    torch.save(content, run / "model_final.pth")
     (run / "metrics.json").write_text(
         '{"iteration": 3, "sem_seg/mIoU": 1.0}\n{"iteration": 6, "sem_seg/mIoU": 43.2}\n'
     )
@@ -129,6 +134,7 @@ def test_a_run_s_files_hold_the_uncertainty_and_say_what_they_are(tmp_path):
         assert exported.returncode == 0 and said in exported.stdout, exported.stderr
     told = json.loads((tmp_path / "folder/config.json").read_text())
     assert told["scores"] == {"mIoU on cityscapes_val (%)": 43.2}
+    assert told["uncertainty"] == "probability of error"
     del told["settings"]
     image = torch.randint(256, (2, 3, 90, 130)).float()
     session = onnxruntime.InferenceSession(
@@ -149,5 +155,5 @@ def test_a_run_s_files_hold_the_uncertainty_and_say_what_they_are(tmp_path):
         }
     for scores, uncertainty in found.values():
         for row, output in enumerate(expected):
-            for values, name in ((scores, "sem_seg"), (uncertainty, "uncertainty")):
+            for values, name in ((scores, "sem_seg"), (uncertainty, "error_probability")):
                 np.testing.assert_allclose(values[row], output[name], rtol=1e-3, atol=1e-3)

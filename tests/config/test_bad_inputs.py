@@ -256,6 +256,8 @@ def test_paths_are_expanded_wherever_they_stand(tmp_path, monkeypatch):
     [
         ("DATASETS.TRAIN ()", "DATASETS.TRAIN is (): name a labeled source data set"),
         ("DATASETS.TARGET ()", "or train on the source alone"),
+        ("TEST.CALIBRATION source", "give DATASETS.HELD_OUT 5, or another calibration"),
+        ("TEST.CALIBRATION vote TEST.SELECTION.IMAGES 0", "give TEST.SELECTION.IMAGES 16"),
         (
             "MODEL.DEVICE cuda",
             "no CUDA GPU here: choose another one, or train with MODEL.DEVICE cpu",

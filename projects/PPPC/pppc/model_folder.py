@@ -126,6 +126,7 @@ def describe(model: Predictor) -> dict:
             "longest_side": cfg.INPUT.MAX_SIZE_TEST,
             "resizing": cfg.INPUT.RESIZING,
         },
+        "uncertainty": model.uncertainty_is or None,
         "encoder": _encoder(cfg, str(model.trained_with.get("MODEL.WEIGHTS", ""))),
         "data": {role: _numbers_of_images(cfg, key) for role, key in ROLES.items()},
     }

@@ -220,6 +220,9 @@ class StrictCheckpointer(DetectionCheckpointer):
                 not self.trained or model.class_shares.any()
             ):  # this training's, or the configuration's
                 content["model"].pop("class_shares", None)
+            if not self.trained:  # it is of a model that will be another one
+                for key in model.error_probability.state_dict():
+                    content["model"].pop(f"error_probability.{key}", None)
             content["model"] = self._of_own_classes(content["model"], names, own)
         return content
 
@@ -295,6 +298,9 @@ class StrictCheckpointer(DetectionCheckpointer):
         ]
         explained = {key for key, _, _ in incompatible.incorrect_shapes} | self._missing.keys()
         explained |= {"intensities", "class_shares"}  # older files have none
+        explained |= {
+            key for key in incompatible.missing_keys if key.startswith("error_probability.")
+        }
         for what, keys in (
             ("is missing", incompatible.missing_keys),
             ("is not in the model", incompatible.unexpected_keys),
@@ -334,6 +340,7 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
     if cfg.PPPC.CLASS_BALANCE.PREDICTION:
         model.require_class_shares()
+    model.calibrated = cfg.TEST.CALIBRATION != "none" and model.error_probability.fitted
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     names = [f"class {index}" for index in range(number)]
     unknown = {"class_names": names, "class_colors": class_colors(Metadata(stuff_classes=names))}

@@ -6,14 +6,16 @@
 
 RUN is a run's folder, one of its checkpoints, or a model folder; --config-file is for weights that do not
 say how they were trained. What is written is the network that evaluation uses: the student, or with
-TEST.EVALUATE_TEACHER True the teacher. A name without an ending asks for a model folder, which pppc.load and
-the other tools take; .onnx and .pt (TorchScript) are for use without this project.
+TEST.EVALUATE_TEACHER True the teacher. TEST.CALIBRATION source, or vote, calibrates it first, if it is not
+yet. A name without an ending asks for a model folder, which pppc.load and the other tools take; .onnx and .pt
+(TorchScript) are for use without this project.
 
 These take "image" (N, 3, H, W), float32 in [0, 255], channels as INPUT.FORMAT says (RGB), resized as for a
 test image, and return "scores" (N, C, H, W), whose arg max are the train IDs, and their softmax
-probabilities; of a model that was trained with the contrast, also "uncertainty" (N, H, W), from 0 to the
-logarithm of C. N, H and W are free. The file holds what config.json of a model folder does (class names,
-colors, sizes, normalization): ONNX as metadata, TorchScript as its extra file config.json.
+probabilities; also "uncertainty" (N, H, W): of a calibrated model the probability of error, else of one that
+was trained with the contrast from 0 to the logarithm of C, which config.json tells. N, H and W are free. The
+file holds what config.json of a model folder does (class names, colors, sizes, normalization): ONNX as
+metadata, TorchScript as its extra file config.json.
 
 What was written is loaded and must agree with the model's own predictions. ONNX needs:
 pip install -e '.[export]'
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 
 from ..arguments import ToolParser
 from ..config import load_config
+from ..engine.calibration import calibrate_trained
 from ..errors import InputError
 from ..files import atomic_write, new_file
 from ..model_folder import describe, new_folder, recorded_scores, save_model_folder
@@ -41,7 +44,6 @@ from ..prediction import Predictor, load
 # Sizes that no dimension shares, so that one taken for fixed is found.
 EXAMPLE, OTHERS = (2, 3, 160, 224), ((1, 3, 75, 150), (3, 3, 107, 131))
 TOLERANCE = 1e-4  # of the largest number
-OUTPUTS = {"scores": "sem_seg", "uncertainty": "uncertainty"}  # by the names of inference
 HERE = ("MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", False, "MODEL.RECOMPUTE", "none")
 
 Written = Callable[[Tensor], list[Tensor]]  # the outputs for images
@@ -56,16 +58,20 @@ class Deployed(nn.Module):
         self.network = segmentor.teacher if segmentor.evaluate_teacher else segmentor.student
 
     @property
-    def outputs(self) -> list[str]:
-        return list(OUTPUTS)[: 1 + self.segmentor.output_uncertainty]
+    def outputs(self) -> dict[str, str]:
+        """The names of :meth:`PPPCSegmentor.predictions`, by those of the written model."""
+        names = {"scores": "sem_seg"}
+        if self.segmentor.gives_error_probability:
+            names["uncertainty"] = "error_probability"
+        elif self.segmentor.gives_embedding:
+            names["uncertainty"] = "uncertainty"
+        return names
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        size = image.shape[-2:]
-        output = self.network(image, embedding=self.segmentor.output_uncertainty)
-        scores = self.segmentor.scores(output.logits, size)
-        if not self.segmentor.output_uncertainty:
-            return scores
-        return scores, self.segmentor.uncertainty(output, size)["uncertainty"]
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        output = self.network(image, embedding=self.segmentor.gives_embedding)
+        found = self.segmentor.predictions(output, image.shape[-2:])
+        outputs = tuple(found[name] for name in self.outputs.values())
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 def write_torchscript(model: Deployed, path: str, told: dict) -> Written:
@@ -85,7 +91,7 @@ def write_onnx(model: Deployed, path: str, told: dict) -> Written:
         raise InputError(f"ONNX needs {error.name}: pip install -e '.[export]'") from error
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
-        model, (torch.zeros(EXAMPLE),), input_names=["image"], output_names=model.outputs,
+        model, (torch.zeros(EXAMPLE),), input_names=["image"], output_names=list(model.outputs),
         dynamic_shapes={"image": free}, dynamo=True, verbose=False,
     )  # fmt: skip
     program.model.metadata_props.update({key: json.dumps(told[key]) for key in told})
@@ -105,8 +111,8 @@ def largest_difference(model: Deployed, written: Written) -> float:
     for shape in (EXAMPLE, *OTHERS):
         image = 255 * torch.rand(shape)
         predictions = model.segmentor([{"image": one} for one in image])
-        for name, output in zip(model.outputs, written(image), strict=True):
-            expected = torch.stack([prediction[OUTPUTS[name]] for prediction in predictions])
+        for name, output in zip(model.outputs.values(), written(image), strict=True):
+            expected = torch.stack([prediction[name] for prediction in predictions])
             largest = (output - expected).abs().max() / expected.abs().max()
             differences.append(largest.item())
     return max(differences)
@@ -152,4 +158,5 @@ def main() -> None:
         model = load(arguments.model, opts)
     else:
         model = Predictor(load_config(arguments.config_file, opts))
+    calibrate_trained(model.cfg, model.model)
     print(write_file(model, output) if is_file else write_folder(model, output))

@@ -9,8 +9,9 @@ them; a pattern such as "night/**/*.jpg" is given in quotes. DIR gets the inputs
     color/        the same as a palette PNG in the classes' colors
     overlay/      the classes over the image, with a legend, JPEG, at most 2048 pixels a side
     confidence/   16-bit PNG, 65535 is a probability of 1
-    uncertainty/  16-bit PNG, 65535 is the logarithm of the number of classes, the highest there is;
-                  of models that were trained with the contrast
+    uncertainty/  16-bit PNG; of a calibrated model (TEST.CALIBRATION) 65535 is a probability of error of 1;
+                  of others that were trained with the contrast it is the entropy of the prototypes, and
+                  65535 the logarithm of the number of classes, the highest there is
 
 and predictions.csv: of each image its path in these folders, its share of each class, mean confidence and
 seconds. The frames of a video CLIP.mp4 are named CLIP/000000, ..., and overlay/CLIP.mp4 shows them. What was
@@ -70,8 +71,8 @@ def predict_part(
     model = load(args.model, [*opts, *args.opts])
     if "uncertainty" in (args.save or ()) and not model.has_uncertainty:
         raise InputError(
-            f"{args.model} gives no uncertainty, as it was trained without the contrast: leave it out of "
-            "--save"
+            f"{args.model} gives no uncertainty, as it was trained without the contrast and is not "
+            "calibrated (TEST.CALIBRATION): leave it out of --save"
         )
     again = {str(source.path) for source in sources} if args.overwrite else set()
     total = sum(source.number_of_pictures(args.every) for source in sources)

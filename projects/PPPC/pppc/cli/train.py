@@ -36,6 +36,7 @@ from ..config.device import with_inference_device
 from ..data import check_data
 from ..data.data_file import register_data_file_of
 from ..engine import Trainer
+from ..engine.calibration import calibrate_trained
 from ..engine.resume import last_checkpoint, starting_point
 from ..engine.run_folder import settled
 from ..engine.stopping import StopOnSignal
@@ -105,6 +106,7 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace, log: LogFile) -> None:
     check_data(cfg, training=False)
     cfg.MODEL.WEIGHTS = weights
     model = trained_model(cfg, checked=checkpoint is not None)
+    calibrate_trained(cfg, model)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's files stay
     log.open(folder)
     results = Trainer.test(cfg, model)

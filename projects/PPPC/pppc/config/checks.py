@@ -135,6 +135,12 @@ TRAINING_CONFLICTS = (
     Conflict("DATASETS.TARGET PPPC.SELF_TRAINING.ENABLED", lambda names, on: on and not names,
              "name a target data set, such as ('cityscapes_train_unlabeled',), or train on the "
              "source alone with PPPC.SELF_TRAINING.ENABLED False and PPPC.CONTRAST.ENABLED False"),
+    Conflict("TEST.CALIBRATION DATASETS.HELD_OUT",
+             lambda by, held_out: by == "source" and not held_out,
+             "no source image is held out of training: give DATASETS.HELD_OUT 5, or another calibration"),
+    Conflict("TEST.CALIBRATION TEST.SELECTION.IMAGES DATASETS.TARGET",
+             lambda by, images, target: by != "none" and not (images and target),
+             "there are no images to look at: give TEST.SELECTION.IMAGES 16 and DATASETS.TARGET"),
 )  # fmt: skip
 
 # What training can go on with, though it is hardly what is meant.

@@ -261,6 +261,11 @@ _SOLVER = (
     Key("SOLVER.WEIGHT_DECAY_BIAS", THEIRS, OPTIONAL,
         "Weight decay of biases; None: as of weights."),
     Key("TEST.EVAL_PERIOD", 2000, whole(0), "Iterations between two evaluations; 0: at the end alone."),
+    Key("TEST.CALIBRATION", "none", OneOf(("none", "source", "vote")),
+        "To what a temperature of the class probabilities and a probability of error of each pixel are "
+        "fitted, at each evaluation and checkpoint: held-out source images (DATASETS.HELD_OUT), or the vote "
+        "of all models so far on target images; predictions have both; 'none': what a checkpoint has is not "
+        "used (docs/uncertainty.md)."),
     Key("TEST.EVALUATE_TEACHER", False, SWITCH, "Evaluate the teacher instead of the student."),
     Key("TEST.SELECTION.IMAGES", 16, whole(0),
         "Unlabeled target images, and as many of the source, at which each evaluation looks for label-free "

@@ -41,6 +41,7 @@ from ..modeling.meta_arch import PPPCSegmentor
 from ..processes import from_main_process
 from .adaptation_loop import AdaptationLoop
 from .alarms import Alarms
+from .calibration import Calibration
 from .pictures import TrainingPictures
 from .resume import Checkpoint, starting_point
 from .run_folder import RunFolder
@@ -229,9 +230,11 @@ class Trainer(DefaultTrainer):
         if main:
             method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg, loop)]
         method.append(stop)
+        evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
+        if cfg.TEST.CALIBRATION != "none":
+            method.append(Calibration(cfg, loop.segmentor, evaluation, lambda: self.selection))
         if main:
             method.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
-        evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
         method.append(evaluation)
         self.selection = None
         if selects(cfg):

@@ -113,6 +113,43 @@ class PixelDraw:
             former=torch.cat([none, *former]),
         )
 
+    @torch.no_grad()
+    def outputs(self, model: PPPCSegmentor, of_source: bool) -> dict[str, Tensor]:
+        """What a model predicts for the drawn pixels of source images, or else of target images.
+
+        Returns:
+            of P pixels the maps of :meth:`PPPCSegmentor.predictions`, not calibrated, "sem_seg" as
+            ``(P, C)``, others ``(P,)``. Of source images also "label", ``(P,)``; of target images "classes",
+            those of the model and of its teacher, ``(1 or 2, I, P / I)`` uint8.
+
+        Raises:
+            InputError: as a call does.
+        """
+        before = model.output_uncertainty, model.calibrated
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        with inference_context(model):
+            model.output_uncertainty, model.calibrated = True, False
+            for sample in self._read(self.source if of_source else self.target):
+                place, name = _Place.of(sample["file_name"]), sample["file_name"]
+                (output,) = model([sample])
+                maps = {key: place.of_map(values) for key, values in output.items()}
+                if of_source:
+                    label = place.of_map(torch.from_numpy(sample["reader"].label_of(sample)))
+                    maps["label"] = label.to(model.device).long()
+                else:
+                    own = [maps["sem_seg"].argmax(0).byte()]
+                    if model.teacher is not None:
+                        classes = _class_map(model, model.teacher, _image(model, sample), name)
+                        own.append(place.of_map(classes))
+                    maps["classes"] = torch.stack(own)
+                _append(found, maps)
+            model.output_uncertainty, model.calibrated = before
+        joined = {
+            name: torch.stack(values, 1) if name == "classes" else torch.cat(values, -1)
+            for name, values in found.items()
+        }
+        return joined | {"sem_seg": joined["sem_seg"].T}
+
     def _read(self, records: list[dict]) -> list[dict]:
         samples = []
         for record in records:

@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 PIXELS_PER_IMAGE = 20_000  # enough for the third digit, and a large test set fits in memory
 EDGE = 3  # pixels from another class at most
 POINTS = 101  # of a risk-coverage curve
+# Uncertainties that some models give, by their names in the results.
+OUTPUTS = {
+    "prototypes": "uncertainty", "variance": "log_variance", "calibrated": "error_probability",
+}  # fmt: skip
 
 # (P,) each: "wrong" and "edge" bool, "Brier" and "NLL", and each uncertainty.
 Pixels = dict[str, np.ndarray]
@@ -48,19 +52,26 @@ def _uncertainties(pixels: Pixels) -> list[str]:
     return [name for name in pixels if name not in ("wrong", "edge", "Brier", "NLL")]
 
 
+def _probabilities(pixels: Pixels) -> list[str]:
+    """Those of them that are probabilities of error."""
+    return [name for name in ("confidence", "calibrated") if name in pixels]
+
+
 def measures(pixels: Pixels) -> dict[str, float]:
     """What :meth:`UncertaintyEvaluator.evaluate` gives of some pixels."""
-    wrong, confidence = pixels["wrong"], 1 - pixels["confidence"]
+    wrong = pixels["wrong"]
     found = {
         f"{measure}-{name}": 100 * value
         for name in _uncertainties(pixels)
         for measure, value in error_detection(pixels[name], wrong).items()
     }
+    for name in _probabilities(pixels):
+        end, right = "" if name == "confidence" else f"-{name}", 1 - pixels[name]
+        found[f"ECE{end}"] = 100 * calibration_error(right, ~wrong)
+        found[f"ECE-adaptive{end}"] = 100 * calibration_error(right, ~wrong, equal_mass=True)
     return found | {
         "AURC-perfect": found["AURC-entropy"] - found["E-AURC-entropy"],
         "AURC-none": 100 * float(wrong.mean()),
-        "ECE": 100 * calibration_error(confidence, ~wrong),
-        "ECE-adaptive": 100 * calibration_error(confidence, ~wrong, equal_mass=True),
         "Brier": 100 * float(pixels["Brier"].mean()),
         "NLL": float(pixels["NLL"].mean()),
     }
@@ -80,10 +91,11 @@ def curves(pixels: Pixels) -> dict[str, dict]:
     left = np.unique(np.linspace(0, len(wrong) - 1, POINTS).astype(int))
     return {
         "reliability": {
-            "confidence": {
-                name: values.tolist()
-                for name, values in reliability(1 - pixels["confidence"], ~wrong)._asdict().items()
+            name: {
+                key: values.tolist()
+                for key, values in reliability(1 - pixels[name], ~wrong)._asdict().items()
             }
+            for name in _probabilities(pixels)
         },
         "risk_coverage": {
             "coverage": ((left + 1) / len(wrong)).tolist(),
@@ -118,7 +130,8 @@ class UncertaintyEvaluator(DatasetEvaluator):
 
     "confidence" and "entropy" are of the class probabilities. Where the model has them (TEST.UNCERTAINTY),
     "prototypes" is the entropy of the classes by the scores with the prototypes and "variance" the
-    embedding's mean log-variance. Of a large image every n-th labeled pixel counts.
+    embedding's mean log-variance; "calibrated" is the probability of error (TEST.CALIBRATION). Of a large
+    image every n-th labeled pixel counts.
 
     Args:
         label_reader: reads the data set's labels as the model's classes.
@@ -154,7 +167,7 @@ class UncertaintyEvaluator(DatasetEvaluator):
             "confidence": 1 - probability.amax(0),
             "entropy": -probability.xlogy(probability).sum(0),
         }
-        for name, key in (("prototypes", "uncertainty"), ("variance", "log_variance")):
+        for name, key in OUTPUTS.items():
             if key in output:
                 found[name] = output[key].flatten()[chosen]
         edges = near_boundary(label, self.num_classes, EDGE)
@@ -169,7 +182,8 @@ class UncertaintyEvaluator(DatasetEvaluator):
         ``{"uncertainty": {...}}``, in percent but for "NLL": of each uncertainty the measures of
         :func:`pppc.evaluation.calibration.error_detection`, such as "AUROC-entropy", and the AURC of a
         perfect one and of none; of the probabilities "ECE", "ECE-adaptive", "Brier" (of all classes, so
-        at most 200) and "NLL", in nats. The same as "uncertainty-edges" of pixels of which another class
+        at most 200) and "NLL", in nats; "ECE-calibrated" and "ECE-adaptive-calibrated" of the probability of
+        error. The same as "uncertainty-edges" of pixels of which another class
         is at most ``EDGE`` pixels away, and as "uncertainty-inside" of the others, where there are some.
         None in the processes that are not the first.
         """

@@ -21,6 +21,7 @@ from ..method.prototypes import GaussianPrototypes
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
 from .decode_heads import SemanticHead
+from .error_probability import ErrorProbability
 from .network import (
     NetworkOutput,
     SegmentationNetwork,
@@ -99,7 +100,7 @@ class PPPCSegmentor(nn.Module):
             training_balance: the power of them that multiplies probabilities in the cross-entropy.
             prediction_balance: the power of them that divides predicted probabilities.
             evaluate_teacher: predict with the teacher instead of the student.
-            output_uncertainty: add the maps of :meth:`uncertainty` to the predictions.
+            output_uncertainty: add what :meth:`predictions` tells of uncertainty.
         """
         super().__init__()
         self.student = student
@@ -121,6 +122,8 @@ class PPPCSegmentor(nn.Module):
         self.register_buffer("intensities", torch.zeros(2, dtype=torch.float64))
         self.evaluate_teacher = evaluate_teacher
         self.output_uncertainty = output_uncertainty
+        self.error_probability = ErrorProbability()
+        self.calibrated = False  # it was fitted, and is to be used
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -189,7 +192,7 @@ class PPPCSegmentor(nn.Module):
             "training_balance": cfg.PPPC.CLASS_BALANCE.TRAINING,
             "prediction_balance": cfg.PPPC.CLASS_BALANCE.PREDICTION,
             "evaluate_teacher": cfg.TEST.EVALUATE_TEACHER,
-            "output_uncertainty": cfg.TEST.UNCERTAINTY and cfg.PPPC.CONTRAST.ENABLED,
+            "output_uncertainty": cfg.TEST.UNCERTAINTY,
         }
 
     @property
@@ -309,16 +312,37 @@ class PPPCSegmentor(nn.Module):
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
         return {"uncertainty": maps[0], "log_variance": maps[1]}
 
-    @torch.no_grad()
-    def inference(self, batched_inputs: list[dict]) -> list[dict]:
-        """Class scores, and the uncertainty where it is asked for, at the original size.
+    @property
+    def gives_error_probability(self) -> bool:
+        return self.output_uncertainty and self.calibrated
 
-        Images of one size go through the network together.
+    @property
+    def gives_embedding(self) -> bool:
+        return self.output_uncertainty and self.prototypes is not None
+
+    def predictions(
+        self, output: NetworkOutput, size: tuple[int, int], file_name: str = ""
+    ) -> dict[str, Tensor]:
+        """What is predicted of images, from a network's output for them, at ``size`` (H, W).
 
         Returns:
-            Per image "sem_seg" ``(C, height, width)``, scores whose softmax are probabilities, and,
-            with ``output_uncertainty``, "uncertainty" and "log_variance" ``(height, width)``, see
-            :meth:`uncertainty`.
+            "sem_seg" ``(N, C, H, W)``, scores whose softmax are probabilities. With ``output_uncertainty``
+            of a model with prototypes the maps of :meth:`uncertainty`; of a calibrated one
+            "error_probability" ``(N, H, W)``, and the scores are divided by the temperature.
+        """
+        found = {"sem_seg": self.scores(output.logits, size, file_name)}
+        if self.gives_embedding:
+            found |= self.uncertainty(output, size)
+        if self.gives_error_probability:
+            found["error_probability"] = self.error_probability(found)
+            found["sem_seg"] = found["sem_seg"] / self.error_probability.temperature
+        return found
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: list[dict]) -> list[dict]:
+        """What :meth:`predictions` gives of each image, at the original size.
+
+        Images of one size go through the network together.
         """
         network = self.teacher if self.evaluate_teacher else self.student
         same_size: dict[torch.Size, list[int]] = {}
@@ -327,15 +351,12 @@ class PPPCSegmentor(nn.Module):
         results: list[dict] = [{} for _ in batched_inputs]
         for indices in same_size.values():
             images = torch.stack([batched_inputs[index]["image"] for index in indices])
-            output = network(images.to(self.device).float(), embedding=self.output_uncertainty)
+            output = network(images.to(self.device).float(), embedding=self.gives_embedding)
             for row, index in enumerate(indices):
                 inputs = batched_inputs[index]
                 height, width = images.shape[-2:]
                 size = inputs.get("height", height), inputs.get("width", width)
                 one = NetworkOutput(*(m if m is None else m[row : row + 1] for m in output))
-                scores = self.scores(one.logits, size, inputs.get("file_name", ""))
-                results[index]["sem_seg"] = scores[0]
-                if self.output_uncertainty:
-                    maps = self.uncertainty(one, size)
-                    results[index] |= {name: values[0] for name, values in maps.items()}
+                found = self.predictions(one, size, inputs.get("file_name", ""))
+                results[index] = {name: values[0] for name, values in found.items()}
         return results

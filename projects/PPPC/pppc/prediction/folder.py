@@ -1,6 +1,5 @@
 """Predictions as files: the inputs' tree in each of a few folders."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -136,7 +135,7 @@ class FolderPredictor:
         if "uncertainty" in self.outputs:
             maps["uncertainty"] = np.empty(size, np.uint16)
         counts, seconds = np.zeros(256, np.int64), 0.0
-        highest = math.log(len(self.model.names))
+        highest = self.model.highest_uncertainty
         for part in parts:
             maps["masks"][part.place] = part.labels
             counts += pixel_histogram(part.labels)

@@ -33,6 +33,11 @@ from ..files import user_path
 from ..visualization import overlay, with_legend
 
 Key = TypeVar("Key")
+# What an uncertainty is, by what tells that a model gives it.
+UNCERTAINTIES = {
+    "probability of error": "gives_error_probability",
+    "entropy of prototypes": "gives_embedding",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,7 @@ class Prediction:
         image: ``(H, W, 3)`` uint8, RGB.
         labels: ``(H, W)`` uint8, the class of each pixel, an index in ``names``.
         confidence: ``(H, W)`` float32, the probability of that class.
-        uncertainty: ``(H, W)`` float32, how far a pixel's Gaussian lies between the prototypes, in nats
-            (:meth:`pppc.modeling.meta_arch.PPPCSegmentor.uncertainty`); None for a model without them.
+        uncertainty: ``(H, W)`` float32, see :attr:`Predictor.uncertainty_is`; None where there is none.
         names: of the classes.
         colors: of the classes, RGB, 0 to 255.
     """
@@ -136,8 +140,26 @@ class Predictor:
 
     @property
     def has_uncertainty(self) -> bool:
-        """Whether predictions have an uncertainty: the model was trained with the contrast."""
-        return getattr(self.model, "output_uncertainty", False)
+        """Whether predictions have an uncertainty: the model is calibrated, or has prototypes."""
+        return bool(self.uncertainty_is)
+
+    @property
+    def uncertainty_is(self) -> str:
+        """What the uncertainty of predictions is.
+
+        "probability of error", in [0, 1], of a calibrated model (TEST.CALIBRATION); "entropy of prototypes",
+        how far a pixel's Gaussian lies between the prototypes, in nats
+        (:meth:`pppc.modeling.meta_arch.PPPCSegmentor.uncertainty`); "" where there is none.
+        """
+        return next(
+            (name for name, key in UNCERTAINTIES.items() if getattr(self.model, key, False)), ""
+        )
+
+    @property
+    def highest_uncertainty(self) -> float:
+        """The highest that an uncertainty can be."""
+        probability = getattr(self.model, "gives_error_probability", False)
+        return 1.0 if probability else math.log(len(self.names))
 
     def parts(
         self,
@@ -185,7 +207,8 @@ class Predictor:
             maps = []
             for (key, seen, rows, columns, kept), output in zip(chosen, outputs):
                 inner = _within(kept[0], rows), _within(kept[1], columns)
-                scores, uncertainty = output["sem_seg"], output.get("uncertainty")
+                scores = output["sem_seg"]
+                uncertainty = output.get("error_probability", output.get("uncertainty"))
                 found = [class_map(scores, str(key))]
                 found.append(torch.exp(scores.amax(0) - scores.logsumexp(0)).cpu().numpy())
                 if uncertainty is not None:
@@ -296,7 +319,7 @@ def load(path: str | os.PathLike, opts: Sequence[object] = ()) -> Predictor:
     else:
         settings = recorded
     cfg = settings_to_config(settings, file, ["MODEL.WEIGHTS", file, *opts])
-    cfg.TEST.UNCERTAINTY |= cfg.PPPC.CONTRAST.ENABLED
+    cfg.TEST.UNCERTAINTY = True
     return Predictor(cfg, recorded)
 
 
