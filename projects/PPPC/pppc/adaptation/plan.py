@@ -209,7 +209,7 @@ def _measured_step(settings: Mapping[str, object], processes: int, opts: Sequenc
     print(f"Measuring {MEASURED_STEPS} steps ...", flush=True)
     short = {
         "SOLVER.MAX_ITER": MEASURED_STEPS, "SOLVER.WARMUP_ITERS": 0, "DATASETS.TEST": [],
-        "TEST.SELECTION.IMAGES": 0,
+        "TEST.SELECTION.IMAGES": 0, "TEST.CALIBRATION": "none",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         file, run = Path(folder, "steps.yaml"), Path(folder, "run")
