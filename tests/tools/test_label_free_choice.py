@@ -18,6 +18,7 @@ RUNS = {
 
 def write_run(folder, mious, entropies, odd):
     folder.mkdir(parents=True)
+    (folder / "model_final.pth").touch()  # it is finished
     lines = []
     for number, (miou, entropy) in enumerate(zip(mious, entropies)):
         scores = {"selection/odd_classes": odd, "selection/entropy": entropy}
@@ -68,6 +69,9 @@ def test_choices_are_judged_by_what_they_miss(tmp_path):
 
     alone = run_tool("research/label_free_choice.py", path, "--output", tmp_path / "runs",
                      "--leave-out", "bad")  # fmt: skip
-    assert "6 checkpoints of 2 runs" in alone.stdout
+    assert "6 checkpoints of 2 of 2 runs" in alone.stdout
+    (tmp_path / "runs/made/good-2/model_final.pth").unlink()
+    unfinished = run_tool("research/label_free_choice.py", path, "--output", tmp_path / "runs")
+    assert "9 checkpoints of 3 of 4 runs" in unfinished.stdout
     none = run_tool("research/label_free_choice.py", path, "--output", tmp_path / "nothing")
     assert none.returncode == 2 and "evaluated twice" in none.stderr.splitlines()[-1]

@@ -27,7 +27,7 @@ import torch
 from pppc.arguments import ToolParser
 from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError, run_tool
-from pppc.evaluation.selection import SCORES, EnsembleAgreement
+from pppc.evaluation.selection import SCORES, EnsembleAgreement, vote
 from pppc.files import user_path
 from scipy.stats import spearmanr
 from study import Run, Study
@@ -58,17 +58,10 @@ class Candidate:
 
 
 def read_candidates(run: Run) -> list[Candidate]:
-    """The evaluated checkpoints of a run, by iteration.
-
-    Raises:
-        InputError: the run was not made, or not evaluated on the way.
-    """
+    """The evaluated checkpoints of a run, by iteration; none of a run that is not finished."""
+    if not run.weights.is_file():
+        return []
     lines = [entry for entry in RunFolder(run.output).metrics() if PREFIX + "odd_classes" in entry]
-    if len(lines) < 2:
-        raise InputError(
-            f"{run.output} holds no run that was evaluated twice or more: run tools/research/study.py on the "
-            "study, with TEST.EVAL_PERIOD above 0 in its opts"
-        )
     with np.load(run.output / "selection.npz") as found:
         parts = torch.from_numpy(found["classes"]).split(found["voices"].tolist())
         classes = dict(zip(found["iterations"].tolist(), parts))
@@ -110,8 +103,8 @@ def groups(candidates: Sequence[Candidate]) -> dict[str, list[list[Candidate]]]:
 
 def values(group: Sequence[Candidate], num_classes: int) -> dict[str, list[float] | None]:
     """What each way of choosing thinks of the group's models, higher is better; None: it has no say."""
-    votes = torch.cat([one.classes for one in group])
-    agreement = [EnsembleAgreement.of(one.classes[0], votes, num_classes) for one in group]
+    voted = vote(torch.cat([one.classes for one in group]), num_classes)[None]
+    agreement = [EnsembleAgreement.of(one.classes[0], voted, num_classes) for one in group]
     # IoU is at most 100, so that one odd class outweighs all of it.
     ways = {
         "last": [float(one.iteration) for one in group],
@@ -164,9 +157,16 @@ def main() -> None:
     for path in args.studies:
         study = Study(Path(user_path(path, "the study")), Path(user_path(args.output, "--output")))
         rows = {row: runs for row, runs in study.rows.items() if row not in args.leave_out}
-        candidates = [c for runs in rows.values() for run in runs for c in read_candidates(run)]
+        found = [read_candidates(run) for runs in rows.values() for run in runs]
+        candidates = [one for of_a_run in found for one in of_a_run]
+        if max(map(len, found)) < 2:
+            raise InputError(
+                f"{args.output} holds no run of {path} that was evaluated twice or more: run "
+                "tools/research/study.py on it, with TEST.EVAL_PERIOD above 0 in its opts"
+            )
         num_classes = 1 + max(int(one.classes.max()) for one in candidates)
-        print(f"## {path}: {len(candidates)} checkpoints of {sum(map(len, rows.values()))} runs\n")
+        made = sum(map(bool, found))
+        print(f"## {path}: {len(candidates)} checkpoints of {made} of {len(found)} runs\n")
         for kind, members in groups(candidates).items():
             headers = [kind, "Spearman", "mean regret", "worst regret", "in the worst quarter"]
             table = judge(members, num_classes)
