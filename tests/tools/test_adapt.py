@@ -191,7 +191,11 @@ def test_without_labels_the_run_s_own_choice_is_kept(street, datasets_root, tmp_
     (adapted / "model_selected.pth").write_bytes((adapted / "model_final.pth").read_bytes())
     for chosen, odd, expected in (
         (-1, 2, "source-only model: .* each adapted checkpoint has lost a class or spreads one"),
-        (-1, 0, "source-only model: .* no adapted checkpoint has a better ensemble_agreement"),
+        (
+            -1,
+            0,
+            "source-only model: .* no adapted checkpoint has a better information_maximization",
+        ),
         (
             5,
             0,

@@ -14,8 +14,7 @@ kinds of groups to choose one model from:
 For each score: Spearman's rank correlation with the test set's mIoU, the regret (mIoU of the group's
 best minus mIoU of the chosen one), mean and worst over groups, and how many of the chosen models are in
 the worst quarter of their group, or its worst one. "last" takes the last checkpoint, or of several
-runs the first run's; "selected" is what training does: fewest odd classes first, then agreement with
-the vote.
+runs the first run's. The vote of `ensemble_agreement` is that of the whole group.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +43,6 @@ class Candidate:
         row, seed, iteration: of it.
         miou: on the test set, in percent.
         scores: by their names; what is better is higher. None where the network has none.
-        odd: number of its classes that have vanished, grown or are unknown to the source.
         classes: the student's and the teacher's, of drawn target pixels, ``(1 or 2, I, P)`` uint8.
     """
 
@@ -53,7 +51,6 @@ class Candidate:
     iteration: int
     miou: float
     scores: dict[str, float | None]
-    odd: int
     classes: torch.Tensor
 
 
@@ -75,7 +72,6 @@ def read_candidates(run: Run) -> list[Candidate]:
                 line["iteration"],
                 line["sem_seg/mIoU"],
                 {name: v if v is None else SCORES[name].sign * v for name, v in known.items()},
-                int(line[PREFIX + "odd_classes"]),
                 classes[line["iteration"]],
             )
         )
@@ -105,11 +101,7 @@ def values(group: Sequence[Candidate], num_classes: int) -> dict[str, list[float
     """What each way of choosing thinks of the group's models, higher is better; None: it has no say."""
     voted = vote(torch.cat([one.classes for one in group]), num_classes)[None]
     agreement = [EnsembleAgreement.of(one.classes[0], voted, num_classes) for one in group]
-    # IoU is at most 100, so that one odd class outweighs all of it.
-    ways = {
-        "last": [float(one.iteration) for one in group],
-        "selected": [a - 1000.0 * one.odd for a, one in zip(agreement, group)],
-    }
+    ways: dict[str, list] = {"last": [float(one.iteration) for one in group]}
     for name in SCORES:
         scores = [one.scores[name] for one in group]
         ways[name] = agreement if name == EnsembleAgreement.name else scores

@@ -146,7 +146,7 @@ class Run:
             },
         }
         self.result.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.result, (json.dumps(result, indent=1) + "\n").encode())
+        write_atomically(self.result, (json.dumps(result) + "\n").encode())
         print(f"{self.row}, seed {self.seed}: {result.get('mIoU', 'trained')}", flush=True)
 
 

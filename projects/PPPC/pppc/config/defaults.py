@@ -270,7 +270,7 @@ _SOLVER = (
     Key("TEST.SELECTION.IMAGES", 16, whole(0),
         "Unlabeled target images, and as many of the source, at which each evaluation looks for label-free "
         "scores and alarms, in about five network passes each; 0: there are none, and no model is selected."),
-    Key("TEST.SELECTION.SCORE", "ensemble_agreement", OneOf(SCORES),
+    Key("TEST.SELECTION.SCORE", "information_maximization", OneOf(SCORES),
         "The label-free score whose best model is model_selected.pth (docs/method.md)."),
     Key("TEST.SELECTION.SOURCE_MODEL", "", TEXT,
         "A source-only model, file or run: alarms compare with its predictions for the target, and it is the "
