@@ -62,8 +62,6 @@ def test_choices_are_judged_by_what_they_miss(tmp_path):
     # The last ones of both rows: good 35 and 36, bad 10 and 33. Low entropy takes the bad ones.
     settings = table(run.stdout, "settings")
     assert settings["entropy"][1:3] == ["14.0", "25.0"]
-    # Each one says of some pixel what the vote does not, alike in all runs: the first one is taken.
-    assert settings["ensemble_agreement"][1:] == ["0.0", "0.0", "0 of 2"]
     assert table(run.stdout, "all")["entropy"][1:] == ["30.0", "30.0", "1 of 1"]
 
     alone = run_tool("research/label_free_choice.py", path, "--output", tmp_path / "runs",
