@@ -167,4 +167,5 @@ def test_scores_of_a_large_image_are_bounded_and_compared_with_the_whole_label(
         one.process([sample], [{"sem_seg": scores, **maps}])
     assert evaluator.confusion.sum() == 300 * 400
     assert evaluator.evaluate()["sem_seg"]["pACC"] == 100
-    assert not np.concatenate(uncertainty.wrong).any()
+    ((_, pixels),) = uncertainty.images
+    assert len(pixels["wrong"]) and not pixels["wrong"].any()

@@ -176,7 +176,7 @@ def test_names_of_classes_are_text_and_alarms_stand_in_the_first_line(tmp_path):
     selection = {"selection/iteration": -1, "selection/odd_classes": 1}
     run = made_up_run(
         tmp_path / "run<i>",
-        evaluated(2, 50.0, **alarm, **selection | {"selection/ensemble_agreement": 97.5}),
+        evaluated(2, 50.0, **alarm, **selection | {"selection/information_maximization": 97.5}),
         evaluated(5, 46.5, **alarm | {"alarm/class_vanished": 0.0}, **selection)
         | {"sem_seg/mIoU-low": 40.0, "sem_seg/mIoU-high": 52.0},
         log=f"[11/30 10:00:00] pppc.engine.alarms WARNING: {said}",

@@ -118,7 +118,7 @@ class PixelDraw:
         """What a model predicts for the drawn pixels of source images, or else of target images.
 
         Returns:
-            of P pixels the maps of :meth:`PPPCSegmentor.predictions`, not calibrated, "sem_seg" as
+            of P pixels the maps of ``PPPCSegmentor.predictions``, not calibrated, "sem_seg" as
             ``(P, C)``, others ``(P,)``. Of source images also "label", ``(P,)``; of target images "classes",
             those of the model and of its teacher, ``(1 or 2, I, P / I)`` uint8.
 
