@@ -22,8 +22,7 @@ from ..data.catalog import class_colors, model_metadata
 from ..errors import InputError
 from ..files import atomic_write, write_atomically
 from ..modeling.normalization import Preparation
-from ..modeling.timm_backbone import TimmBackbone
-from ..modeling.vit_backbone import PlainViT
+from ..modeling.timm_backbone import TimmEncoder
 from .classes import class_names_of, description, is_classifier, match_classes, take_rows
 from .detectron2_zoo import from_detectron2, preparation_of
 from .encoders import OTHER_NETWORK
@@ -178,7 +177,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if not own:
             backbone = model.student.backbone
             encoder = ""
-            if isinstance(backbone, PlainViT | TimmBackbone):
+            if isinstance(backbone, TimmEncoder):
                 encoder = backbone.name
                 translation = from_other_layout(content["model"], student, self._path, backbone)
                 told = description(filename).get("pretrained_cfg", {})

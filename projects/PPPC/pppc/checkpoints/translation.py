@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..modeling.timm_backbone import TimmBackbone
-from ..modeling.vit_backbone import PlainViT
+from ..modeling.timm_backbone import TimmEncoder
 from .encoders import OTHER_NETWORK, UNUSED, find_encoder
 from .layouts import LAYOUTS, NOT_IN_AN_ENCODER, Layout
 from .networks import take_network
@@ -53,7 +52,7 @@ def from_other_layout(
     state: Mapping[str, Tensor],
     student: Iterable[str],
     path: str,
-    encoder: PlainViT | TimmBackbone | None = None,
+    encoder: TimmEncoder | None = None,
 ) -> Translation:
     """Give a foreign checkpoint's tensors our names.
 
@@ -91,7 +90,7 @@ def _from_timm(
     state: Mapping[str, Tensor],
     student: list[str],
     path: str,
-    encoder: PlainViT | TimmBackbone | None,
+    encoder: TimmEncoder | None,
 ) -> Translation:
     names = [key.removeprefix(ENCODER) for key in student if key.startswith(ENCODER)]
     network = encoder.whole_network() if encoder and names else None

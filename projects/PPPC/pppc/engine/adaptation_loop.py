@@ -204,9 +204,8 @@ class AdaptationLoop(SimpleTrainer):
         data_time = time.perf_counter() - start
         files = source.files + (() if target is None else target.files)
         adapts = self.pseudo_labeler is not None and self.iter >= self.self_training_start
-        classes = (
-            self.dacs_mixing.classes(source) if adapts else None
-        )  # while labels are on the CPU
+        # While labels are on the CPU.
+        classes = self.dacs_mixing.classes(source) if adapts else None
         source, mixed = source.to(self.segmentor.device), None
         contrast = self.contrast_scale()
         losses = {}

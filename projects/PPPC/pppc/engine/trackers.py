@@ -1,6 +1,7 @@
 """Scalars of a run to Weights & Biases and to MLflow, by their own libraries (TRACKERS)."""
 
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import yaml
@@ -8,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
 
-class Tracker(EventWriter):
+class Tracker(EventWriter, ABC):
     """Hands on each scalar's latest value, once for each iteration in which it was written.
 
     Args:
@@ -22,11 +23,13 @@ class Tracker(EventWriter):
         self.name = Path(cfg.OUTPUT_DIR).resolve().name
         self.begin(Path(cfg.OUTPUT_DIR))
 
+    @abstractmethod
     def begin(self, folder: Path) -> None:
-        raise NotImplementedError
+        """Open the library's run; ``folder`` is the training's."""
 
+    @abstractmethod
     def log(self, values: dict[str, float], iteration: int) -> None:
-        raise NotImplementedError
+        """Hand on the scalars of an iteration."""
 
     def write(self) -> None:
         new: dict[int, dict[str, float]] = {}

@@ -6,6 +6,7 @@ Shapes: N images of H x W pixels; stage k has C_k channels at stride s_k:
 
 import difflib
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import timm
 import torch
@@ -19,12 +20,33 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .normalization import Preparation
 
-__all__ = ["TimmBackbone", "build_timm_backbone"]  # timm adds its models' names
+__all__ = ["TimmBackbone", "TimmEncoder", "build_timm_backbone"]  # timm adds its models' names
 
 NUM_STAGES = 4
+Encoder = TypeVar("Encoder", bound="TimmEncoder")
 
 
-class TimmBackbone(Backbone):
+class TimmEncoder(Backbone):
+    """What encoders of timm have in common.
+
+    Attributes:
+        name: of the timm model.
+        model: timm's network.
+    """
+
+    name: str
+    model: nn.Module
+
+    def preparation(self) -> Preparation:
+        """What timm's weights want."""
+        return Preparation(self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"])
+
+    def whole_network(self) -> nn.Module:
+        """The encoder with the layers that follow the last feature map, as files hold it."""
+        return timm.create_model(self.name)
+
+
+class TimmBackbone(TimmEncoder):
     """The last four feature maps of a timm model, "stage1" (finest) to "stage4".
 
     Args:
@@ -118,14 +140,6 @@ class TimmBackbone(Backbone):
         """Channels and stride of each stage."""
         return self._output_shape
 
-    def preparation(self) -> Preparation:
-        """What timm's weights want."""
-        return Preparation(self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"])
-
-    def whole_network(self) -> nn.Module:
-        """The encoder with the layers that follow the last feature map, as files hold it."""
-        return timm.create_model(self.name)
-
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``(N, 3, H, W)`` normalized images to the four stages' features."""
         features = self.model(image)[-NUM_STAGES:]
@@ -179,24 +193,29 @@ def _address(name: str) -> str:
     return weights.url
 
 
-@BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The encoder that MODEL.TIMM describes.
+def build_encoder(kind: type[Encoder], cfg: CfgNode, **options: object) -> Encoder:
+    """An encoder of ``kind`` by the keys that all kinds read, and ``options``.
 
     With MODEL.TIMM.PRETRAINED, a warning where its weights want images that are normalized otherwise.
     """
     # MODEL.WEIGHTS has the encoder's weights, too.
     pretrained = cfg.MODEL.TIMM.PRETRAINED and not cfg.MODEL.WEIGHTS
-    backbone = TimmBackbone(
+    backbone = kind(
         cfg.MODEL.TIMM.NAME,
-        output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
         pretrained=pretrained,
         recompute=cfg.MODEL.RECOMPUTE == "encoder",
+        **options,
     )
     if pretrained:
         backbone.preparation().warn_unless(cfg, backbone.name)
     return backbone
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """The encoder that MODEL.TIMM describes."""
+    return build_encoder(TimmBackbone, cfg, output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE)
 
 
 # timm looks for its models' metadata under this name. It knows no weights of these; the license is of

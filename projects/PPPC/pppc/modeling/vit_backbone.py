@@ -10,8 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, SimpleFeaturePyrami
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .normalization import Preparation
-from .timm_backbone import create_timm_model
+from .timm_backbone import TimmEncoder, build_encoder, create_timm_model
 
 __all__ = ["PlainViT", "build_vit_backbone"]
 
@@ -36,7 +35,7 @@ class _LastBlock(Backbone):
         return {"last": feature}
 
 
-class PlainViT(Backbone):
+class PlainViT(TimmEncoder):
     """A plain vision transformer below ViTDet's simple feature pyramid (arXiv 2203.16527).
 
     Its last feature map becomes four, as a hierarchical encoder has: "stage1" (stride 4) to "stage4" (32).
@@ -128,10 +127,6 @@ class PlainViT(Backbone):
         shapes = self.pyramid.output_shape().values()
         return {f"stage{i}": shape for i, shape in enumerate(shapes, start=1)}
 
-    def preparation(self) -> Preparation:
-        """What timm's weights want."""
-        return Preparation(self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"])
-
     def whole_network(self) -> nn.Module:
         """The transformer with the layers that follow the last feature map, as files hold it.
 
@@ -150,17 +145,11 @@ class PlainViT(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_vit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PlainViT:
     """The transformer that MODEL.TIMM and MODEL.VIT describe."""
-    pretrained = cfg.MODEL.TIMM.PRETRAINED and not cfg.MODEL.WEIGHTS
-    backbone = PlainViT(
-        cfg.MODEL.TIMM.NAME,
+    return build_encoder(
+        PlainViT,
+        cfg,
         channels=cfg.MODEL.VIT.CHANNELS,
         frozen=cfg.MODEL.VIT.FROZEN,
         lr_decay=cfg.MODEL.VIT.LR_DECAY,
         pyramid_lr_factor=cfg.SOLVER.HEAD_LR_FACTOR,
-        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
-        pretrained=pretrained,
-        recompute=cfg.MODEL.RECOMPUTE == "encoder",
     )
-    if pretrained:
-        backbone.preparation().warn_unless(cfg, backbone.name)
-    return backbone
