@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ..arguments import ToolParser, whole_number
@@ -32,7 +33,7 @@ from ..files import write_atomically
 from ..labeling.exports import write_cvat, write_label_studio
 from ..labeling.ranking import RankedImage, rank_images
 from ..model_folder import new_folder
-from ..prediction import Predictor, load
+from ..prediction import load
 
 SEED = 0  # of --random
 
@@ -61,8 +62,10 @@ def main() -> None:
     (folder / "images").mkdir(parents=True)
     copies = {image: _copy(image, folder / "images", number) for number, image in enumerate(chosen)}
     parts = (model.names, model.colors)
-    write_cvat(folder / "cvat.zip", _labels(model, copies), *parts)
-    write_label_studio(folder / "label_studio.json", _labels(model, copies), *parts, "images")
+    # Predicted once for both, and kept as PNG, which is small.
+    predicted = {name: _encoded(model.predict(image).labels) for image, name in copies.items()}
+    write_cvat(folder / "cvat.zip", _decoded(predicted), *parts)
+    write_label_studio(folder / "label_studio.json", _decoded(predicted), *parts, "images")
     others = sorted(set(images) - set(chosen))
     _write_lines(folder / "others.txt", others)
     _write_table(folder / "ranking.csv", ranked, model.names)
@@ -78,9 +81,13 @@ def _copy(image: str, folder: Path, number: int) -> str:
     return name
 
 
-def _labels(model: Predictor, copies: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
-    for image, name in copies.items():
-        yield name, model.predict(image).labels
+def _encoded(labels: np.ndarray) -> np.ndarray:
+    return cv2.imencode(".png", labels.astype(np.uint8))[1]
+
+
+def _decoded(predicted: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, png in predicted.items():
+        yield name, cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
