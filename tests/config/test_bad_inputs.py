@@ -111,6 +111,7 @@ def refusal(*opts: str, config=None) -> str:
         ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE 5", "give IGNORE_VALUE 255"),
         ("PPPC.SELF_TRAINING.ENABLED False", "set both True, or both False"),
         (f"TEST.EVALUATE_TEACHER True {SOURCE_ONLY}", "or TEST.EVALUATE_TEACHER False"),
+        (f"PPPC.MASKING.LOSS_WEIGHT 1 {SOURCE_ONLY}", "or PPPC.MASKING.LOSS_WEIGHT 0"),
         ("PPPC.PROTOTYPES.CONVENTION published", "give CONVENTION 'log_variance'"),
         ("PPPC.CONTRAST.START_ITER -2", "or -1 for the published one, scaled"),
         ("PPPC.CLASS_WEIGHTS.TRAIN_SPREAD 0.1", "give one frequency of each class"),

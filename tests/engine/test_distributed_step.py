@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.engine.solver import build_optimizer
+from pppc.method.feature_distance import FeatureDistance
 from pppc.method.mixing import class_mix, class_mix_mask, present_labels
 from pppc.method.prototypes import GaussianPrototypes
 from pppc.method.teacher import pseudo_label
@@ -67,8 +68,14 @@ def gradients(share: slice) -> dict[str, torch.Tensor]:
     mixed = PixelBatch(class_mix(source.image, target.image, mask),
                        class_mix(source.label, target.label, mask), weight)  # fmt: skip
     losses = loop.backward_pass("mixed", mixed)
-    losses |= loop.backward_pass("target", target, 0.5, segmentation=False)
-    losses |= loop.backward_pass("source", source, 0.5, last=True)
+    losses |= loop.backward_pass("target", target, contrast_scale=0.5, segmentation=False)
+    # To the image's own pixels; of the second image a quarter has labels.
+    pixels = nn.AdaptiveAvgPool2d(2)
+    distance = FeatureDistance(
+        lambda image: pixels(image)[:, :1], range(9), 0.1, 0.5, comm.get_world_size(), sum_over_processes
+    )  # fmt: skip
+    compared = {"contrast_scale": 0.5, "feature_distance": distance}
+    losses |= loop.backward_pass("source", source, last=True, **compared)
     result = {name: parameter.grad for name, parameter in segmentor.student.named_parameters()}
     return result | losses | {"share": target.weight.max(), "mean": segmentor.prototypes.mean}
 

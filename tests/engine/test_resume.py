@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import REPOSITORY, run_tool
 from detectron2.engine import HookBase
@@ -51,6 +52,11 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def assert_same_model(*folders: Path) -> None:
+    one, other = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in folders)
+    assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +125,7 @@ def test_a_run_goes_on_bit_for_bit_with_each_iteration_once(run_of_four, tmp_pat
     kept = {line["iteration"]: "kept" in line for line in lines}
     assert kept == {0: True, 1: True, 2: False, 3: False} and len(lines) == 4
     assert not list(run_of_four.glob("partial_*"))
-    whole, again = (
-        torch.load(folder / "model_final.pth", weights_only=True)["model"]
-        for folder in (four_iterations, run_of_four)
-    )
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert_same_model(four_iterations, run_of_four)
 
 
 def test_what_resume_warns_of_is_in_the_log(demo_datasets, tmp_path):
@@ -198,11 +199,19 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path, datasets_root):
 
 
 def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_root):
-    opts = ("TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('cityscapes_val',)")
-    opts = (*opts, "SOLVER.CHECKPOINT_PERIOD", 2)
+    """With other methods' parts, too: what they draw and compare with is the same after a resume."""
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "encoder.pth")
+    opts = (
+        "TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('cityscapes_val',)", "SOLVER.CHECKPOINT_PERIOD", 2,
+        "PPPC.MASKING.LOSS_WEIGHT", 1.0, "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.005,
+        "PPPC.FEATURE_DISTANCE.WEIGHTS", str(tmp_path / "encoder.pth"),
+        "PPPC.FEATURE_DISTANCE.CLASSES", "['road', 'sky', 'building']",
+    )  # fmt: skip
     train(tmp_path / "whole", *opts)
     whole = RunFolder(tmp_path / "whole").metrics()
     assert [line["iteration"] for line in whole if "sem_seg/mIoU" in line] == [1, 3]
+    for name in ("segmentation_masked", "feature_distance_source"):
+        assert max(line.get(f"loss_{name}", 0) for line in whole) > 0, name
     both = ["model_selected.pth", "model_0000001.pth", "model_0000003.pth"]
     for last, kept in ((1, both[1:2]), (3, both)):
         folder = tmp_path / f"killed_{last}"
@@ -224,6 +233,7 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_r
                 if name.startswith(("sem_seg/", "selection/")):
                     assert again[line["iteration"]][name] == value, name
         assert again[last]["only here"] == 1.0
+        assert_same_model(tmp_path / "whole", folder)
         for name in ("final", "best_by_labels", "selected"):
             assert (folder / f"model_{name}.pth").is_file()
 

@@ -1,6 +1,7 @@
 """How often a training step waits for its device, counted on the CPU."""
 
 import pytest
+import timm
 import torch
 from detectron2.modeling import build_model
 from pppc.engine.adaptation_loop import AdaptationLoop
@@ -53,13 +54,19 @@ class Waits(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("pixels_per_class", "labels_on_cpu"), [(0, True), (4, False)])
-def test_a_step_waits_for_its_device_twice(monkeypatch, pixels_per_class, labels_on_cpu):
-    """Once to choose the crop, once to read the losses; labels that are on the device are counted there."""
+@pytest.mark.parametrize(("others_parts", "labels_on_cpu"), [(False, True), (True, False)])
+def test_a_step_waits_for_its_device_twice(monkeypatch, tmp_path, others_parts, labels_on_cpu):
+    """Once to choose the crop, once to read the losses; labels that are on the device are counted there.
+
+    With other methods' parts and few pixels of each class, too.
+    """
+    torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "encoder.pth")
     cfg = default_config(
         *SMALL, "PPPC.SELF_TRAINING.THRESHOLD", 0.06, "PPPC.SELF_TRAINING.STATIC_CLASSES", ("road",),
-        "PPPC.CONTRAST.MAX_PIXELS_PER_CLASS", pixels_per_class, "INPUT.CROP.SIZE", (32, 48),
-        "DATASETS.TRAIN", ("gta_train",), "SEED", 0,
+        "PPPC.CONTRAST.MAX_PIXELS_PER_CLASS", 4 * others_parts, "INPUT.CROP.SIZE", (32, 48),
+        "DATASETS.TRAIN", ("gta_train",), "SEED", 0, "MODEL.WEIGHTS", str(tmp_path / "encoder.pth"),
+        "PPPC.MASKING.LOSS_WEIGHT", 1.0 * others_parts,
+        "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.005 * others_parts,
     )  # fmt: skip
     segmentor = build_model(cfg).train()
     generator = torch.Generator().manual_seed(0)

@@ -51,10 +51,13 @@ def train(*opts: object) -> tuple[dict[str, list[float]], AdaptationLoop]:
     loop = build(*opts)
     segmentor = loop.segmentor
     losses: dict[str, list[float]] = {}
-    loop._write_metrics = lambda metrics, *_: [
-        losses.setdefault(name, []).append(value.item()) for name, value in metrics.items()
-    ]
-    with EventStorage() as loop.storage:
+
+    def note(found: dict[str, torch.Tensor], *_: object) -> None:
+        for name, value in found.items():
+            losses.setdefault(name, []).append(value.item())
+
+    with pytest.MonkeyPatch.context() as patch, EventStorage() as loop.storage:
+        patch.setattr("pppc.engine.adaptation_loop.write_metrics", note)
         for loop.iter in range(STEPS):
             update_teacher(segmentor.teacher, segmentor.student, 0.9 if loop.iter else 0.0)
             loop.before_step()

@@ -27,7 +27,8 @@ from .prediction import Predictor
 
 # Of the configuration, what a prediction needs, and what tells how the model was trained.
 SECTIONS = ("INPUT.", "MODEL.", "PPPC.", "TEST.")
-ELSEWHERE = ("MODEL.DEVICE", "MODEL.WEIGHTS")  # of the machine that it was trained on
+# Of the machine that it was trained on.
+ELSEWHERE = ("MODEL.DEVICE", "MODEL.WEIGHTS", "PPPC.FEATURE_DISTANCE.WEIGHTS")
 ROLES = {"source": "DATASETS.TRAIN", "target": "DATASETS.TARGET", "test": "DATASETS.TEST"}
 
 

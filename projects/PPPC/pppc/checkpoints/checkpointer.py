@@ -50,6 +50,9 @@ class StrictCheckpointer(DetectionCheckpointer):
             not be missing.
         max_to_keep: how many periodic checkpoints stay, the last ones; 0: all. The best and the
             final one always do.
+
+    Attributes:
+        missing: what the file that was loaded last has no tensors for, by our names, and why.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         self._path = path
         # Continuing a run, its trainer is loaded too: then nothing may be missing.
         self._whole = checkpointables is None and bool(self.checkpointables)
-        self._missing: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
         self._checked = checked
         # Not Detectron2's own, which takes what follows a "?" in a file's name for a query.
         rest = Checkpointer.load(self, local_path(path) if path else path, checkpointables)
@@ -186,7 +189,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             else:
                 translation = from_detectron2(content["model"], student, self._path)
             logger.info(describe(translation))
-            self._missing = translation.missing
+            self.missing = translation.missing
             if self.cfg is not None and prepared is not None:
                 prepared.warn_unless(self.cfg, encoder or self._path)
         if lost := [key for key, why in translation.dropped.items() if why == OTHER_NETWORK]:
@@ -202,7 +205,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             }  # fmt: skip
         else:
             content = {"model": translation.state}
-        untrained = [key for key in self._missing if key.startswith("student.sem_seg_head.")]
+        untrained = [key for key in self.missing if key.startswith("student.sem_seg_head.")]
         if self.trained and untrained:
             raise InputError(
                 f"{self._path} holds an encoder alone, which predicts nothing yet: set MODEL.WEIGHTS "
@@ -295,7 +298,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             f"{key} has shape {theirs}, the model's has {ours}"
             for key, theirs, ours in incompatible.incorrect_shapes
         ]
-        explained = {key for key, _, _ in incompatible.incorrect_shapes} | self._missing.keys()
+        explained = {key for key, _, _ in incompatible.incorrect_shapes} | self.missing.keys()
         explained |= {"intensities", "class_shares"}  # older files have none
         explained |= {
             key for key in incompatible.missing_keys if key.startswith("error_probability.")

@@ -123,6 +123,22 @@ METHOD_KEYS = (
         "proportion."),
     Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
         "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
+    Key("PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.0, NOT_BELOW_0,
+        "Weight of the distance beside cross-entropy; 0: there is none (DAFormer: 0.005)."),
+    Key("PPPC.FEATURE_DISTANCE.WEIGHTS", "", TEXT,
+        "File or address of the encoder's ImageNet weights; '': those of MODEL.WEIGHTS, which is to be an "
+        "encoder then, or of MODEL.TIMM.PRETRAINED."),
+    Key("PPPC.FEATURE_DISTANCE.CLASSES", [], NAMES,
+        "The source's pixels of these classes count; []: the paper's, those of traffic light, traffic sign, "
+        "person, rider, car, truck, bus, train, motorcycle and bicycle that the model has."),
+    Key("PPPC.FEATURE_DISTANCE.MIN_SHARE", 0.75, PART,
+        "A position of the feature map counts where one of them fills that share of its pixels."),
+    Key("PPPC.MASKING.LOSS_WEIGHT", 0.0, NOT_BELOW_0,
+        "Weight of the masked images' cross-entropy; 0: there are none (MIC: 1)."),
+    Key("PPPC.MASKING.RATIO", 0.7, SHARE, "The share of the blocks that is hidden."),
+    Key("PPPC.MASKING.BLOCK_SIZE", -1, or_scaled(whole(1)),
+        "Side of a block, pixels. -1: a sixteenth of the crop's shorter side, as published, 64 of 1024 and "
+        "32 of 512."),
 )  # fmt: skip
 
 METHOD_SECTIONS = {
@@ -133,4 +149,8 @@ METHOD_SECTIONS = {
     "PPPC.AMBIGUITY_CROP": "Ambiguity-guided crop of the target image (arXiv 2409.18543).",
     "PPPC.PROTOTYPES": "Class prototypes as Gaussians (arXiv 2409.18543).",
     "PPPC.CONTRAST": "Contrast of pixels and prototypes (arXiv 2409.18543).",
+    "PPPC.FEATURE_DISTANCE": "Distance of the source's features to a frozen ImageNet encoder's, on things "
+    "(DAFormer, arXiv 2111.14887).",
+    "PPPC.MASKING": "A pass more: target images of which most is hidden, with the teacher's labels of the "
+    "whole ones (MIC, arXiv 2212.01322).",
 }

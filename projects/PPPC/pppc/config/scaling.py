@@ -1,6 +1,7 @@
 """Constants that are -1 in a configuration: the published ones, scaled to its size.
 
-They were published for 40,000 iterations, 19 classes and batches of two crops of 640x640.
+They were published for 40,000 iterations, 19 classes and batches of two crops of 640x640; other methods'
+parts for what stands there.
 """
 
 import math
@@ -31,6 +32,12 @@ def contrast_start(cfg: CfgNode) -> int:
     start = cfg.PPPC.CONTRAST.START_ITER
     start = 3000 * cfg.SOLVER.MAX_ITER // 40_000 if start == -1 else start
     return max(start, self_training_start(cfg))
+
+
+def mask_block_size(cfg: CfgNode) -> int:
+    """Side of the blocks that are hidden: 64 pixels of crops of 1024x1024, 32 of 512x512."""
+    size = cfg.PPPC.MASKING.BLOCK_SIZE
+    return max(min(cfg.INPUT.CROP.SIZE) // 16, 1) if size == -1 else size
 
 
 def crop_top_k(cfg: CfgNode) -> int:

@@ -1,11 +1,10 @@
 """The training step of PPPC."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from detectron2.config import CfgNode
@@ -15,12 +14,20 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..config.scaling import contrast_start, crop_temperature, crop_top_k, mix, self_training_start
+from ..config.scaling import (
+    contrast_start,
+    crop_temperature,
+    crop_top_k,
+    mask_block_size,
+    mix,
+    self_training_start,
+)
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
-from ..errors import InputError
 from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
+from ..method.feature_distance import FeatureDistance
+from ..method.masking import Masking
 from ..method.mixing import StrongAugmentation, denormalized
 from ..method.teacher import PseudoLabeler
 from ..modeling.meta_arch import PPPCSegmentor
@@ -33,6 +40,8 @@ from .hooks import (
     StepGenerator,
     TeacherUpdate,
 )
+from .imagenet_encoder import feature_distance
+from .step_metrics import write_metrics
 
 
 class StepRecord(NamedTuple):
@@ -41,6 +50,7 @@ class StepRecord(NamedTuple):
     source: PixelBatch
     target: PixelBatch | None  # the crop, with pseudo-labels
     mixed: PixelBatch | None
+    masked: PixelBatch | None
 
 
 class AdaptationLoop(SimpleTrainer):
@@ -69,6 +79,8 @@ class AdaptationLoop(SimpleTrainer):
         teacher_momentum: see :class:`pppc.engine.hooks.TeacherUpdate`.
         denormalized_source: where colors change, prototypes and mixes see the source image as
             :func:`pppc.method.mixing.denormalized` gives it.
+        feature_distance: of the source's features to a frozen encoder's; None: leave it out.
+        masking: what is hidden of the target in a pass more; None: there is none.
     """
 
     def __init__(
@@ -90,6 +102,8 @@ class AdaptationLoop(SimpleTrainer):
         prototypes_include_target: bool = False,
         teacher_momentum: float = 0.999,
         denormalized_source: bool = False,
+        feature_distance: FeatureDistance | None = None,
+        masking: Masking | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.segmentor: PPPCSegmentor = (
@@ -103,6 +117,8 @@ class AdaptationLoop(SimpleTrainer):
         self.contrast_weight = contrast_weight
         self.contrast_threshold = contrast_threshold
         self.denormalized_source = denormalized_source
+        self.feature_distance = feature_distance
+        self.masking = masking
         self.random = StepGenerator(seed)
         self.dacs_mixing = DACSMixing(augmentation, self.random, mix)
         self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
@@ -126,8 +142,8 @@ class AdaptationLoop(SimpleTrainer):
         Raises:
             InputError: the model lacks the class shares that the configuration needs.
         """
-        crop, contrast = cfg.PPPC.AMBIGUITY_CROP, cfg.PPPC.CONTRAST
-        augmentation, labels = cfg.PPPC.STRONG_AUGMENTATION, cfg.PPPC.SELF_TRAINING
+        crop, contrast, masked = cfg.PPPC.AMBIGUITY_CROP, cfg.PPPC.CONTRAST, cfg.PPPC.MASKING
+        colors, labels = cfg.PPPC.STRONG_AUGMENTATION, cfg.PPPC.SELF_TRAINING
         segmentor = model.module if isinstance(model, DistributedDataParallel) else model
         if isinstance(data_loader, PairedLoader):
             segmentor.intensities.copy_(torch.tensor(data_loader.intensities))
@@ -143,7 +159,13 @@ class AdaptationLoop(SimpleTrainer):
             segmentor.class_weights,
             sum_over_processes,
         )
-
+        augmentation = StrongAugmentation(
+            colors.JITTER_STRENGTH,
+            colors.JITTER_PROBABILITY,
+            colors.BLUR_PROBABILITY,
+            cfg.INPUT.FORMAT,
+        )
+        masking = Masking(augmentation, mask_block_size(cfg), masked.RATIO, masked.LOSS_WEIGHT)
         start = contrast_start(cfg)
 
         def contrast_weight(iteration: int) -> float:
@@ -156,12 +178,7 @@ class AdaptationLoop(SimpleTrainer):
             data_loader,
             optimizer,
             seed=cfg.SEED,
-            augmentation=StrongAugmentation(
-                augmentation.JITTER_STRENGTH,
-                augmentation.JITTER_PROBABILITY,
-                augmentation.BLUR_PROBABILITY,
-                cfg.INPUT.FORMAT,
-            ),
+            augmentation=augmentation,
             pseudo_labeler=pseudo_labeler if labels.ENABLED else None,
             mix=mix(cfg),
             pseudo_label_balance=cfg.PPPC.CLASS_BALANCE.PSEUDO_LABELS,
@@ -178,7 +195,9 @@ class AdaptationLoop(SimpleTrainer):
             contrast_threshold=contrast.TARGET_THRESHOLD,
             prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
             teacher_momentum=cfg.PPPC.TEACHER.MOMENTUM,
-            denormalized_source=augmentation.DENORMALIZED_SOURCE,
+            denormalized_source=colors.DENORMALIZED_SOURCE,
+            feature_distance=feature_distance(cfg, segmentor),
+            masking=masking if masked.LOSS_WEIGHT else None,
         )
 
     def hooks(self) -> list[HookBase]:
@@ -206,7 +225,7 @@ class AdaptationLoop(SimpleTrainer):
         adapts = self.pseudo_labeler is not None and self.iter >= self.self_training_start
         # While labels are on the CPU.
         classes = self.dacs_mixing.classes(source) if adapts else None
-        source, mixed = source.to(self.segmentor.device), None
+        source, mixed, masked = source.to(self.segmentor.device), None, None
         contrast = self.contrast_scale()
         losses = {}
         self.scalars.clear()
@@ -215,7 +234,8 @@ class AdaptationLoop(SimpleTrainer):
         # Within one context the student's weights are cast to half precision once for all passes.
         with torch.autocast(self.segmentor.device.type, enabled=False):
             strong = self.dacs_mixing.strong
-            passes = [("source", strong(source), contrast, True)]
+            of_source = {"contrast_scale": contrast, "feature_distance": self.feature_distance}
+            passes: list[tuple[str, PixelBatch, dict]] = [("source", strong(source), of_source)]
             target = target if adapts else None
             if target is not None:
                 target = self.crop_target(target.to(self.segmentor.device))
@@ -225,19 +245,23 @@ class AdaptationLoop(SimpleTrainer):
                 if self.segmentor.prototypes is not None:
                     self.prototype_update(weak_source, confident)
                 if contrast:
-                    passes.append(("target", strong(confident), contrast, False))
+                    of_target = {"contrast_scale": contrast, "segmentation": False}
+                    passes.append(("target", strong(confident), of_target))
                 mixed = self.dacs_mixing(weak_source, target, classes)
-                passes.append(("mixed", mixed, None, True))
+                passes.append(("mixed", mixed, {}))
+                if self.masking is not None:
+                    masked = self.masked(target)
+                    passes.append(("masked", masked, {}))
             if comm.get_world_size() > 1:
                 # The last pass averages gradients: it has to be the one with all parameters.
                 passes.reverse()
-            for number, one in enumerate(passes, start=1):
-                losses |= self.backward_pass(*one, last=number == len(passes))
+            for number, (name, batch, options) in enumerate(passes, start=1):
+                losses |= self.backward_pass(name, batch, last=number == len(passes), **options)
 
-        self.record = StepRecord(source, target, mixed)
+        self.record = StepRecord(source, target, mixed, masked)
         if self.segmentor.prototypes is not None:
             self.scalars["prototypes/classes_seen"] = self.segmentor.prototypes.seen.sum()
-        self._write_metrics(losses, data_time, files)
+        write_metrics(losses, self.scalars, data_time, files)
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
@@ -280,6 +304,12 @@ class AdaptationLoop(SimpleTrainer):
         self.scalars["pseudo_label/confident_share"] = pseudo.confident_share
         return PixelBatch(target.image, pseudo.label, weight, pseudo.confidence, files=target.files)
 
+    def masked(self, target: PixelBatch) -> PixelBatch:
+        """Labeled target images, augmented and with blocks hidden, which become 0 when normalized."""
+        mean = self.segmentor.student.pixel_mean
+        image = self.masking(target.image, mean, self.random.generator)
+        return PixelBatch(image, target.label, self.masking.loss_weight * target.weight)
+
     def contrast_scale(self) -> float | None:
         """Weight of the contrast at this iteration; None: leave it out."""
         if self.segmentor.contrast is None:
@@ -290,62 +320,21 @@ class AdaptationLoop(SimpleTrainer):
         return scale if scale > 0 or comm.get_world_size() > 1 else None
 
     def backward_pass(
-        self,
-        name: str,
-        batch: PixelBatch,
-        contrast_scale: float | None = None,
-        segmentation: bool = True,
-        last: bool = False,
+        self, name: str, batch: PixelBatch, *, last: bool = False, **options: Any
     ) -> dict[str, Tensor]:
         """One pass of the student, forward and backward, so that only its graph is alive.
 
         Args:
             name: of the pass; ends the names of the losses.
             batch: strongly augmented images with labels.
-            contrast_scale: weight of the contrast; None: leave it out.
-            segmentation: whether to include the cross-entropy.
             last: the pass after which the processes average their gradients.
+            options: which losses, see :meth:`pppc.modeling.meta_arch.PPPCSegmentor.forward`.
         """
         wait = comm.get_world_size() > 1 and not last
         with self.model.no_sync() if wait else nullcontext():
-            losses = self.model(batch, segmentation=segmentation, contrast_scale=contrast_scale)
+            losses = self.model(batch, **options)
             self.grad_scaler.scale(sum(losses.values())).backward()
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
-
-    def _write_metrics(
-        self, losses: dict[str, Tensor], data_time: float, files: tuple[str, ...]
-    ) -> None:
-        """Put the processes' means into the storage: all at once, since each reading waits for a device.
-
-        Raises:
-            InputError: training has failed on a batch of ``files``, of any process.
-        """
-        found = losses | self.scalars
-        values = torch.stack([value.float() for value in found.values()])
-        finite = values[: len(losses)].isfinite().all()
-        values = torch.cat([values, values.new_full((1,), data_time), finite[None]])
-        *means, data_time, finite = (sum_over_processes(values) / comm.get_world_size()).tolist()
-        if finite < 1:
-            self._refuse(losses, files)
-        storage = get_event_storage()
-        for name, value in zip(found, means):
-            if not math.isnan(value):
-                storage.put_scalar(name, value, smoothing_hint=not name.startswith("crop/"))
-        storage.put_scalar("data_time", data_time)
-        storage.put_scalar("total_loss", sum(means[: len(losses)]))
-
-    def _refuse(self, losses: dict[str, Tensor], files: tuple[str, ...]) -> None:
-        """End training in all processes alike, which all call this."""
-        wrong = [
-            f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()
-        ]
-        for found, images in comm.all_gather((wrong, files if wrong else ())):
-            if found:
-                raise InputError(
-                    f"iteration {self.iter}: {', '.join(found)}, with the images {', '.join(images)}. "
-                    "Look at them, and lower SOLVER.BASE_LR or, in float16, train in bfloat16 "
-                    "(SOLVER.AMP.TYPE). Checkpoints are not affected"
-                )
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}

@@ -18,6 +18,9 @@ from .run_folder import RunFolder, settled
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
+# Continued, a run has weights of its own.
+WHERE_IT_BEGAN = ("MODEL.WEIGHTS", "MODEL.TIMM.PRETRAINED")
+
 #: What may differ when a run is continued: keys, or the start of keys, that change how long it
 #: trains, on what machine, what is evaluated, kept or shown; not what a step computes.
 MAY_CHANGE = (
@@ -41,9 +44,7 @@ MAY_CHANGE = (
     "VIS_PERIOD",
     "TRACKERS",
     "OUTPUT_DIR",
-    # Where a run began; continued, it has weights of its own.
-    "MODEL.WEIGHTS",
-    "MODEL.TIMM.PRETRAINED",
+    *WHERE_IT_BEGAN,
 )
 
 
@@ -59,10 +60,13 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
         dict(by_key(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
     )
     old |= before
+    distance = cfg.PPPC.FEATURE_DISTANCE
+    # The frozen encoder is made of MODEL.WEIGHTS each time.
+    fixed = WHERE_IT_BEGAN if distance.LOSS_WEIGHT and not distance.WEIGHTS else ()
     return [
         f"{key} was {old.get(key)!r} and is {value!r}"
         for key, value in new.items()
-        if old.get(key) != value and not key.startswith(MAY_CHANGE)
+        if old.get(key) != value and (key in fixed or not key.startswith(MAY_CHANGE))
     ]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..method.class_weights import log_frequencies, log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
+from ..method.feature_distance import FeatureDistance
 from ..method.prototypes import GaussianPrototypes
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
@@ -215,6 +216,7 @@ class PPPCSegmentor(nn.Module):
         *,
         segmentation: bool = True,
         contrast_scale: float | None = None,
+        feature_distance: FeatureDistance | None = None,
     ) -> dict[str, Tensor] | list[dict]:
         """One pass of the student over labeled pixels, or inference in evaluation mode.
 
@@ -224,17 +226,21 @@ class PPPCSegmentor(nn.Module):
                 labeled images; in evaluation its list of ``{"image", "height", "width"}``.
             segmentation: return the cross-entropy.
             contrast_scale: weight of the contrast; None: leave it out.
+            feature_distance: to a frozen encoder's features; None: leave it out.
 
         Returns:
-            In training weighted losses: "loss_segmentation", "loss_contrast", "loss_kl". In
-            evaluation what :meth:`inference` returns.
+            In training weighted losses: "loss_segmentation", "loss_contrast", "loss_kl",
+            "loss_feature_distance". In evaluation what :meth:`inference` returns.
         """
         if not self.training:
             return self.inference(batch)
         if not isinstance(batch, PixelBatch):
             batch = PixelBatch.from_dicts(batch, self.device, self.ignore_label)
         output = self.student(
-            batch.image, logits=segmentation, embedding=contrast_scale is not None
+            batch.image,
+            logits=segmentation,
+            embedding=contrast_scale is not None,
+            last_stage=feature_distance is not None,
         )
         losses = {}
         if segmentation:
@@ -255,6 +261,10 @@ class PPPCSegmentor(nn.Module):
                 self.prototypes.seen,
             )
             losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
+        if feature_distance is not None:
+            losses["loss_feature_distance"] = feature_distance(
+                output.last_stage, batch.image, batch.label
+            )
         return losses
 
     def balanced(self, logits: Tensor, power: float) -> Tensor:

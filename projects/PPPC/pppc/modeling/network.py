@@ -24,6 +24,7 @@ class NetworkOutput(NamedTuple):
     logits: Tensor | None  # (N, C, h, w)
     mean: Tensor | None  # (N, D, h', w'), unit length
     log_var: Tensor | None  # (N, D, h', w')
+    last_stage: Tensor | None = None  # (N, C', h'', w''), the encoder's last feature map
 
 
 class SegmentationNetwork(nn.Module):
@@ -64,7 +65,9 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
-    def forward(self, image: Tensor, *, logits: bool = True, embedding: bool) -> NetworkOutput:
+    def forward(
+        self, image: Tensor, *, logits: bool = True, embedding: bool, last_stage: bool = False
+    ) -> NetworkOutput:
         """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255]."""
         size = image.shape[-2:]
         # Where an export need not take images below `min_size`, its arithmetic of sizes stays solvable.
@@ -94,10 +97,11 @@ class SegmentationNetwork(nn.Module):
             mean, log_var = (
                 map(cut, self.probabilistic_head(features)) if embedding else (None, None)
             )
+            last = cut(list(features.values())[-1]) if last_stage else None
             if not logits:
-                return NetworkOutput(None, mean, log_var)
+                return NetworkOutput(None, mean, log_var, last)
             features = {name: map.contiguous() for name, map in features.items()}
-            return NetworkOutput(cut(self._scores(features)), mean, log_var)
+            return NetworkOutput(cut(self._scores(features)), mean, log_var, last)
 
     def _scores(self, features: dict[str, Tensor]) -> Tensor:
         head = self.sem_seg_head
