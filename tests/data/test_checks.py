@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
-from pppc.data import build_train_loader, check_data, inspection
+from pppc.data import build_train_loader, check_data, file_state, inspection
 from pppc.data.catalog import register_split
 from pppc.data.inspection import inspect_files
 from pppc.data.labels import LabelReader
@@ -125,11 +124,11 @@ def test_what_was_found_is_kept_until_a_file_changes(own, decoded, cache, monkey
     # What is wrong is looked at again; the rest is young, so that its content is compared.
     files, second = look_again(own, decoded)
     assert files == ["own/labels/c.png"] and second == first
-    monkeypatch.setattr(inspection, "TIME_STAMP_NS", 0)
-    monkeypatch.setattr(inspection, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(file_state, "TIME_STAMP_NS", 0)
+    monkeypatch.setattr(inspection, "file_digest", lambda path: pytest.fail(f"{path} was opened"))
     (own / "labels/c.png").unlink()
     shutil.copy(own / "labels/b.png", own / "labels/c.png")
-    monkeypatch.setattr(inspection, "_digest", lambda path: "of c alone")
+    monkeypatch.setattr(inspection, "file_digest", lambda path: "of c alone")
     assert look_again(own, decoded)[0] == ["own/labels/c.png"]
     assert look_again(own, decoded)[0] == []
     # Cut off or written by another version.
@@ -151,12 +150,12 @@ def replaced(path, content):
 
 
 def test_a_second_start_opens_no_file_that_is_unchanged(own, monkeypatch):
-    monkeypatch.setattr(inspection, "TIME_STAMP_NS", -(10**12))  # made just now, but no matter
+    monkeypatch.setattr(file_state, "TIME_STAMP_NS", -(10**12))  # made just now, but no matter
     check_data(config())
     build_train_loader(config(), seed=0)
     opened = []
     monkeypatch.setattr(inspection, "_report", lambda read, path: opened.append(path) or {})
-    monkeypatch.setattr(inspection, "_digest", lambda path: opened.append(path))
+    monkeypatch.setattr(inspection, "file_digest", lambda path: opened.append(path))
     check_data(config())
     build_train_loader(config(), seed=0)
     assert opened == []
@@ -168,7 +167,7 @@ def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, 
     path = own / "images/b.png"
     before, content = path.stat(), bytearray(path.read_bytes())
     if not young:
-        monkeypatch.setattr(inspection, "TIME_STAMP_NS", 0)
+        monkeypatch.setattr(file_state, "TIME_STAMP_NS", 0)
     assert inspect_files(records(own), READER).problems == []
     content[len(content) // 2] ^= 0xFF
     change(path, content)
@@ -180,16 +179,16 @@ def test_a_change_is_seen_whatever_the_dates_and_the_size(own, decoded, change, 
 
 def test_the_hash_tells_where_a_coarse_clock_cannot(own, decoded, monkeypatch):
     now = time.time_ns()
-    monkeypatch.setattr(inspection, "_stamp", lambda path: [9, now, now, 1])  # of every file
+    monkeypatch.setattr(inspection, "file_times", lambda path: [9, now, now, 1])  # of every file
     inspect_files(records(own), READER)
     assert look_again(own, decoded)[0] == []
     cut(own / "images/b.png")
     files, found = look_again(own, decoded)
     assert files == ["own/images/b.png"] and len(found.problems) == 1
     old = now - 10**10  # whoever changes a file now gives it another time
-    monkeypatch.setattr(inspection, "_stamp", lambda path: [9, old, old, 1])
+    monkeypatch.setattr(inspection, "file_times", lambda path: [9, old, old, 1])
     look_again(own, decoded)
-    monkeypatch.setattr(inspection, "_digest", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(inspection, "file_digest", lambda path: pytest.fail(f"{path} was opened"))
     assert look_again(own, decoded, decode_images=[0, 2])[0] == []
 
 
@@ -338,7 +337,7 @@ def test_images_too_narrow_for_the_crop_are_enlarged_and_told(own, caplog):
     # From 64 to 12,000 pixels, both ways: never more than the longest side, or less than the crop.
     for height, width in ((64, 64), (12000, 64), (64, 12000), (9000, 12000), (1, 300)):
         image = np.zeros((height, width, 3), np.uint8)
-        transform = T.AugmentationList(mapper._transforms(image, 0.99))(T.AugInput(image))
+        transform = mapper._resize(image, 0.99)
         height, width = transform.apply_image(image).shape[:2]
         assert 32 <= height <= 96 and 48 <= width <= 96
 

@@ -14,15 +14,9 @@ from detectron2.data import transforms as T
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pppc.data import build_test_loader, build_train_loader, check_data, class_frequencies
+from pppc.data.augmentation import RESIZING, CropOfSeveralClasses
 from pppc.data.labels import LabelReader
-from pppc.data.mapper import (
-    RESIZING,
-    SourceMapper,
-    TargetMapper,
-    TestMapper,
-    _CropOfSeveralClasses,
-    collate,
-)
+from pppc.data.mapper import SourceMapper, TargetMapper, TestMapper, collate
 from pppc.data.sampling import (
     MixedStream,
     PairedLoader,
@@ -268,7 +262,7 @@ def test_crops_are_detectron2_s_though_classes_are_counted_otherwise():
     label = label.repeat(4, 0).repeat(4, 1)
     arguments = ("absolute", (16, 16), 0.6, 255)
     crops = []
-    for crop in (_CropOfSeveralClasses, T.RandomCrop_CategoryAreaConstraint):
+    for crop in (CropOfSeveralClasses, T.RandomCrop_CategoryAreaConstraint):
         np.random.seed(0)
         drawn = [crop(*arguments).get_transform(label, label) for _ in range(50)]
         crops.append([(one.x0, one.y0, one.w, one.h) for one in drawn])

@@ -1,17 +1,23 @@
 """Mean IoU against a straightforward count, class by class."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from detectron2.modeling import build_model
+from detectron2.utils import comm
 from PIL import Image
-from pppc.data import mapper
+from pppc.data import build_test_loader, label_reader, mapper
 from pppc.data.labels import LabelReader
 from pppc.errors import InputError
 from pppc.evaluation import MeanIoUEvaluator, UncertaintyEvaluator
 from pppc.evaluation.class_map import class_map
 from pppc.evaluation.mean_iou import confusion_matrix
+from tiny_run import SMALL, default_config, tiny_config
+from torch._C._profiler import _EventType
 
 MEANS = {"mIoU3": ["sky", "road", "pavement"], "mIoU1": ["car"]}
 
@@ -145,27 +151,99 @@ def test_confusion_is_exact_beyond_float32():
     assert confusion.tolist() == [[0, 5000 * 4000 - 3], [0, 1]]
 
 
-def test_scores_of_a_large_image_are_bounded_and_compared_with_the_whole_label(
+@pytest.mark.parametrize("size", [(40, 60), (31, 47), (9, 7)])
+def test_scores_are_resized_class_by_class_to_the_same_class_map(size):
+    scores = torch.randn(11, 10, 15, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(class_map(scores, "a.png", size), whole.numpy().argmax(0))
+    scores[3, 2, 2] = torch.nan
+    with pytest.raises(InputError, match=r"a\.png"):
+        class_map(scores, "a.png", (40, 60))
+
+
+def image_and_label(folder, height, width):
+    """A record of an image and its label, of 8 x 6 blocks of classes."""
+    names = [str(folder / name) for name in ("image.png", "label.png")]
+    label = np.random.default_rng(0).integers(0, 11, (6, 8)).astype(np.uint8)
+    Image.new("RGB", (width, height)).save(names[0], compress_level=1)
+    Image.fromarray(label).resize((width, height), Image.NEAREST).save(names[1], compress_level=1)
+    return dict(zip(("file_name", "sem_seg_file_name"), names))
+
+
+def test_an_image_of_12_megapixels_is_evaluated_without_its_scores_at_its_size(
     tmp_path, monkeypatch
 ):
+    """Memory is counted where it is asked for: by PyTorch, and by NumPy, from whom OpenCV takes it."""
+    cfg = default_config(
+        *SMALL, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 11, "PPPC.CONTRAST.ENABLED", False,
+        "PPPC.SELF_TRAINING.ENABLED", False, "INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 128,
+        "TEST.UNCERTAINTY", False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, reader = build_model(cfg).eval(), LabelReader("camvid", False)
+    sample = mapper.TestMapper(cfg, reader)(image_and_label(tmp_path, 3000, 4000))
+    tracemalloc.start()
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        evaluator = MeanIoUEvaluator(reader)
+        evaluator.process([sample], model([sample]))
+    numpy_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    events = list(profiler.profiler.kineto_results.experimental_event_tree())
+    torch_peak = 0
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.tag == _EventType.Allocation:
+            torch_peak = max(torch_peak, event.extra_fields.total_allocated)
+    assert numpy_peak + torch_peak < 12e6 * 4 * 4  # four classes' scores, of eleven
+    assert evaluator.confusion.sum() == 3000 * 4000
+    record, confusions = image_and_label(tmp_path, 300, 400), []
+    for most in (mapper.MAX_SCORES, 1000):
+        monkeypatch.setattr(mapper, "MAX_SCORES", most)
+        sample, evaluator = mapper.TestMapper(cfg, reader)(record), MeanIoUEvaluator(reader)
+        (output,) = model([sample])
+        evaluator.process([sample], [output])
+        confusions.append(evaluator.confusion)
+    assert output["sem_seg"].shape[1] < 96 and (confusions[0] == confusions[1]).all()
+
+
+def test_two_processes_share_a_test_set(demo_datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(demo_datasets))
+    cfg = tiny_config(tmp_path)
+    model = build_model(cfg).eval()
+    files, evaluators = [], []
+    for rank, size in ((0, 1), (0, 2), (1, 2)):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(comm, "get_world_size", lambda size=size: size)
+        evaluators.append(MeanIoUEvaluator(label_reader(cfg, "cityscapes_val")))
+        files.append([])
+        for inputs in build_test_loader(cfg, "cityscapes_val"):
+            evaluators[-1].process(inputs, model(inputs))
+            files[-1].append(inputs[0]["file_name"])
+    whole, first, second = files
+    assert first + second == whole and len(first) == 2 and len(second) == 1
+    gathered = [(one.confusion, one.of_images) for one in evaluators[1:]]
+    monkeypatch.undo()
+    expected = evaluators[0].evaluate()
+    monkeypatch.setattr(comm, "gather", lambda own: gathered)
+    assert evaluators[1].evaluate() == expected
+
+
+def test_a_map_of_less_than_the_image_is_compared_with_the_whole_label(tmp_path, monkeypatch):
+    """As of an image of more than MAX_SCORED_PIXELS where uncertainty is looked at, too."""
     monkeypatch.setattr(mapper, "MAX_SCORED_PIXELS", 80 * 60)
-    label = np.kron(np.random.default_rng(0).integers(0, 11, (6, 8)), np.ones((50, 50)))
-    names = [str(tmp_path / name) for name in ("image.png", "label.png")]
-    Image.new("RGB", (400, 300)).save(names[0])
-    Image.fromarray(label.astype(np.uint8)).save(names[1])
-    record = dict(zip(("file_name", "sem_seg_file_name"), names))
     reader = LabelReader("camvid", False)
     sample = mapper.TestMapper(image_format="RGB", min_size=32, max_size=64, label_reader=reader)(
-        record
+        image_and_label(tmp_path, 300, 400)
     )
     assert (sample["height"], sample["width"]) == (60, 80)
-    small = torch.from_numpy(label[::5, ::5]).long()
+    small = sample["sem_seg"][::5, ::5].long()
     scores = torch.nn.functional.one_hot(small, 11).permute(2, 0, 1).float()
     evaluator, uncertainty = MeanIoUEvaluator(reader), UncertaintyEvaluator(reader)
     maps = {"uncertainty": torch.rand(60, 80), "log_variance": torch.rand(60, 80)}
     for one in (evaluator, uncertainty):
         one.process([sample], [{"sem_seg": scores, **maps}])
     assert evaluator.confusion.sum() == 300 * 400
-    assert evaluator.evaluate()["sem_seg"]["pACC"] == 100
+    assert evaluator.evaluate()["sem_seg"]["pACC"] > 97  # but for the blocks' corners
     ((_, pixels),) = uncertainty.images
     assert len(pixels["wrong"]) and not pixels["wrong"].any()

@@ -66,6 +66,8 @@ CONFLICTS = (
     Conflict("INPUT.MIN_SIZE_TRAIN_SAMPLING INPUT.MIN_SIZE_TRAIN",
              lambda sampling, sizes: sampling == "range" and (len(sizes), sizes[0]) != (2, min(sizes)),
              "a range takes two sizes, the smallest and the largest"),
+    Conflict("DATALOADER.CACHE INPUT.MIN_SIZE_TRAIN", lambda cache, sizes: cache and len(sizes) > 1,
+             "only images of one size are kept: give one size, or DATALOADER.CACHE ''"),
     Conflict("INPUT.CROP.SIZE INPUT.TARGET.MIN_SIZE INPUT.TARGET.MAX_SIZE PPPC.SELF_TRAINING.ENABLED",
              lambda crop, low, high, on: on and low > 0 and (min(crop) > low or max(crop) > high),
              "no resized target image holds the crop: lower INPUT.CROP.SIZE, or raise the other two"),

@@ -117,6 +117,10 @@ _DATA = (
         "Shortest side of a resized target image, pixels; 0: images stay as they are. The whole image is "
         "loaded; the crop is chosen in the training step, from the pseudo-label."),
     Key("INPUT.TARGET.MAX_SIZE", 2048, whole(1), "Longest side of a resized target image, pixels."),
+    Key("DATALOADER.CACHE", "", TEXT,
+        "Folder that keeps source and target images and source labels as they are after resizing, "
+        "uncompressed, for the next time they are drawn (docs/performance.md); '': none. Target images that "
+        "the crop does not fit into are not kept."),
     Key("DATALOADER.UNREADABLE", "error", OneOf(("error", "skip")),
         'An image or label that can\'t be read while training is an "error", or "skip": another one is '
         'drawn instead, and how many were left out is logged and in the metrics (data/unreadable).'),

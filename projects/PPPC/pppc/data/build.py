@@ -1,6 +1,8 @@
 """The loaders of training and evaluation."""
 
 import logging
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,6 +36,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
         _source_stream(cfg, name, source_draw + index, source_mapper + index)
         for index, name in enumerate(cfg.DATASETS.TRAIN)
     ]
+    parts = list(sources)
     streams = [_mixed(sources, cfg.DATASETS.TRAIN_WEIGHTS)]
     batch_sizes = [cfg.SOLVER.IMS_PER_BATCH]
     if cfg.PPPC.SELF_TRAINING.ENABLED:
@@ -41,8 +44,11 @@ def build_train_loader(cfg: CfgNode, seed: int) -> PairedLoader:
             _target_stream(cfg, name, target_draw + index, target_mapper + index)
             for index, name in enumerate(cfg.DATASETS.TARGET)
         ]
+        parts += targets
         streams.append(_mixed(targets, cfg.DATASETS.TARGET_WEIGHTS))
         batch_sizes.append(cfg.SOLVER.TARGET_IMS_PER_BATCH)
+    if cfg.DATALOADER.CACHE:
+        from_main_process(lambda: _check_cache(cfg.DATALOADER.CACHE, parts))
     loader = PairedLoader(
         streams,
         batch_sizes,
@@ -93,6 +99,35 @@ def _check_shared_memory(cfg: CfgNode, loader: PairedLoader) -> None:
     tests = [build_test_loader(cfg, name).shared_bytes() for name in cfg.DATASETS.TEST]
     needed = loader.shared_bytes() + max(tests, default=0)
     require_shared_memory(comm.get_local_size() * needed, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _check_cache(folder: str, parts: list[SampleStream]) -> None:
+    """See that a folder has room for what DATALOADER.CACHE will keep there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        present = set(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"DATALOADER.CACHE: {error}. Give another folder, or ''") from error
+    images = kept = needed = 0
+    for stream in parts:
+        mapper = stream.mapper
+        assert isinstance(mapper, SourceMapper | TargetMapper) and mapper.cache is not None
+        entries = [mapper.cache.entry(record) for record in stream.records]
+        missing = [entry for entry in entries if entry.name not in present]
+        images, kept = images + len(entries), kept + len(entries) - len(missing)
+        if missing and os.access(folder, os.W_OK):
+            stream[0]  # to see how large an entry is
+            needed += len(missing) * next((e.stat().st_size for e in entries if e.exists()), 0)
+    free = shutil.disk_usage(folder).free
+    logger.info(
+        "DATALOADER.CACHE: %s has %d of %d images; the others can take %.1f GB, %.1f GB are free",
+        folder, kept, images, needed / 1e9, free / 1e9,
+    )  # fmt: skip
+    if needed > free:
+        raise InputError(
+            f"DATALOADER.CACHE can take {needed / 1e9:.1f} GB more, but {free / 1e9:.1f} GB are free in "
+            f"{folder}: give a folder on a larger disk, or ''"
+        )
 
 
 def build_test_loader(cfg: CfgNode, name: str, records: list[dict] | None = None) -> "TestLoader":

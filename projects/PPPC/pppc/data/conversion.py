@@ -29,17 +29,13 @@ from ..errors import InputError
 from ..files import user_path, write_atomically
 from ..processes import map_in_processes
 from .images import image_size, open_whole, turned
+from .label_images import PNG_OPTIONS
 from .labels import pixel_histogram
 from .listing import IMAGE_ENDINGS, LABEL_ENDINGS
 from .stamps import TRAIN_IDS_SUFFIX, pixel_hash, source_hash, stamp_of, stamped
 from .train_ids import LabelSpace
 
 STATISTICS = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
-# Runs of equal bytes are all that there is to compress in a label image.
-_PNG_OPTIONS = (
-    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-    cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ def convert_label(
     train_ids = _converted(label.output, made_from)
     if train_ids is None:
         train_ids = read(label.source)
-        content = cv2.imencode(".png", train_ids, _PNG_OPTIONS)[1].tobytes()
+        content = cv2.imencode(".png", train_ids, PNG_OPTIONS)[1].tobytes()
         os.makedirs(os.path.dirname(label.output), exist_ok=True)
     else:
         content = None

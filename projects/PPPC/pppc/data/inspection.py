@@ -1,15 +1,9 @@
 """Can every file of a data set be read? Each is decoded once, by the readers of training.
 
 What was found is kept in the user's cache folder, so that the next check opens the changed files
-alone. A file counts as unchanged where its size, its times of modification and of status change (in
-nanoseconds) and its inode are those of the check. The time of status change can't be set by a
-program: whoever replaces a file, or restores its date, moves it on. Where it is so young that a
-later change might have got the same time, the hash of the content must agree, too. So must it where
-anything else differs; then the file was copied or touched, and need not be decoded again. Nothing
-that was found is used after a change of the readers.
+alone (:mod:`pppc.data.file_state`).
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -19,25 +13,23 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import cv2
-import PIL
 from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import write_atomically
+from .file_state import code_version, file_digest, file_times, same_by_times, text_hash
 from .images import image_size, read_image, size_and_bits
 from .labels import LabelReader, pixel_histogram
 from .stamps import stamp_of
 
 logger = logging.getLogger(__name__)
 
-# Coarser than the time stamps of any usual file system (FAT: 2 s).
-TIME_STAMP_NS = 4 * 10**9
+CODE = ("images", "label_images", "labels", "train_ids", "inspection", "stamps")
 
 
 @dataclass
@@ -90,7 +82,7 @@ def inspect_files(
     image_job, label_job = Job("image", _decode_image), Job("label", None, _read_label_header)
     if reader is not None:
         label_job = Job(
-            f"label {_hash(f'{reader.space} {reader.train_ids} {reader.numbers_are_ids}')}",
+            f"label {text_hash(f'{reader.space} {reader.train_ids} {reader.numbers_are_ids}')}",
             partial(_decode_label, reader=reader),
             _read_label_header,
         )
@@ -167,7 +159,7 @@ def file_digests(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _whole(path: str) -> dict:
-    if (digest := _digest(path)) is None:
+    if (digest := file_digest(path)) is None:
         raise InputError(f"{path}: can't be read")
     return {"digest": digest}
 
@@ -240,11 +232,11 @@ class _Cache:
         self.changed: set[str] = set()
 
     def _path(self, folder: str) -> Path:
-        return cache_folder() / f"checked_{_hash(os.path.abspath(folder))}.json"
+        return cache_folder() / f"checked_{text_hash(os.path.abspath(folder))}.json"
 
     def _load(self, folder: str) -> dict[str, dict]:
         path = self._path(folder)
-        now = (_stamp(path), _readers())
+        now = (file_times(path), code_version(*CODE))
         if path not in _LOADED or _LOADED[path][0] != now:
             _LOADED[path] = now, self._read(path)
         return _LOADED[path][1]
@@ -253,7 +245,7 @@ class _Cache:
     def _read(path: Path) -> dict[str, dict]:
         try:
             content = json.loads(path.read_bytes())
-            if content["readers"] != _readers():
+            if content["readers"] != code_version(*CODE):
                 return {}
             keys = ("kind", "stamp", "checked", "digest", "report")
             return {
@@ -271,10 +263,10 @@ class _Cache:
         for folder in sorted(self.changed):
             try:
                 cache_folder().mkdir(parents=True, exist_ok=True)
-                content = {"readers": _readers(), "files": self.entries[folder]}
+                content = {"readers": code_version(*CODE), "files": self.entries[folder]}
                 path = self._path(folder)
                 write_atomically(path, json.dumps(content).encode())
-                _LOADED[path] = (_stamp(path), _readers()), self.entries[folder]
+                _LOADED[path] = (file_times(path), code_version(*CODE)), self.entries[folder]
             except OSError as error:  # full, or not to be written to
                 logger.info("The next check reads these files again: %s", error)
                 return
@@ -282,11 +274,11 @@ class _Cache:
     def known(self, path: str, job: Job) -> dict | None:
         """What was found in a file, if it is the same by its times; of its header, if that is enough."""
         folder, name = os.path.split(path)
-        stamp = _stamp(path)
+        stamp = file_times(path)
         for whole in (True, False) if job.decode is None else (True,):
             entry = self.entries[folder].get(_key(job.kind, name, whole))
-            if entry is not None and (entry["kind"], entry["stamp"]) == (job.kind, stamp):
-                if stamp and entry["checked"] - max(stamp[1:3]) >= TIME_STAMP_NS:
+            if entry is not None and entry["kind"] == job.kind:
+                if same_by_times(stamp, entry["stamp"], entry["checked"]):
                     return entry["report"]
         return None
 
@@ -294,17 +286,17 @@ class _Cache:
         """What is found by decoding a file, or in its header, or known of the same content."""
         folder, name = os.path.split(path)
         entry = self.entries[folder].get(key := _key(job.kind, name, job.decode is not None))
-        stamp, checked, digest = _stamp(path), time.time_ns(), None
+        stamp, checked, digest = file_times(path), time.time_ns(), None
         if job.decode is None:
             report = _report(job.header, path)
         else:
-            digest = _digest(path)
+            digest = file_digest(path)
             if digest and entry and (entry["kind"], entry["digest"]) == (job.kind, digest):
                 report = entry["report"]
             else:
                 report = _report(job.decode, path)
         readable = "problem" not in report and (digest is not None or job.decode is None)
-        if readable and stamp is not None and stamp == _stamp(path):
+        if readable and stamp is not None and stamp == file_times(path):
             self.changed.add(folder)
             self.entries[folder][key] = {
                 "kind": job.kind, "stamp": stamp, "checked": checked, "digest": digest,
@@ -323,31 +315,3 @@ def _report(read: Callable[[str], dict], path: str) -> dict:
         return read(path)
     except InputError as error:
         return {"problem": str(error)}
-
-
-def _stamp(path: str | Path) -> list[int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # the readers say what is wrong
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _digest(path: str) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError:
-        return None
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(os.fsencode(text), digest_size=12).hexdigest()
-
-
-@cache
-def _readers() -> str:
-    """What decides how files are read: the readers' own text and the versions of the libraries."""
-    names = ("images", "label_images", "labels", "train_ids", "inspection", "stamps")
-    texts = [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
-    return f"{_hash(''.join(texts))} {cv2.__version__} {PIL.__version__}"

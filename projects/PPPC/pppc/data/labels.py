@@ -75,6 +75,13 @@ class LabelReader:
         return len(self.class_names)
 
     @property
+    def rules(self) -> str:
+        """All that decides what :meth:`read` makes of a file's content."""
+        return f"{type(self)} {self.space} {self.train_ids} {self.numbers_are_ids} " + (
+            f"{self.class_names} {self.ignore_label}"
+        )
+
+    @property
     def means(self) -> dict[str, list[str]]:
         """Class names of the label space's further means, those left that are returned."""
         names = self.space.class_names
@@ -111,6 +118,11 @@ class LabelReader:
         for value, train_id in self._class_of.items():
             table[value] = self._returned[train_id]
         return table
+
+    @cached_property
+    def _is_known(self) -> np.ndarray:
+        """1 by each value of 8 bits that may be in a file, 0 by others; ``(256,)`` uint8."""
+        return (self._by_value[:256] != UNKNOWN).astype(np.uint8)
 
     @cached_property
     def _color_of(self) -> dict[int, tuple[int, int, int]]:
@@ -152,6 +164,10 @@ class LabelReader:
         image = read_label_image(path, wide=self.space.num_ids > 256)
         if self.numbers_are_ids and (image.colors is None or image.has_palette):
             image = LabelImage(image.values // image.step)
+        if image.colors is None and image.step == 1 and image.values.dtype == np.uint8:
+            # Whether all values are known is told faster than which there are.
+            if cv2.countNonZero(cv2.LUT(image.values, self._is_known)) == image.values.size:
+                return cv2.LUT(image.values, self._by_value[:256].astype(np.uint8))
         used = values_in(image.values)
         table = self._by_value
         if image.colors is not None:

@@ -1,10 +1,7 @@
 """From a record to tensors: labeled source crops, whole target images, test images."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -14,21 +11,14 @@ from torch.utils.data import default_collate
 
 from ..errors import InputError
 from ..pixel_batch import PixelBatch
-from .images import read_image
-from .labels import LabelReader, pixel_histogram
+from .array_cache import ArrayCache
+from .augmentation import RESIZING, RESIZING_TO, CropOfSeveralClasses, numpy_seed, random_flip
+from .images import image_size, read_image
+from .labels import LabelReader
 
 CROP_ATTEMPTS = 11  # the first and ten more, as published (DAFormer)
-
-
-@contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, which Detectron2's augmentations draw from, and restore it."""
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+MAX_SCORED_PIXELS = 2**24  # of a predicted image; the scores of 19 classes then take 1.3 GB
+MAX_SCORES = 2**26  # of an evaluated image, of all its classes: 0.27 GB
 
 
 def _image_tensor(image: np.ndarray) -> Tensor:
@@ -44,51 +34,6 @@ def _padded(tensor: Tensor, padding: Tensor) -> Tensor:
     padded = padding.clone()
     padded[..., :height, :width] = tensor
     return padded
-
-
-class _BilinearResize(T.ResizeTransform):
-    """Each pixel of an image between its four nearest of before, whatever the scale."""
-
-    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        if interp is not None:  # of labels
-            return super().apply_image(img, interp)
-        return cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
-
-
-class _BilinearResizeShortestEdge(T.ResizeShortestEdge):
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        resize = super().get_transform(image)
-        if isinstance(resize, T.ResizeTransform):
-            return _BilinearResize(resize.h, resize.w, resize.new_h, resize.new_w)
-        return resize
-
-
-class _CropOfSeveralClasses(T.RandomCrop_CategoryAreaConstraint):
-    """Detectron2's, with the same draws; its count of each class took longer than all the rest."""
-
-    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
-        for _ in range(10):
-            crop = self.crop_aug.get_transform(sem_seg)
-            pixels = pixel_histogram(crop.apply_segmentation(sem_seg))
-            pixels[self.ignored_category] = 0
-            most = self.single_category_max_area
-            if most >= 1 or pixels.max() < most * pixels.sum():
-                break
-        return crop
-
-
-# By the values of INPUT.RESIZING: to a shortest side, and to a size.
-RESIZING = {"antialiased": T.ResizeShortestEdge, "bilinear": _BilinearResizeShortestEdge}
-RESIZING_TO = {"antialiased": T.ResizeTransform, "bilinear": _BilinearResize}
-MAX_SCORED_PIXELS = 2**24  # of a test image; the scores of 19 classes then take 1.3 GB
-
-
-def _random_flip(direction: str) -> T.AugmentationList:
-    """Flips half of the images "horizontal" or "vertical", or "none"."""
-    if direction == "none":
-        return T.AugmentationList([])
-    vertical = direction == "vertical"
-    return T.AugmentationList([T.RandomFlip(horizontal=not vertical, vertical=vertical)])
 
 
 class SourceMapper:
@@ -116,6 +61,7 @@ class SourceMapper:
         resizing: str = "antialiased",
         min_size_sampling: str = "choice",
         flip: str = "horizontal",
+        cache: str = "",
     ):
         """
         Args:
@@ -132,16 +78,20 @@ class SourceMapper:
             resizing: see INPUT.RESIZING.
             min_size_sampling: min_size is a "choice" of shortest sides, or the "range" of them.
             flip: half of the images "horizontal" or "vertical", or "none".
+            cache: folder for what is resized, where min_size is one (DATALOADER.CACHE); "": nowhere.
         """
         self.label_reader = label_reader
         self.image_format = image_format
         self.min_crop_ratio, self.min_area = min_crop_ratio, min_area
         self.min_pixels = min_pixels
         self.resize = RESIZING[resizing](min_size, max_size, min_size_sampling)
-        self.crop = _CropOfSeveralClasses(
+        rules = (label_reader.rules, image_format, min_size, max_size, resizing)
+        files = ("file_name", "sem_seg_file_name")
+        self.cache = ArrayCache(cache, files, *rules) if cache else None
+        self.crop = CropOfSeveralClasses(
             "absolute", crop_size, single_category_max_area, ignore_label
         )
-        self.flip = _random_flip(flip)
+        self.flip = random_flip(flip)
         self.padding = torch.tensor(pad_value).view(-1, 1, 1).repeat(1, *crop_size)
         self.ignored = torch.full(crop_size, ignore_label, dtype=torch.uint8)
 
@@ -156,6 +106,7 @@ class SourceMapper:
             "max_size": cfg.INPUT.MAX_SIZE_TRAIN,
             "min_size_sampling": cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
             "flip": cfg.INPUT.RANDOM_FLIP,
+            "cache": cfg.DATALOADER.CACHE,
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
             "single_category_max_area": cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
             "min_area": sampling.MIN_AREA,
@@ -179,6 +130,22 @@ class SourceMapper:
         Raises:
             InputError: a file can't be read, or image and label differ in size.
         """
+        with numpy_seed(seed):
+            if self.cache is None:
+                resized = self._resized(record)
+            else:
+                resized = self.cache(record, lambda: self._resized(record))
+            sample = self._crop_showing(
+                train_id, T.AugInput(resized["image"], sem_seg=resized["label"])
+            )
+            self.flip(sample)
+        return {
+            "image": _padded(_image_tensor(sample.image), self.padding),
+            "label": _padded(torch.from_numpy(np.array(sample.sem_seg)), self.ignored),
+            "file": record["file_name"],
+        }
+
+    def _resized(self, record: dict) -> dict[str, np.ndarray]:
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         label = self.label_reader.read(record["sem_seg_file_name"])
         if image.shape[:2] != label.shape:
@@ -187,16 +154,9 @@ class SourceMapper:
                 f"{record['sem_seg_file_name']} {label.shape[1]}x{label.shape[0]} pixels: "
                 "they must be of one size"
             )
-        with _numpy_seed(seed):
-            resized = T.AugInput(image, sem_seg=label)
-            self.resize(resized)
-            sample = self._crop_showing(train_id, resized)
-            self.flip(sample)
-        return {
-            "image": _padded(_image_tensor(sample.image), self.padding),
-            "label": _padded(torch.from_numpy(np.array(sample.sem_seg)), self.ignored),
-            "file": record["file_name"],
-        }
+        both = T.AugInput(image, sem_seg=label)
+        self.resize(both)
+        return {"image": both.image, "label": both.sem_seg}
 
     def _crop_showing(self, train_id: int | None, resized: T.AugInput) -> T.AugInput:
         """The first of some random crops with enough of a class, or the one with most of it."""
@@ -226,7 +186,7 @@ class TargetMapper:
         image_format: "RGB" or "BGR".
         min_size, max_size: shortest and longest side after resizing, pixels.
         crop_size: (height, width) of the crop that will be cut from it, pixels.
-        resizing, flip: as in :class:`SourceMapper`.
+        resizing, flip, cache: as in :class:`SourceMapper`. What is taken at random is not kept.
     """
 
     @configurable
@@ -239,12 +199,15 @@ class TargetMapper:
         crop_size: tuple[int, int],
         resizing: str = "antialiased",
         flip: str = "horizontal",
+        cache: str = "",
     ):
         self.image_format = image_format
         self.min_size, self.max_size = min_size, max_size
+        rules, files = (image_format, min_size, max_size, resizing), ("file_name", "day_file_name")
+        self.cache = ArrayCache(cache, files, *rules) if cache else None
         self.resize = RESIZING[resizing](min_size, max_size)
         self.resize_to = RESIZING_TO[resizing]
-        self.flip = _random_flip(flip)
+        self.flip = random_flip(flip)
         self.crop_size = crop_size
 
     @classmethod
@@ -255,6 +218,7 @@ class TargetMapper:
             "max_size": cfg.INPUT.TARGET.MAX_SIZE,
             "resizing": cfg.INPUT.RESIZING,
             "flip": cfg.INPUT.RANDOM_FLIP,
+            "cache": cfg.DATALOADER.CACHE,
             "crop_size": tuple(cfg.INPUT.CROP.SIZE),
         }
 
@@ -266,10 +230,10 @@ class TargetMapper:
             )
         return height >= self.crop_size[0] and width >= self.crop_size[1]
 
-    def _transforms(self, image: np.ndarray, place: float) -> list[T.Transform | T.Augmentation]:
+    def _resize(self, image: np.ndarray, place: float) -> T.Transform:
         size = image.shape[:2]
         if self.fits(*size):
-            return [self.resize, self.flip]
+            return self.resize.get_transform(image)
         scale = max(crop / side for side, crop in zip(size, self.crop_size))
         limit = self.max_size if self.min_size else max(size)
         # Of each side: the pixels that are taken, and what they become.
@@ -280,7 +244,7 @@ class TargetMapper:
         new = [max(crop, round(scale * taken)) for taken, crop in zip(part, self.crop_size)]
         top, left = (int(place * (side - taken + 1)) for side, taken in zip(size, part))
         cut = T.CropTransform(left, top, part[1], part[0], size[1], size[0])
-        return [cut, self.resize_to(*part, *new), self.flip]
+        return T.TransformList([cut, self.resize_to(*part, *new)])
 
     def __call__(self, record: dict, train_id: None, seed: int) -> dict[str, Tensor]:
         """
@@ -292,23 +256,30 @@ class TargetMapper:
         Raises:
             InputError: a file can't be read, or the day image has another size.
         """
-        image = read_image(record["file_name"], self.image_format, record.get("intensities"))
-        augmented = T.AugInput(image)
         cut = tuple(np.random.default_rng(seed).random(2))
-        with _numpy_seed(seed):
-            transform = T.AugmentationList(self._transforms(image, cut[0]))(augmented)
-        sample = {"image": _image_tensor(augmented.image), "file": record["file_name"], "cut": cut}
+        with numpy_seed(seed):
+            if self.cache is not None and self.fits(*image_size(record["file_name"])):
+                images = self.cache(record, lambda: self._resized(record, cut[0]))
+            else:
+                images = self._resized(record, cut[0])
+            flip = self.flip(T.AugInput(images["image"]))
+        tensors = {name: _image_tensor(flip.apply_image(one)) for name, one in images.items()}
+        return tensors | {"file": record["file_name"], "cut": cut}
+
+    def _resized(self, record: dict, place: float) -> dict[str, np.ndarray]:
+        def read(file: str) -> np.ndarray:
+            return read_image(file, self.image_format, record.get("intensities"))
+
+        images = {"image": read(record["file_name"])}
         if "day_file_name" in record:
-            day_image = read_image(
-                record["day_file_name"], self.image_format, record.get("intensities")
-            )
-            if day_image.shape != image.shape:
+            images["day_image"] = read(record["day_file_name"])
+            if images["day_image"].shape != images["image"].shape:
                 raise InputError(
                     f"{record['day_file_name']} has another size than its image by night, "
                     f"{record['file_name']}: they must be of one size"
                 )
-            sample["day_image"] = _image_tensor(transform.apply_image(day_image))
-        return sample
+        resize = self._resize(images["image"], place)
+        return {name: resize.apply_image(image) for name, image in images.items()}
 
 
 class TestMapper:
@@ -320,6 +291,8 @@ class TestMapper:
         resizing: as in :class:`SourceMapper`.
         label_reader: reads the labels of records that have some, in the loader's processes; None:
             evaluators do.
+        most_pixels: of an image that a model gives scores of at its size; of a larger one "at_network_size"
+            is set.
     """
 
     __test__ = False  # not a test case, whatever its name says
@@ -333,15 +306,20 @@ class TestMapper:
         max_size: int,
         resizing: str = "antialiased",
         label_reader: LabelReader | None = None,
+        most_pixels: float = math.inf,
     ):
+        self.most_pixels = most_pixels
         self.image_format = image_format
         self.resizing, self.min_size, self.max_size = resizing, min_size, max_size
         self.label_reader = label_reader
 
     @classmethod
     def from_config(cls, cfg: CfgNode, label_reader: LabelReader | None = None) -> dict:
+        # Uncertainty is compared with labels at the image's size.
+        bounded = label_reader is not None and not cfg.TEST.UNCERTAINTY
         return {
             "label_reader": label_reader,
+            "most_pixels": MAX_SCORES / cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if bounded else math.inf,
             "image_format": cfg.INPUT.FORMAT,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
@@ -352,6 +330,8 @@ class TestMapper:
         """The record with what :meth:`resized` gives, and its label as "sem_seg" ``(H, W)`` uint8."""
         image = read_image(record["file_name"], self.image_format, record.get("intensities"))
         sample = record | self.resized(image)
+        if image.shape[0] * image.shape[1] > self.most_pixels:
+            sample["at_network_size"] = True
         if self.label_reader is not None and "sem_seg_file_name" in record:
             sample["sem_seg"] = torch.from_numpy(self.label_reader.label_of(record))
         return sample

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "PPPC.CLASS_WEIGHTS.TEST_",
     "PPPC.CLASS_BALANCE.PREDICTION",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE",
     "DATALOADER.CHECK_SAMPLE",
     # What happens to images that no step has computed anything from.
     "DATALOADER.UNREADABLE",

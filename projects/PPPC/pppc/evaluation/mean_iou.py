@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from ..data.labels import LabelReader
 from ..errors import InputError
-from .class_map import class_map, resized
+from .class_map import class_map
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ class MeanIoUEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch of predictions against the label files of its images."""
         for record, output in zip(inputs, outputs):
-            prediction = class_map(output["sem_seg"], record["file_name"])
-            prediction = resized(prediction, record.get("image_size", prediction.shape))
+            scores = output["sem_seg"]
+            prediction = class_map(scores, record["file_name"], record.get("image_size"))
             label = self.label_reader.label_of(record)
             if prediction.shape != label.shape:
                 raise InputError(

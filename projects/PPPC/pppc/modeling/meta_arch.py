@@ -352,6 +352,7 @@ class PPPCSegmentor(nn.Module):
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
         """What :meth:`predictions` gives of each image, at the original size.
 
+        That is "height" and "width"; with "at_network_size" it is the size in which the network gives scores.
         Images of one size go through the network together.
         """
         network = self.teacher if self.evaluate_teacher else self.student
@@ -366,6 +367,8 @@ class PPPCSegmentor(nn.Module):
                 inputs = batched_inputs[index]
                 height, width = images.shape[-2:]
                 size = inputs.get("height", height), inputs.get("width", width)
+                if inputs.get("at_network_size"):
+                    size = tuple(output.logits.shape[-2:])
                 one = NetworkOutput(*(m if m is None else m[row : row + 1] for m in output))
                 found = self.predictions(one, size, inputs.get("file_name", ""))
                 results[index] = {name: values[0] for name, values in found.items()}

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ...errors import InputError
 from ...files import user_path, write_atomically
 from ..inspection import cache_folder, file_digests
+from ..label_images import PNG_OPTIONS
 
 VERSION = 1  # in the names of what is drawn; another one where drawing changes
 VOID = 255
@@ -113,4 +114,4 @@ def _draw(job: tuple[Callable[[], np.ndarray], str]) -> None:
             raise
         raise InputError(f"annotations can't be drawn ({error!r})") from error
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_atomically(path, cv2.imencode(".png", label)[1].tobytes())
+    write_atomically(path, cv2.imencode(".png", label, PNG_OPTIONS)[1].tobytes())
