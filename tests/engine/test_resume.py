@@ -5,15 +5,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from conftest import REPOSITORY, run_tool
+from conftest import Tool, run_tool
 from detectron2.engine import HookBase
 from pppc.checkpoints.reading import checkpoint_damage
 from pppc.engine import Trainer, run_hooks
@@ -297,21 +295,17 @@ def test_a_signal_to_all_processes_of_a_run_writes_a_checkpoint(
     demo_datasets, tmp_path, number, processes
 ):
     """As Ctrl-C and batch systems send it: to the loaders' workers, too."""
-    command = [
-        sys.executable, REPOSITORY / "tools/train_net.py", "--config-file", demo_config("pppc"),
-        "--num-gpus", processes, "--dist-url", "auto", *OPTIONS, "SOLVER.MAX_ITER", 100_000,
-        "SOLVER.CHECKPOINT_PERIOD", 100_000, "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 2,
-        "OUTPUT_DIR", tmp_path / "run",
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(demo_datasets)}
-    with subprocess.Popen(
-        list(map(str, command)), env=environment, start_new_session=True, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    ) as run:  # fmt: skip
-        while run.poll() is None and not list((tmp_path / "run/pictures").glob("*")):
-            time.sleep(0.1)  # until the fifth step
-        os.killpg(run.pid, number)
-        errors = run.stderr.read().splitlines()
+    tool = Tool(
+        "train_net.py", "--config-file", demo_config("pppc"), "--num-gpus", processes, *OPTIONS,
+        "SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 100_000, "TEST.EVAL_PERIOD", 0,
+        "DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "run",
+        DETECTRON2_DATASETS=str(demo_datasets),
+    )  # fmt: skip
+    while tool.process.is_alive() and not list((tmp_path / "run/pictures").glob("*")):
+        time.sleep(0.1)  # until the fifth step
+    os.killpg(tool.process.pid, number)
+    run = tool.end()
+    errors = run.stderr.splitlines()
     assert run.returncode == 128 + number, errors
     (checkpoint,) = (tmp_path / "run").glob("*.pth")
     assert errors[-1] == (

@@ -20,7 +20,6 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor, default_argument_parser, default_setup, launch
-from detectron2.utils import comm
 from pppc.engine import Trainer
 
 
@@ -46,14 +45,14 @@ def main(args):
         predictor = DefaultPredictor(cfg)  # test
         print("test shape", predictor(torch.zeros(64, 128, 3).numpy())["sem_seg"].shape)
         print("test mIoU", results["sem_seg"]["mIoU"])
+        for resume in (False, True):  # test: the cell of a notebook, run again
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=resume)
+            trainer.train()
         return results
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
-    if comm.get_world_size() == 1:  # test: the cell of a notebook, run again
-        again = Trainer(cfg)
-        again.resume_or_load(resume=True)
-        again.train()
 
 
 if __name__ == "__main__":
@@ -107,24 +106,21 @@ def test_detectron2_s_own_script_runs_from_a_wheel_without_the_repository(
             cwd=tmp_path, env=environment, capture_output=True, text=True,
         )  # fmt: skip
 
-    for number in ("1", "2"):
-        folder = tmp_path / f"run_{number}"
-        trained = run(["--num-gpus", number, "--dist-url", "auto"], "OUTPUT_DIR", folder.name)
-        assert trained.returncode == 0, trained.stderr
-        assert f"test package {installed}" in trained.stdout
-        assert (folder / "model_final.pth").is_file()
-        (line,) = (
-            line
-            for line in map(json.loads, (folder / "metrics.json").read_text().splitlines())
-            if line["iteration"] == 1
-        )
-        # Messages of this project are where Detectron2's are.
-        assert "pppc.checkpoints" in (folder / "log.txt").read_text()
     weights = ("MODEL.WEIGHTS", "run_2/model_final.pth")
-    evaluated = run(["--eval-only"], *weights, "OUTPUT_DIR", "evaluated")
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "test shape torch.Size([19, 64, 128])" in evaluated.stdout
-    assert f"test mIoU {line['sem_seg/mIoU']}" in evaluated.stdout
+    for folder, flags in (
+        ("run_2", ["--num-gpus", "2", "--dist-url", "auto"]),
+        ("run_1", ["--eval-only"]),
+    ):
+        ended = run(flags, *(weights if folder == "run_1" else ()), "OUTPUT_DIR", folder)
+        assert ended.returncode == 0, ended.stderr
+        assert f"test package {installed}" in ended.stdout
+        assert (tmp_path / folder / "model_final.pth").is_file()
+        # Messages of this project are where Detectron2's are.
+        assert "pppc.checkpoints" in (tmp_path / folder / "log.txt").read_text()
+    assert "test shape torch.Size([19, 64, 128])" in ended.stdout
+    lines = map(json.loads, (tmp_path / "run_2/metrics.json").read_text().splitlines())
+    (line,) = (line for line in lines if line["iteration"] == 1)
+    assert f"test mIoU {line['sem_seg/mIoU']}" in ended.stdout
     # The same model by the installed command, in an empty folder.
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -98,10 +98,13 @@ def frames(source: Source, every: int) -> Iterator[tuple[int, Callable[[], np.nd
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     number = 0
-    while video.grab():
-        if number % every == 0:
-            yield number, decoded
-        number += 1
+    try:
+        while video.grab():
+            if number % every == 0:
+                yield number, decoded
+            number += 1
+    finally:
+        video.release()  # its threads, which an error's traceback would keep
     if not number:
         raise InputError(
             f"{source.path}: no video that OpenCV can read: get it again, or convert it to MP4"
