@@ -20,7 +20,9 @@ from .file_state import code_version, file_digest, file_times, same_by_times, te
 
 logger = logging.getLogger(__name__)
 
-CODE = ("images", "label_images", "labels", "train_ids", "augmentation", "array_cache")
+CODE = (
+    "images", "label_images", "labels", "train_ids", "augmentation", "array_cache", "file_state",
+)  # fmt: skip
 
 
 class ArrayCache:

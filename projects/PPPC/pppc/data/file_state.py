@@ -39,7 +39,7 @@ def file_digest(path: str) -> str | None:
     """The hash of a file's content; None: it can't be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return None
 

@@ -29,7 +29,7 @@ from .stamps import stamp_of
 
 logger = logging.getLogger(__name__)
 
-CODE = ("images", "label_images", "labels", "train_ids", "inspection", "stamps")
+CODE = ("images", "label_images", "labels", "train_ids", "inspection", "stamps", "file_state")
 
 
 @dataclass

@@ -103,8 +103,9 @@ def list_split(name: str, split: Split) -> Listing:
             f"{f', but {left_out}' if left_out else ''}. {split.hint}"
         )
     _refuse_several(name, "image", images)
+    start = _start(root / split.image_folder)
     listing.records = [
-        {"file_name": str(root / split.image_folder / found[0]), "image_id": image_id}
+        {"file_name": start + found[0], "image_id": image_id}
         for image_id, found in sorted(images.items(), key=lambda item: item[1][0].split("/"))
     ]
     if listing.label_folder is not None:
@@ -134,8 +135,9 @@ def _add_labels(listing: Listing, folder: Path, name: str, split: Split) -> None
             f"{split.hint}"
         )
     _refuse_several(name, "label", {image_id: labels[image_id] for image_id in sorted(images)})
+    start = _start(folder)
     for record in listing.records:
-        record["sem_seg_file_name"] = str(folder / labels[record["image_id"]][0])
+        record["sem_seg_file_name"] = start + labels[record["image_id"]][0]
 
 
 def _add_day_images(
@@ -254,6 +256,11 @@ def files_below(folder: Path) -> Iterator[str]:
         folders.sort()
         below = os.path.relpath(path, folder)
         yield from (name if below == "." else f"{below}/{name}" for name in sorted(files))
+
+
+def _start(folder: Path) -> str:
+    """What comes before a name in the path of a folder's file; joining paths takes ten times as long."""
+    return str(folder / "x")[:-1]
 
 
 def is_hidden(path: str) -> bool:

@@ -28,9 +28,10 @@ def outdated_labels(split: Split, stamps: Mapping[str, str]) -> list[str]:
     below = f"/{os.path.normpath(split.label_folder)}/"  # of the data sets' root, or of another one
     raw: dict[str, Mapping[str, list[str]]] = {}
     sources: dict[str, list[str]] = {}
+    label_folder = str(datasets_root() / split.label_folder)
     for label in (label for label in stamps if label.endswith(TRAIN_IDS_SUFFIX)):
         inside = label.removesuffix(TRAIN_IDS_SUFFIX).rpartition(below)[2]
-        folder, stem = os.path.split(datasets_root() / split.label_folder / inside)
+        folder, stem = os.path.split(os.path.join(label_folder, inside))
         if folder not in raw:
             raw[folder] = _by_stem(folder)
         if found := raw[folder].get(stem.lower()):
@@ -52,9 +53,10 @@ def _by_stem(folder: str) -> Mapping[str, list[str]]:
     """Raw labels by their names' stems, small."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        small = name.lower()
         for end in _ENDS:
-            if name.lower().endswith(end) and not name.startswith("."):
-                found[name[: -len(end)].lower()].append(os.path.join(folder, name))
+            if small.endswith(end) and not name.startswith("."):
+                found[small.removesuffix(end)].append(os.path.join(folder, name))
     return found
 
 
