@@ -1,6 +1,8 @@
 """Options that save time or memory change what they say, and nothing else."""
 
 import gc
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pppc.method.ambiguity_crop import AmbiguityCrop
 from pppc.method.prototypes import GaussianPrototypes
 from pppc.pixel_batch import PixelBatch
 from tiny_run import SMALL, default_config, loop_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 NETWORKS = {
     "MiT": ["MODEL.TIMM.NAME", "mit_b0", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16],
@@ -60,6 +63,58 @@ def test_what_is_computed_again_changes_memory_alone(network, half_precision):
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(value, again[name]), name
     assert kept_if_again < 0.97 * kept
+
+
+def test_student_and_teacher_are_compiled_each_as_one_graph():
+    opts = (
+        *SMALL,
+        "MODEL.COMPILE",
+        "default",
+        "SOLVER.AMP.ENABLED",
+        True,
+        "DATASETS.TRAIN",
+        ("gta_train",),
+    )
+    loop = loop_of(default_config(*opts))
+    for network in (loop.segmentor.student, loop.segmentor.teacher):
+        assert network._compiled_call_impl is not None
+    image = 255 * torch.rand(2, 3, 64, 96)
+    found = torch._dynamo.explain(loop.segmentor.student.forward)(image, embedding=True)
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+    torch._dynamo.reset()
+
+
+def test_the_teacher_s_weights_are_cast_to_half_precision_once_a_step():
+    opts = (
+        *SMALL, "SOLVER.AMP.ENABLED", True, "DATASETS.TRAIN", ("gta_train",), "INPUT.CROP.SIZE", (32, 48),
+        "PPPC.CONTRAST.START_ITER", 0, "SEED", 0,
+    )  # fmt: skip
+    image = torch.randint(256, (2, 3, 32, 96), dtype=torch.uint8)
+    pair = (
+        PixelBatch(image[..., :48], torch.randint(19, (2, 32, 48), dtype=torch.uint8)),
+        PixelBatch(image),
+    )
+    loop = loop_of(default_config(*opts), [pair])
+    casts = Casts(loop.segmentor.teacher.parameters())
+    with casts:
+        loop.train(4000, 4001)
+    # On the whole target, its crop and the source.
+    assert len(casts.found) > 20 and set(casts.found.values()) == {1}
+    assert all(parameter.grad is None for parameter in loop.segmentor.teacher.parameters())
+
+
+class Casts(TorchDispatchMode):
+    """How often each of some parameters becomes another type."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor]):
+        super().__init__()
+        self.of = {id(parameter) for parameter in parameters}
+        self.found: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ == "_to_copy" and id(args[0]) in self.of:
+            self.found[id(args[0])] += 1
+        return function(*args, **(kwargs or {}))
 
 
 def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():

@@ -162,6 +162,9 @@ _MODEL = (
         '"encoder": timm\'s encoder computes its stages again in the backward pass instead of keeping '
         'what is in them, for less memory (docs/performance.md). Gradients are the same; running statistics '
         'of BatchNorm see each batch twice.'),
+    Key("MODEL.COMPILE", "", OneOf(("", "default", "reduce-overhead", "max-autotune")),
+        "Train with student and teacher compiled by torch.compile in this mode; \"reduce-overhead\" has CUDA "
+        "graphs. It needs a C++ compiler, and minutes to begin, again for images of another size; '': no."),
     Key("MODEL.BACKBONE.NAME", "build_timm_backbone", OneOf(lambda: (name for name, _ in BACKBONE_REGISTRY)),
         "What builds the encoder."),
     Key("MODEL.TIMM.NAME", "mit_b5", NAME,

@@ -126,6 +126,10 @@ class AdaptationLoop(SimpleTrainer):
         # In float16 small gradients would be lost if the losses were not scaled.
         scaled = self.segmentor.student.mixed_precision == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.segmentor.device.type, enabled=scaled)
+        if self.segmentor.teacher is not None:
+            # No gradients are computed of it; autocast keeps half-precision weights for a step's other passes
+            # only of parameters that could have some.
+            self.segmentor.teacher.requires_grad_(True)
         self.record: StepRecord | None = None
         self.scalars: dict[str, Tensor] = {}  # of the step, on its device, beside the losses
 
@@ -149,6 +153,9 @@ class AdaptationLoop(SimpleTrainer):
             segmentor.intensities.copy_(torch.tensor(data_loader.intensities))
         if any(cfg.PPPC.CLASS_BALANCE.values()):
             segmentor.require_class_shares()
+        if cfg.MODEL.COMPILE:
+            for network in filter(None, (segmentor.student, segmentor.teacher)):
+                network.compile(mode=cfg.MODEL.COMPILE)
         classes = model_metadata(cfg).stuff_classes
         pseudo_labeler = PseudoLabeler(
             labels.THRESHOLD,

@@ -42,7 +42,7 @@ def mutual_likelihood_score(
         >>> mutual_likelihood_score(mean[:1], log_var[:1] + 2, mean, log_var)  # a less sure pixel
         tensor([[-1.0635, -1.1231]])
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
         # An export takes no backward pass, and no blocks, whose number depends on the image.
         return _mutual_likelihood_plainly(mean_a, log_var_a, mean_b, log_var_b)
     return _Scores.apply(

@@ -47,8 +47,10 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     """
     average = get_ema_multi_avg_fn(momentum)
     average(list(teacher.parameters()), list(student.parameters()), None)
-    for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
-        of_teacher.copy_(of_student)
+    buffers = list(zip(teacher.buffers(), student.buffers(), strict=True))
+    for floating in (True, False):  # of one type, a GPU copies all of them at once
+        if alike := [pair for pair in buffers if pair[0].is_floating_point() == floating]:
+            torch._foreach_copy_(*map(list, zip(*alike)))
 
 
 class PseudoLabel(NamedTuple):

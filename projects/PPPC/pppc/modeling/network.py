@@ -71,7 +71,7 @@ class SegmentationNetwork(nn.Module):
         """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255]."""
         size = image.shape[-2:]
         # Where an export need not take images below `min_size`, its arithmetic of sizes stays solvable.
-        pads = self.size_divisibility > 1 or self.min_size > 1 and not torch.compiler.is_compiling()
+        pads = self.size_divisibility > 1 or self.min_size > 1 and not torch.compiler.is_exporting()
         image = (image - self.pixel_mean) / self.pixel_std
         if pads:
             height, width = map(self._padding, size)
