@@ -50,7 +50,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     buffers = list(zip(teacher.buffers(), student.buffers(), strict=True))
     for floating in (True, False):  # of one type, a GPU copies all of them at once
         if alike := [pair for pair in buffers if pair[0].is_floating_point() == floating]:
-            torch._foreach_copy_(*map(list, zip(*alike)))
+            torch._foreach_copy_([pair[0] for pair in alike], [pair[1] for pair in alike])
 
 
 class PseudoLabel(NamedTuple):
