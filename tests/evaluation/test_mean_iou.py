@@ -151,11 +151,12 @@ def test_confusion_is_exact_beyond_float32():
     assert confusion.tolist() == [[0, 5000 * 4000 - 3], [0, 1]]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(40, 60), (31, 47), (9, 7)])
-def test_scores_are_resized_class_by_class_to_the_same_class_map(size):
-    scores = torch.randn(11, 10, 15, generator=torch.Generator().manual_seed(0))
+def test_scores_are_resized_class_by_class_to_the_same_class_map(size, device):
+    scores = torch.randn(11, 10, 15, generator=torch.Generator().manual_seed(0)).to(device)
     whole = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-    np.testing.assert_array_equal(class_map(scores, "a.png", size), whole.numpy().argmax(0))
+    np.testing.assert_array_equal(class_map(scores, "a.png", size), whole.argmax(0).cpu().numpy())
     scores[3, 2, 2] = torch.nan
     with pytest.raises(InputError, match=r"a\.png"):
         class_map(scores, "a.png", (40, 60))

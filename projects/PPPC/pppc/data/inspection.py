@@ -4,6 +4,7 @@ What was found is kept in the user's cache folder, so that the next check opens 
 alone (:mod:`pppc.data.file_state`).
 """
 
+import gc
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -217,6 +219,18 @@ def cache_folder() -> Path:
     return Path(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pppc")
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python would look through all of its objects again and again while many new ones are made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 # Of the cache files that were read last: their stamps and what they hold. A start asks several times.
 _LOADED: dict[Path, tuple[tuple, dict[str, dict]]] = {}
 
@@ -244,7 +258,8 @@ class _Cache:
     @staticmethod
     def _read(path: Path) -> dict[str, dict]:
         try:
-            content = json.loads(path.read_bytes())
+            with _no_garbage_collection():
+                content = json.loads(path.read_bytes())
             if content["readers"] != code_version(*CODE):
                 return {}
             keys = ("kind", "stamp", "checked", "digest", "report")
