@@ -20,6 +20,8 @@ import torch
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
+# A process that has asked CUDA itself whether there is a GPU can't be forked to use it.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What tools import, as if a tool of the folder ran.
 sys.path += [str(REPOSITORY / "tools"), str(REPOSITORY / "tools/research")]

@@ -6,6 +6,8 @@ import pytest
 import torch
 from benchmark import Stages, operations, process_memory, read_settings, tensor_memory
 from conftest import REPOSITORY, run_tool
+from estimate import estimate
+from pppc.errors import InputError
 
 CONFIG = "configs/gta_to_cityscapes_pppc_mit_b5.yaml"
 
@@ -50,6 +52,22 @@ def test_recomputation_takes_less_memory_and_more_operations():
     )
     assert tensor_memory(encoder) < tensor_memory(none) < process_memory(none)
     assert operations(encoder) > operations(none)
+
+
+def test_what_a_step_takes_is_estimated_from_smaller_crops():
+    cfg = read_settings(
+        "training", str(REPOSITORY / CONFIG), [*SMALL, "INPUT.CROP.SIZE", "[224,224]"]
+    )
+    small, large, whole = estimate(cfg)
+    assert (small.size, large.size, whole.size) == ((128, 128), (160, 160), (224, 224))
+    assert whole.memory == pytest.approx(tensor_memory(cfg), rel=0.03)
+    assert 0 < small.seconds
+    with pytest.raises(InputError, match="need no estimate"):
+        estimate(
+            read_settings(
+                "training", str(REPOSITORY / CONFIG), [*SMALL, "INPUT.CROP.SIZE", "[64,64]"]
+            )
+        )
 
 
 @pytest.mark.parametrize(

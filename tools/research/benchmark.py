@@ -14,6 +14,7 @@ of the whole process, libraries included (on CUDA what PyTorch reserves of the d
 alive at a time.
 """
 
+import gc
 import itertools
 import json
 import statistics
@@ -38,6 +39,8 @@ from pppc.files import new_file, write_atomically
 from pppc.pixel_batch import PixelBatch
 from tabulate import tabulate
 from torch._C._profiler import _EventType
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 STEPS = 3  # of a training whose memory is measured
@@ -221,8 +224,11 @@ def tensor_memory(cfg: CfgNode) -> float:
         step = TrainingStep(cfg)
         for _ in range(STEPS):
             step.run()
-    if step.segmentor.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
+        device = step.segmentor.device
+        del step
+        gc.collect()  # what is freed later is never subtracted, and the next call would count it
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     peak, events = 0, list(profiler.profiler.kineto_results.experimental_event_tree())
     while events:
         event = events.pop()
@@ -240,10 +246,50 @@ def operations(cfg: CfgNode) -> float:
     return counter.get_total_flops() / 1e12
 
 
+class Traffic(TorchDispatchMode):
+    """Counts what a GPU would start: operations that compute or copy, and the bytes they read and write."""
+
+    FREE = ("detach", "alias", "empty", "empty_like", "empty_strided", "_unsafe_view", "new_empty")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if not function.is_view and function.overloadpacket.__name__ not in self.FREE:
+            leaves = tree_leaves((args, kwargs, result))
+            tensors = {id(leaf): leaf for leaf in leaves if isinstance(leaf, torch.Tensor)}
+            self.kernels += 1
+            self.bytes += sum(tensor.nbytes for tensor in tensors.values())
+        return result
+
+
+def traffic(cfg: CfgNode) -> str:
+    """Operations of a step that a GPU would start, and GB that they read and write."""
+    step = TrainingStep(cfg)
+    step.run()
+    with Traffic() as counted:
+        step.run()
+    return f"{counted.kernels} operations, {counted.bytes / 1e9:.2f} GB"
+
+
+def profile(cfg: CfgNode) -> str:
+    """One step by the names of its operations, the longest first."""
+    step = TrainingStep(cfg)
+    step.run()
+    with torch.profiler.profile() as profiler:
+        step.run()
+    by = f"self_{step.segmentor.device.type}_time_total"
+    return profiler.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60)
+
+
 NEEDS = {
     "peak memory, process, GB": process_memory,
     "peak memory, tensors, GB": tensor_memory,
     "operations, 10^12": operations,
+    "traffic": traffic,
+    "profile": profile,
 }
 
 
