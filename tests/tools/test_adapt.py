@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
-from pppc.adaptation import plan
+from pppc.adaptation import derived, plan
 from pppc.adaptation.derived import Machine, batch_settings, schedule_settings, size_settings
 from pppc.adaptation.outcome import conclude
 from pppc.checkpoints import path_handlers
@@ -79,6 +79,7 @@ def call(monkeypatch, *words: str) -> int:
 
 def test_the_guide_s_commands_lead_from_folders_to_a_model(street, monkeypatch, capsys):
     monkeypatch.chdir(street)
+    monkeypatch.setattr(derived, "FEWEST_TO_HOLD_OUT", 8)  # as many source images as there are
     commands = [block.strip() for block in blocks("sh")]
     assert [command.split()[1] for command in commands] == ["check", "adapt", "predict"]
     for command in commands:
@@ -104,6 +105,7 @@ def test_the_guide_s_commands_lead_from_folders_to_a_model(street, monkeypatch, 
     card = json.loads((run / "model/config.json").read_text())
     assert list(card["id2label"].values()) == ["road", "car", "sky"]
     assert card["scores"].keys() == {"mIoU on mine_val (%)"}
+    assert card["uncertainty"] == "probability of error"
     assert ("source-only" in card["method"]) == (best == "source-only")
     # The last command's predictions, and the block of Python.
     assert len(list((street / "predictions/masks").iterdir())) == 6

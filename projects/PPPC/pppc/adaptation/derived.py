@@ -15,6 +15,8 @@ CPU_CROP, GPU_CROP = 256, 512
 STRIDE = 32  # of the encoders' coarsest features
 MOST_ITERATIONS = 40_000  # the paper's
 FEWEST_ITERATIONS = 20
+HELD_OUT = 8  # of so many source images one is not trained on, but calibrated with
+FEWEST_TO_HOLD_OUT = 40
 SHARE_OF_TRAINING = 0.85  # of the time; the rest is for start, evaluation and pictures
 
 
@@ -136,6 +138,26 @@ def class_settings(shares: Mapping[str, float]) -> list[Setting]:
         f"{most} has {shares[most]:.0%} of the source's pixels, so crops full of it are the rule"
     )
     return [Setting("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA", 1.0, reason)]
+
+
+def calibration_settings(number: int) -> list[Setting]:
+    """What makes predictions tell the probability of error, of ``number`` source images.
+
+    Examples:
+        >>> [setting.value for setting in calibration_settings(100)]
+        [8, 'source']
+        >>> calibration_settings(20)
+        []
+    """
+    if number < FEWEST_TO_HOLD_OUT:
+        return []
+    reason = "the probability of error of each pixel, fitted to the source images held out"
+    return [
+        Setting(
+            "DATASETS.HELD_OUT", HELD_OUT, f"one of {HELD_OUT} source images is not trained on"
+        ),
+        Setting("TEST.CALIBRATION", "source", reason),
+    ]
 
 
 def batch_settings(machine: Machine) -> list[Setting]:

@@ -35,6 +35,7 @@ from .derived import (
     Machine,
     Setting,
     batch_settings,
+    calibration_settings,
     class_settings,
     iterations,
     schedule_settings,
@@ -192,7 +193,12 @@ def _look_at_data(cfg: CfgNode, processes: int) -> tuple[list[Setting], str]:
     images = ", ".join(f"{role} {len(found)}" for role, found in sizes.items())
     classes = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     return (
-        [*size_settings(sizes, machine), *class_settings(shares), *batch_settings(machine)],
+        [
+            *size_settings(sizes, machine),
+            *class_settings(shares),
+            *calibration_settings(len(sizes["source"])),
+            *batch_settings(machine),
+        ],
         f"Images: {images}\nClasses, by their share of the source's pixels: {classes}",
     )
 
