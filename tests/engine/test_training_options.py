@@ -139,6 +139,26 @@ def test_the_crop_is_chosen_on_a_smaller_image_and_cut_from_the_whole_one():
         assert (whole == cut[:, None, None]).flatten(3).all(-1).all(0).any()
 
 
+def test_the_crop_s_labels_are_cut_from_those_of_the_whole_image():
+    opts = (
+        *SMALL, "INPUT.CROP.SIZE", [64, 64], "DATASETS.TRAIN", ("gta_train",),
+        "PPPC.AMBIGUITY_CROP.REUSE_LABELS", True,
+    )  # fmt: skip
+    loop = loop_of(default_config(*opts))
+    torch.nn.init.normal_(loop.segmentor.teacher.sem_seg_head.classifier[1].weight)
+    passes = []
+    loop.segmentor.teacher.register_forward_pre_hook(lambda *_: passes.append(1))
+    image = 255 * torch.rand(1, 3, 128, 256)
+    loop.random.generator = torch.Generator().manual_seed(0)
+    with EventStorage():
+        target = loop.crop_target(PixelBatch(image))
+        labeled = loop.label_target(target)
+    assert len(passes) == 1 and labeled.probabilities is None
+    whole = loop.pseudo_labeler.probabilities(loop.teacher_scores, image).argmax(1)
+    windows = whole.unfold(1, 64, 1).unfold(2, 64, 1)[0]
+    assert (windows == labeled.label).flatten(2).all(-1).any()
+
+
 def test_a_class_without_a_prototype_is_not_the_most_ambiguous_one():
     prototypes = GaussianPrototypes(19, 4, "ema", "product", 0.999, 1.0)
     prototypes.num_updates[:3] = 1

@@ -26,6 +26,7 @@ class PixelBatch:
             given.
         day_image: ``(N, 3, H, W)`` as ``image``, of the same places by day; None where there are
             none.
+        probabilities: ``(N, C, H, W)`` what the teacher says of them, where it is known already; or None.
         files: of the images, as the data set's records name them; () where they come from none.
 
     Examples:
@@ -41,6 +42,7 @@ class PixelBatch:
     weight: Tensor | None = None
     confidence: Tensor | None = None
     day_image: Tensor | None = None
+    probabilities: Tensor | None = None
     files: tuple[str, ...] = ()
 
     @classmethod

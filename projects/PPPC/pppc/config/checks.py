@@ -118,6 +118,9 @@ CONFLICTS = (
                  f"a class's weight would be 0 or less: lower {spread}, or give frequencies above 0")
         for spread in ("TRAIN_SPREAD", "TEST_SPREAD")
     ),
+    Conflict("PPPC.AMBIGUITY_CROP.REUSE_LABELS PPPC.AMBIGUITY_CROP.SCALE",
+             lambda reuse, scale: reuse and scale != 1,
+             "labels of smaller images are none of the crop's pixels: set SCALE 1.0, or REUSE_LABELS False"),
     Conflict("MODEL.RECOMPUTE MODEL.BACKBONE.NAME",
              lambda what, backbone: what == "encoder" and backbone not in OUR_BACKBONES,
              "only timm's encoders can: set MODEL.RECOMPUTE none"),

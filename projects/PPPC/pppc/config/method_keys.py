@@ -81,6 +81,9 @@ METHOD_KEYS = (
     Key("PPPC.AMBIGUITY_CROP.SCALE", 1.0, PART,
         "Side of the image that the teacher labels for this choice, as a multiple of the target's "
         "(published: 1). The crop is cut from the whole image and labeled anew."),
+    Key("PPPC.AMBIGUITY_CROP.REUSE_LABELS", False, SWITCH,
+        "The crop's pseudo-labels are cut from what the teacher says of the whole image for this choice, "
+        "which saves a pass of it; False (published): the crop is labeled by a pass of its own."),
     Key("PPPC.AMBIGUITY_CROP.TOP_K", 10, or_scaled(whole(1)),
         '"class_variance": classes that count, the most ambiguous ones. -1: 10 of 19, in proportion.'),
     Key("PPPC.AMBIGUITY_CROP.TEMPERATURE", 0.01, or_scaled(ABOVE_0),

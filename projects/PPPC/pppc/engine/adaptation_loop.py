@@ -72,6 +72,7 @@ class AdaptationLoop(SimpleTrainer):
         self_training_start: the first iteration that trains on the target, too.
         ambiguity_crop: chooses what is cut from the target.
         crop_scale: to which target images are resized for that choice; 1: as they are.
+        reuse_labels: pseudo-labels are cut from what the teacher said for that choice.
         contrast_weight: the weight of the contrast at an iteration.
         contrast_threshold: the probability from which on a pseudo-label takes part in the contrast
             and the prototypes (published: all do).
@@ -97,6 +98,7 @@ class AdaptationLoop(SimpleTrainer):
         self_training_start: int = 0,
         ambiguity_crop: AmbiguityCrop,
         crop_scale: float = 1.0,
+        reuse_labels: bool = False,
         contrast_weight: Callable[[int], float] = lambda iteration: 1.0,
         contrast_threshold: float = 0.0,
         prototypes_include_target: bool = False,
@@ -114,6 +116,7 @@ class AdaptationLoop(SimpleTrainer):
         self.self_training_start = self_training_start
         self.ambiguity_crop = ambiguity_crop
         self.crop_scale = crop_scale
+        self.reuse_labels = reuse_labels
         self.contrast_weight = contrast_weight
         self.contrast_threshold = contrast_threshold
         self.denormalized_source = denormalized_source
@@ -198,6 +201,7 @@ class AdaptationLoop(SimpleTrainer):
                 crop.CRITERION,
             ),
             crop_scale=crop.SCALE,
+            reuse_labels=crop.REUSE_LABELS,
             contrast_weight=contrast_weight,
             contrast_threshold=contrast.TARGET_THRESHOLD,
             prototypes_include_target=cfg.PPPC.PROTOTYPES.INCLUDE_TARGET,
@@ -289,13 +293,21 @@ class AdaptationLoop(SimpleTrainer):
 
     def crop_target(self, target: PixelBatch) -> PixelBatch:
         """The part of each target image that is trained on."""
+        found: list[Tensor] = []
+
+        def probabilities() -> Tensor:
+            found.append(
+                self.pseudo_labeler.probabilities(
+                    self.teacher_scores, target.image, target.day_image, self.crop_scale
+                )
+            )
+            return found[0]
+
         corners = self.ambiguity_crop(
             tuple(target.image.shape[-2:]),
             len(target),
             self.segmentor.prototypes,
-            lambda: self.pseudo_labeler.probabilities(
-                self.teacher_scores, target.image, target.day_image, self.crop_scale
-            ),
+            probabilities,
             self.random.generator,
         )
         for name, value in self.ambiguity_crop.statistics.items():
@@ -303,11 +315,14 @@ class AdaptationLoop(SimpleTrainer):
                 self.scalars[f"crop/{name}"] = value
             else:
                 get_event_storage().put_scalar(f"crop/{name}", value, smoothing_hint=False)
-        return target.crop(corners, self.ambiguity_crop.size)
+        known = replace(target, probabilities=found[0]) if found and self.reuse_labels else target
+        return known.crop(corners, self.ambiguity_crop.size)
 
     def label_target(self, target: PixelBatch) -> PixelBatch:
         """Target images with the teacher's labels and their weights."""
-        pseudo, weight = self.pseudo_labeler(self.teacher_scores, target.image, target.day_image)
+        pseudo, weight = self.pseudo_labeler(
+            self.teacher_scores, target.image, target.day_image, target.probabilities
+        )
         self.scalars["pseudo_label/confident_share"] = pseudo.confident_share
         return PixelBatch(target.image, pseudo.label, weight, pseudo.confidence, files=target.files)
 

@@ -212,9 +212,14 @@ class PseudoLabeler:
         teacher: Callable[[Tensor], Tensor],
         image: Tensor,
         day_image: Tensor | None = None,
+        probabilities: Tensor | None = None,
     ) -> tuple[PseudoLabel, Tensor]:
-        """The teacher's labels, ignored where they have no weight, and their weights ``(N, H, W)``."""
-        probabilities = self.probabilities(teacher, image, day_image)
+        """The teacher's labels, ignored where they have no weight, and their weights ``(N, H, W)``.
+
+        ``probabilities`` are what it says, if that is known already.
+        """
+        if probabilities is None:
+            probabilities = self.probabilities(teacher, image, day_image)
         pseudo = pseudo_label(probabilities, self.threshold, self.total)
         weight = pixel_weights(pseudo, self.ignore_top, self.ignore_bottom)
         label = pseudo.label.masked_fill(weight == 0, self.ignore_label)
