@@ -91,7 +91,7 @@ def main() -> None:
         (f"{cost.size[0]}x{cost.size[1]}", how, cost.memory, cost.seconds)
         for cost, how in zip(costs, ("measured", "measured", "estimated"))
     ]
-    print(tabulate(rows, ["crop", "", "memory of tensors, GB", "seconds a step"], floatfmt=".2f"))
+    print(tabulate(rows, ["crop", "", "memory of tensors, GB", "seconds a step"], floatfmt=".3f"))
     hours = cfg.SOLVER.MAX_ITER * costs[-1].seconds / 3600
     print(f"\n{cfg.SOLVER.MAX_ITER} iterations on {cfg.MODEL.DEVICE}: {hours:.1f} hours")
 

@@ -171,7 +171,7 @@ def test_points_instead_of_gaussians_have_plain_means_for_prototypes_and_no_vari
     ).train()  # fmt: skip
     batch = PixelBatch(255 * torch.rand(2, 3, 64, 64), torch.randint(5, (2, 64, 64)))
     with torch.no_grad():
-        mean, log_var = model.teacher(batch.image, logits=False, embedding=True)[1:]
+        mean, log_var = model.teacher(batch.image, logits=False, embedding=True)[1:3]
     model.prototypes.update(mean, log_var, batch.label)
     label = resize_labels(batch.label, mean.shape[-2:])
     expected = torch.stack([mean.movedim(1, -1)[label == c].mean(dim=0) for c in range(5)])
