@@ -158,7 +158,7 @@ class AdaptationLoop(SimpleTrainer):
             segmentor.require_class_shares()
         if cfg.MODEL.COMPILE:
             for network in filter(None, (segmentor.student, segmentor.teacher)):
-                network.compile(mode=cfg.MODEL.COMPILE)
+                network.compile(mode=cfg.MODEL.COMPILE, dynamic=False)  # sizes are few
         classes = model_metadata(cfg).stuff_classes
         pseudo_labeler = PseudoLabeler(
             labels.THRESHOLD,
