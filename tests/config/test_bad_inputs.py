@@ -299,6 +299,7 @@ def test_the_device_of_another_machine_is_replaced_in_inference(monkeypatch, cap
         ("SOLVER.WARMUP_ITERS 701", "the learning rate never reaches SOLVER.BASE_LR"),
         ("INPUT.MIN_SIZE_TRAIN (100,)", "no resized source image fills the crop"),
         ("DATASETS.TARGET ('gta_train',)", "source and target are the same images"),
+        ("PPPC.AMBIGUITY_CROP.REUSE_LABELS True", "a random crop is chosen without labels"),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(opts, doubt, caplog):
@@ -309,7 +310,16 @@ def test_what_is_hardly_meant_is_a_warning(opts, doubt, caplog):
         check_config(load_config(demo_config("pppc"), [*device, *opts.split(" ")]))
     (record,) = caplog.records
     assert opts.split(" ")[0] in record.getMessage() and doubt in record.getMessage()
-    assert len(WARNINGS) == 4  # each has a row here
+    assert len(WARNINGS) == 5  # each has a row here
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    cfg = load_config(demo_config("pppc"), ["MODEL.DEVICE", "cpu", "MODEL.COMPILE", "default"])
+    monkeypatch.setenv("CXX", sys.executable)
+    check_config(cfg)
+    monkeypatch.setenv("CXX", "no-compiler")
+    with pytest.raises(InputError, match="MODEL.COMPILE.*install g"):
+        check_config(cfg)
 
 
 def test_a_configuration_that_detectron2_made_is_checked_too():

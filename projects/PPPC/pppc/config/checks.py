@@ -6,8 +6,10 @@ Detectron2's other keys have no effect, and are refused where they are set.
 
 import difflib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from shutil import which
 from typing import NamedTuple
 
 import torch
@@ -138,6 +140,8 @@ TRAINING_CONFLICTS = (
                  f"{name} is not installed: pip install {name}")
         for name in ("wandb", "mlflow")
     ),
+    Conflict("MODEL.COMPILE", lambda mode: bool(mode) and not which(os.environ.get("CXX", "g++")),
+             "torch.compile finds no C++ compiler: install g++, or set MODEL.COMPILE ''"),
     Conflict("DATASETS.TRAIN", lambda names: not names,
              "name a labeled source data set, such as ('gta_train',)"),
     Conflict("DATASETS.TARGET PPPC.SELF_TRAINING.ENABLED", lambda names, on: on and not names,
@@ -160,6 +164,10 @@ WARNINGS = (
     Conflict("INPUT.CROP.SIZE INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN",
              lambda crop, low, high: 0 < max(low) < min(crop) or high < max(crop),
              "no resized source image fills the crop: the rest is ignored pixels"),
+    Conflict("PPPC.AMBIGUITY_CROP.REUSE_LABELS PPPC.AMBIGUITY_CROP.CRITERION "
+             "PPPC.AMBIGUITY_CROP.NUM_CANDIDATES",
+             lambda reuse, criterion, number: reuse and (criterion == "random" or number == 1),
+             "a random crop is chosen without labels, so that there are none to use again"),
     Conflict("DATASETS.TRAIN DATASETS.TARGET", lambda source, target: set(source) & set(target),
              "source and target are the same images: there is nothing to adapt to"),
 )  # fmt: skip
