@@ -29,6 +29,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
             "Source": {"config": config.format("source_only")},
             "DACS": {"config": config.format("dacs")},
         },
+        "evaluations": {"again": {}},
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -49,6 +50,25 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     assert [cell.strip() for cell in output.splitlines()[-1].split("|")][4] == difference
 
     assert "0 runs are missing" in run_study(path, demo_datasets)
+    assert dacs["evaluations"] == {
+        "again": {"weights": "model_final.pth", "opts": [], "mIoU": dacs["mIoU"]}
+    }
+    # What is asked for later is added without training again.
+    balance = {"weights": "model_selected.pth", "opts": ["PPPC.CLASS_BALANCE.PREDICTION", 1.0]}
+    content["evaluations"]["balanced"] = balance
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    (tmp_path / "runs/tiny/dacs-4/metrics.json").unlink()
+    *_, source_row, dacs_row = run_study(path, demo_datasets).splitlines()
+    found = {
+        name: json.loads((tmp_path / "tiny" / f"{name}-4.json").read_text())["evaluations"]
+        for name in ("source", "dacs")
+    }
+    balanced = {name: evaluations["balanced"]["mIoU"] for name, evaluations in found.items()}
+    assert found["dacs"]["again"] == dacs["evaluations"]["again"]
+    assert balanced["dacs"] != dacs["mIoU"]
+    assert f"| {balanced['source']:.1f} " in source_row
+    assert f"| {balanced['dacs'] - balanced['source']:+.1f} " in dacs_row
+    del content["evaluations"]
     # In a fresh clone there are results but no weights to go on from.
     shutil.rmtree(tmp_path / "runs")
     (tmp_path / "tiny/dacs-4.json").unlink()

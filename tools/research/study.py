@@ -16,20 +16,28 @@ A study is a YAML file:
       DACS:
         config: configs/demo_gta_to_cityscapes_dacs.yaml
         opts: []               # optional, as are "seeds" of a row
+    evaluations:               # optional: how else each run's model is tested
+      without balance:
+        opts: [PPPC.CLASS_BALANCE.PREDICTION, 0.0]
+      chosen without labels:
+        weights: model_selected.pth    # of the run's folder; model_final.pth, if it is not given
 
 Every finished run leaves a small JSON in the folder beside the file that has its name; a run is
 missing where there is none, or where it was made with other settings than the row has now. The data
 sets are found through DETECTRON2_DATASETS. Stopped, the study goes on where it was. Run it from the
-repository's root. Each GPU trains one run at a time; without a GPU each core does (--jobs).
+repository's root. Each GPU trains one run at a time, without a GPU each core does; --jobs says how many, and
+several runs share a GPU.
 """
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 
@@ -60,6 +68,14 @@ class TrainingFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Device:
+    """Where a training runs: what it is told, and its environment."""
+
+    opts: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Run:
     """One training of a study."""
 
@@ -67,6 +83,7 @@ class Run:
     seed: int
     config: str
     opts: tuple[str, ...]
+    evaluations: dict[str, dict]
     result: Path
     output: Path
 
@@ -96,38 +113,37 @@ class Run:
         return result | {"current": result["settings"] == self.settings()}
 
     @property
-    def missing(self) -> bool:
+    def untrained(self) -> bool:
         result = self.load()
         return result is None or not result["current"]
+
+    @property
+    def missing_evaluations(self) -> list[str]:
+        result = self.load() or {}
+        return [
+            name for name, asked in self.evaluations.items() if not evaluated(result, name, asked)
+        ]
+
+    @property
+    def missing(self) -> bool:
+        return self.untrained or bool(self.missing_evaluations)
 
     @property
     def weights(self) -> Path:
         """The final checkpoint."""
         return self.output / "model_final.pth"
 
-    def train(self, gpu: str | None) -> None:
-        """Train, or go on, on a GPU as CUDA_VISIBLE_DEVICES names it, and write the result.
+    def complete(self, device: Device) -> None:
+        """Train, or go on, and evaluate, as far as that is missing; TrainingFailed: the log tells why."""
+        if self.untrained or not self.weights.is_file():
+            self.train(device)
+        for name in self.missing_evaluations:
+            self.evaluate(name, device)
+        print(f"{self.row}, seed {self.seed}: {self.load().get('mIoU', 'trained')}", flush=True)
 
-        TrainingFailed: its log is in the run's folder.
-        """
-        self.output.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable, "-W", "ignore", str(REPOSITORY / "tools/train_net.py"), "--resume",
-            "--config-file", self.config, "OUTPUT_DIR", str(self.output),
-            "SEED", str(self.seed), "TEST.REPORT_IMAGES", "0", *self.opts,
-        ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
+    def train(self, device: Device) -> None:
         commit = code_commit()
-        with open(self.output / "study.log", "a") as log:
-            run = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        if run.returncode:
-            *_, last = ("", *Path(log.name).read_text(errors="replace").splitlines())
-            raise TrainingFailed(
-                f"{self.row}, seed {self.seed} ended with status {run.returncode}. {log.name} ends: "
-                f"{last}"
-            )
+        self._run_tool(device, "--resume", "OUTPUT_DIR", self.output)
         metrics = RunFolder(self.output).metrics()
         *_, last = ({}, *(entry for entry in metrics if "sem_seg/mIoU" in entry))
         seconds = statistics.median(entry["time"] for entry in metrics if "time" in entry)
@@ -145,9 +161,45 @@ class Run:
                 if key.startswith(("sem_seg/mIoU", "sem_seg/IoU-"))
             },
         }
+        self._save(result)
+
+    def evaluate(self, name: str, device: Device) -> None:
+        """Test the run's model in another way, and add that to the result."""
+        asked, folder = self.evaluations[name], self.output / "evaluations" / file_name(name)
+        shutil.rmtree(folder, ignore_errors=True)  # a former one's results would stay beside these
+        weights = self.output / asked["weights"]
+        self._run_tool(
+            device, "--eval-only", "OUTPUT_DIR", folder, "MODEL.WEIGHTS", weights, *asked["opts"]
+        )
+        found = json.loads((folder / "inference/results.json").read_text())
+        result = json.loads(self.result.read_text())
+        miou = round(found["sem_seg"]["mIoU"], 3)
+        result.setdefault("evaluations", {})[name] = asked | {"mIoU": miou}
+        self._save(result)
+
+    def _run_tool(self, device: Device, mode: str, *opts: object) -> None:
+        """Run tools/train_net.py on this run's configuration; TrainingFailed: it did not end well."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable, "-W", "ignore", REPOSITORY / "tools/train_net.py", mode,
+            "--config-file", self.config, "SEED", self.seed, "TEST.REPORT_IMAGES", 0,
+            *self.opts, *device.opts, *opts,
+        ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | device.environment
+        with open(self.output / "study.log", "a") as log:
+            run = subprocess.run(
+                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        if run.returncode:
+            *_, last = ("", *Path(log.name).read_text(errors="replace").splitlines())
+            raise TrainingFailed(
+                f"{self.row}, seed {self.seed} ended with status {run.returncode}. {log.name} ends: "
+                f"{last}"
+            )
+
+    def _save(self, result: dict) -> None:
         self.result.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.result, (json.dumps(result) + "\n").encode())
-        print(f"{self.row}, seed {self.seed}: {result.get('mIoU', 'trained')}", flush=True)
 
 
 class Study:
@@ -162,10 +214,18 @@ class Study:
         self.reference: str = content["reference"]
         folder, output = path.with_suffix(""), output / path.stem
         opts = content.get("opts", [])
+        self.evaluations = {
+            name: {
+                "weights": entry.get("weights", "model_final.pth"),
+                "opts": list(map(str, entry.get("opts", []))),
+            }
+            for name, entry in content.get("evaluations", {}).items()
+        }
 
         def run(row: str, entry: dict, seed: int, name: str, weights: list[str]) -> Run:
             values = [*opts, *weights, *entry.get("opts", [])]
-            return Run(row, seed, entry["config"], tuple(map(str, values)),
+            evaluations = {} if row == "pretraining" else self.evaluations
+            return Run(row, seed, entry["config"], tuple(map(str, values)), evaluations,
                        folder / f"{name}.json", output / name)  # fmt: skip
 
         self.pretraining, weights = None, []
@@ -190,8 +250,11 @@ class Study:
                     "are compared"
                 )
 
-    def train_missing(self, jobs: int) -> None:
-        """Train what is missing, ``jobs`` at a time: the rows with the most seeds first, seed by seed."""
+    def train_missing(self, devices: list[Device]) -> None:
+        """Train what is missing, one run on each device: the rows with the most seeds first, seed by seed.
+
+        TrainingFailed: one of them; those that have begun are brought to their end.
+        """
         missing = [
             (-len(runs), self.seeds.index(run.seed), run)
             for runs in self.rows.values()
@@ -202,46 +265,66 @@ class Study:
         print(f"{len(runs)} runs are missing", flush=True)
         # The results are kept with the code, but the weights may be on another machine.
         first = self.pretraining
-        free: Queue[str | None] = Queue()
-        gpus = visible_gpus() or [None]
-        for number in range(jobs):
-            free.put(gpus[number % len(gpus)])
+        free: Queue[Device] = Queue()
+        for device in devices:
+            free.put(device)
 
         def train(run: Run) -> None:
-            gpu = free.get()
+            device = free.get()
             try:
-                run.train(gpu)
+                run.complete(device)
             finally:
-                free.put(gpu)
+                free.put(device)
 
         if runs and first and (first.missing or not first.weights.is_file()):
             train(first)
-        with ThreadPoolExecutor(jobs) as pool:
-            for done in [pool.submit(train, run) for run in runs]:
-                done.result()
+        with ThreadPoolExecutor(len(devices)) as pool:
+            try:
+                for done in as_completed([pool.submit(train, run) for run in runs]):
+                    done.result()
+            except TrainingFailed:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def report(self) -> str:
         """Target mIoU of every run, in percent, and the paired differences from the reference.
 
-        A star marks runs made with other settings than the row has now.
+        A star marks runs made with other settings than the row has now. A table for each evaluation
+        follows.
         """
-        results = {row: {run.seed: run.load() for run in runs} for row, runs in self.rows.items()}
-        scores = {
-            row: {seed: result["mIoU"] for seed, result in by_seed.items() if result}
-            for row, by_seed in results.items()
+        results = {
+            row: {run.seed: result for run in runs if (result := run.load())}
+            for row, runs in self.rows.items()
         }
-        reference = scores[self.reference]
+        tables = [self._table(results)]
+        for name, asked in self.evaluations.items():
+            found = {
+                row: {
+                    seed: result | result["evaluations"][name]
+                    for seed, result in by_seed.items()
+                    if evaluated(result, name, asked)
+                }
+                for row, by_seed in results.items()
+            }
+            tables.append(f"{name}:\n\n{self._table(found)}")
+        return "\n\n".join(tables)
+
+    def _table(self, results: Mapping[str, Mapping[int, dict]]) -> str:
+        """Of results by row and seed."""
+        reference = results[self.reference]
         table = []
-        for row, by_seed in scores.items():
+        for row, by_seed in results.items():
             differences = [
-                score - reference[seed] for seed, score in by_seed.items() if seed in reference
+                result["mIoU"] - reference[seed]["mIoU"]
+                for seed, result in by_seed.items()
+                if seed in reference
             ]
-            times = [result["seconds_per_iteration"] for result in results[row].values() if result]
+            times = [result["seconds_per_iteration"] for result in by_seed.values()]
             table.append(
                 [
                     row,
-                    *(_cell(results[row].get(seed)) for seed in self.seeds),
-                    _mean_and_spread(list(by_seed.values())),
+                    *(_cell(by_seed.get(seed)) for seed in self.seeds),
+                    _mean_and_spread([result["mIoU"] for result in by_seed.values()]),
                     "" if row == self.reference else _mean_and_spread(differences, "+"),
                     f"{statistics.median(times):.2f}" if times else "",
                 ]
@@ -251,21 +334,33 @@ class Study:
         return tabulate(table, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
+def evaluated(result: Mapping, name: str, asked: Mapping) -> bool:
+    """Whether a run's result has an evaluation as it is asked for today."""
+    return asked.items() <= result.get("evaluations", {}).get(name, {}).items()
+
+
 def file_name(row: str) -> str:
     """With which the names of a row's files begin."""
     return row.lower().replace(" ", "-")
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that trainings may use, as CUDA_VISIBLE_DEVICES names them."""
-    count = torch.cuda.device_count()
+def devices(kind: str | None, jobs: int | None) -> list[Device]:
+    """So many at a time, or one for each GPU or, without one, core. Of several GPUs each run sees one."""
+    if kind == "cpu" or not (count := torch.cuda.device_count()):
+        return [Device(("MODEL.DEVICE", kind or "cpu"))] * (jobs or os.cpu_count())
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+    gpus = named.split(",")[:count] if named else [str(number) for number in range(count)]
+    return [
+        Device(("MODEL.DEVICE", "cuda"), {"CUDA_VISIBLE_DEVICES": gpus[number % count]})
+        for number in range(jobs or count)
+    ]
 
 
-# The keys of a study, and of its first run and rows, with the kinds of their values.
-OF_A_STUDY = {"seeds": list, "reference": str, "rows": dict, "opts": list, "pretraining": dict}
+# The keys of a study, of its first run and rows, and of evaluations, with the kinds of their values.
+OF_A_STUDY = {"seeds": list, "reference": str, "rows": dict, "opts": list, "pretraining": dict,
+              "evaluations": dict}  # fmt: skip
 OF_A_RUN = {"config": str, "opts": list, "seeds": list}
+OF_AN_EVALUATION = {"weights": str, "opts": list}
 
 
 def _read_study(path: Path) -> dict:
@@ -291,10 +386,13 @@ def _read_study(path: Path) -> dict:
     for where, entry in runs.items():
         check_keys(entry, where, OF_A_RUN, "config")
         check(f"{where}seeds", set(entry.get("seeds", ())) <= set(content["seeds"]))
+    for name, entry in content.get("evaluations", {}).items():
+        check_keys(entry, f"evaluations.{name}.", OF_AN_EVALUATION)
     check("reference", content["reference"] in content["rows"])
-    names = [file_name(str(row)) for row in content["rows"]]
-    check("rows: a name, without /, whose files are no other row's,",
-          len(set(names)) == len(names) and "/" not in "".join(names))  # fmt: skip
+    for section in ("rows", "evaluations"):
+        names = [file_name(str(name)) for name in content.get(section, {})]
+        check(f"{section}: a name, without /, whose files are no other one's,",
+              len(set(names)) == len(names) and "/" not in "".join(names))  # fmt: skip
     return content
 
 
@@ -314,6 +412,9 @@ def main() -> int:
     parser.add_argument("study", help="the YAML file")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--output", default="output/study", help="folder of the runs")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="of the trainings: a GPU if there is one"
+    )
     parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time: the number of "
                         "GPUs or, without one, of cores, if it is not given")  # fmt: skip
     args = parser.parse_args()
@@ -322,7 +423,7 @@ def main() -> int:
     )
     if not args.report:
         try:
-            study.train_missing(args.jobs or len(visible_gpus()) or os.cpu_count())
+            study.train_missing(devices(args.device, args.jobs))
         except TrainingFailed as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
