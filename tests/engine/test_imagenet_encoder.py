@@ -1,4 +1,4 @@
-"""The frozen encoder of the feature distance: which weights it has, and which it may not have."""
+"""The frozen encoder of the parts that look at one: which weights it has, and which it may not have."""
 
 import pytest
 import timm
@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pppc.checkpoints.checkpointer import StrictCheckpointer
-from pppc.engine.imagenet_encoder import feature_distance
+from pppc.engine.imagenet_encoder import feature_distance, imagenet_prototypes
 from pppc.engine.resume import setting_differences
 from pppc.errors import InputError
 from pppc.modeling.meta_arch import PPPCSegmentor
@@ -51,8 +51,8 @@ def test_it_has_the_file_s_weights_whatever_the_student_has_learnt(segmentor, en
     student = build_model(cfg)
     StrictCheckpointer(student).load(encoder_file, checkpointables=[])
     with torch.no_grad():
-        as_it_began = student.student.eval()(batch().image, embedding=False, last_stage=True)
-    assert torch.equal(reference, as_it_began.last_stage)
+        as_it_began = student.student.eval()(batch().image, embedding=False, last_stages=1)
+    assert torch.equal(reference, as_it_began.last_stages[0])
     losses = segmentor.train()(batch(), segmentation=False, feature_distance=distance)
     assert losses.keys() == {"loss_feature_distance"} and losses["loss_feature_distance"] > 0
     losses["loss_feature_distance"].backward()
@@ -88,6 +88,28 @@ def test_weights_that_are_not_known_to_be_imagenet_s_are_refused(segmentor, enco
         feature_distance(vit, build_model(vit))
 
 
+def test_prototypes_are_used_where_the_weights_are_known(segmentor, encoder_file):
+    def found(use: str, *opts: object):
+        cfg = configuration("PPPC.IMAGENET_PROTOTYPES.USE", use, *opts)
+        return imagenet_prototypes(cfg, segmentor)
+
+    weights = ("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", encoder_file)
+    assert found("auto") is None and found("never", *weights) is None
+    assert found("always", *weights, "PPPC.SELF_TRAINING.ENABLED", False) is None
+    two = (*weights, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2)
+    assert found("auto", *two) is None and found("always", *two) is not None
+    with pytest.raises(InputError, match="set PPPC.IMAGENET_PROTOTYPES.WEIGHTS to their file"):
+        found("always")
+    distance = feature_distance(configuration("MODEL.WEIGHTS", encoder_file), segmentor)
+    last = torch.nn.functional.normalize(distance.encoder(batch().image), dim=1)
+    for opts in (weights, ("MODEL.WEIGHTS", encoder_file)):
+        prototypes = found("auto", *opts)
+        maps = prototypes.encoder(batch().image)
+        assert [tuple(m.shape[-2:]) for m in maps] == [(4, 6), (2, 3)]
+        torch.testing.assert_close(torch.nn.functional.normalize(maps[-1], dim=1), last)
+        assert prototypes.sums.shape == (19, sum(m.shape[1] for m in maps))
+
+
 def test_classes_are_the_model_s_by_name(segmentor, encoder_file):
     def classes(*names: str) -> list[int]:
         cfg = configuration("MODEL.WEIGHTS", encoder_file)
@@ -106,3 +128,6 @@ def test_a_run_does_not_go_on_with_another_encoder():
     own = ("PPPC.FEATURE_DISTANCE.WEIGHTS", "c.pth")
     before = configuration("MODEL.WEIGHTS", "a.pth", *own).dump()
     assert not setting_differences(before, configuration("MODEL.WEIGHTS", "b.pth", *own))
+    own += ("PPPC.IMAGENET_PROTOTYPES.USE", "auto")
+    before = configuration("MODEL.WEIGHTS", "a.pth", *own).dump()
+    assert setting_differences(before, configuration("MODEL.WEIGHTS", "b.pth", *own))

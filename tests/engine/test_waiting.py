@@ -67,6 +67,7 @@ def test_a_step_waits_for_its_device_twice(monkeypatch, tmp_path, others_parts, 
         "DATASETS.TRAIN", ("gta_train",), "SEED", 0, "MODEL.WEIGHTS", str(tmp_path / "encoder.pth"),
         "PPPC.MASKING.LOSS_WEIGHT", 1.0 * others_parts,
         "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.005 * others_parts,
+        "PPPC.IMAGENET_PROTOTYPES.USE", "always" if others_parts else "never",
     )  # fmt: skip
     segmentor = build_model(cfg).train()
     generator = torch.Generator().manual_seed(0)

@@ -28,7 +28,9 @@ from .prediction import Predictor
 # Of the configuration, what a prediction needs, and what tells how the model was trained.
 SECTIONS = ("INPUT.", "MODEL.", "PPPC.", "TEST.")
 # Of the machine that it was trained on.
-ELSEWHERE = ("MODEL.DEVICE", "MODEL.WEIGHTS", "PPPC.FEATURE_DISTANCE.WEIGHTS")
+ELSEWHERE = (
+    "MODEL.DEVICE", "MODEL.WEIGHTS", "PPPC.IMAGENET_PROTOTYPES.WEIGHTS", "PPPC.FEATURE_DISTANCE.WEIGHTS",
+)  # fmt: skip
 ROLES = {"source": "DATASETS.TRAIN", "target": "DATASETS.TARGET", "test": "DATASETS.TEST"}
 
 

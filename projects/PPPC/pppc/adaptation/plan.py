@@ -112,6 +112,8 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
         | given
         for name in METHODS
     }
+    # MODEL.WEIGHTS becomes the source-only model.
+    settings["adapted"].setdefault("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", cfg.MODEL.WEIGHTS)
     if (balance := "PPPC.CLASS_BALANCE.PREDICTION") in settings["adapted"]:
         settings["source_only"][balance] = settings["adapted"][balance]  # so that they compare
     trained = METHODS.keys() - {"source_only"} if args.start else METHODS

@@ -126,11 +126,18 @@ METHOD_KEYS = (
         "proportion."),
     Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
         "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
-    Key("PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.0, NOT_BELOW_0,
-        "Weight of the distance beside cross-entropy; 0: there is none (DAFormer: 0.005)."),
-    Key("PPPC.FEATURE_DISTANCE.WEIGHTS", "", TEXT,
+    Key("PPPC.IMAGENET_PROTOTYPES.USE", "never", OneOf(("never", "always", "auto")),
+        'Whether the teacher\'s probabilities are multiplied by those of the classes\' mean features in a '
+        'frozen ImageNet encoder before it labels target images: "auto": of three classes and more, where '
+        'the encoder\'s weights are known; "always": an error where they are not (published: never).'),
+    Key("PPPC.IMAGENET_PROTOTYPES.TEMPERATURE", 0.05, ABOVE_0,
+        "Divides the cosine of a pixel's features and a class's."),
+    Key("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", "", TEXT,
         "File or address of the encoder's ImageNet weights; '': those of MODEL.WEIGHTS, which is to be an "
         "encoder then, or of MODEL.TIMM.PRETRAINED."),
+    Key("PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.0, NOT_BELOW_0,
+        "Weight of the distance beside cross-entropy; 0: there is none (DAFormer: 0.005)."),
+    Key("PPPC.FEATURE_DISTANCE.WEIGHTS", "", TEXT, "As PPPC.IMAGENET_PROTOTYPES.WEIGHTS."),
     Key("PPPC.FEATURE_DISTANCE.CLASSES", [], NAMES,
         "The source's pixels of these classes count; []: the paper's, those of traffic light, traffic sign, "
         "person, rider, car, truck, bus, train, motorcycle and bicycle that the model has."),
@@ -152,6 +159,8 @@ METHOD_SECTIONS = {
     "PPPC.AMBIGUITY_CROP": "Ambiguity-guided crop of the target image (arXiv 2409.18543).",
     "PPPC.PROTOTYPES": "Class prototypes as Gaussians (arXiv 2409.18543).",
     "PPPC.CONTRAST": "Contrast of pixels and prototypes (arXiv 2409.18543).",
+    "PPPC.IMAGENET_PROTOTYPES": "Classes as a frozen copy of the encoder before training knows them, to "
+    "label target images by (docs/method.md).",
     "PPPC.FEATURE_DISTANCE": "Distance of the source's features to a frozen ImageNet encoder's, on things "
     "(DAFormer, arXiv 2111.14887).",
     "PPPC.MASKING": "A pass more: target images of which most is hidden, with the teacher's labels of the "

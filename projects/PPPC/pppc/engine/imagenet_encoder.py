@@ -1,8 +1,11 @@
-"""The frozen ImageNet encoder that the feature distance compares with."""
+"""The frozen ImageNet encoder, and the parts of the method that look at it."""
 
 import copy
 import difflib
+import logging
+from collections.abc import Callable
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor
@@ -13,10 +16,20 @@ from ..checkpoints.encoders import UNUSED
 from ..data.catalog import model_metadata
 from ..errors import InputError
 from ..method.feature_distance import THINGS, FeatureDistance
+from ..method.imagenet_prototypes import ImageNetPrototypes
 from ..modeling.meta_arch import PPPCSegmentor
 from ..modeling.network import SegmentationNetwork
 from ..modeling.timm_backbone import TimmBackbone
 from ..processes import sum_over_processes
+
+logger = logging.getLogger(__name__)
+
+# How each part that needs the encoder is switched off.
+OFF = {
+    "FEATURE_DISTANCE": "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT 0",
+    "IMAGENET_PROTOTYPES": "PPPC.IMAGENET_PROTOTYPES.USE never",
+}
+NUM_STAGES = 2  # of the encoder, that tell classes apart: the coarsest ones (docs/study.md)
 
 
 def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance | None:
@@ -28,19 +41,48 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
     keys = cfg.PPPC.FEATURE_DISTANCE
     if not keys.LOSS_WEIGHT:
         return None
-    frozen = imagenet_encoder(cfg, segmentor.student)
-
-    def encoder(image: Tensor) -> Tensor:
-        return frozen(image, logits=False, embedding=False, last_stage=True).last_stage
-
+    last_stages = imagenet_encoder(cfg, segmentor.student, "FEATURE_DISTANCE")
     return FeatureDistance(
-        encoder,
+        lambda image: last_stages(image, 1)[0],
         _things(cfg),
         keys.MIN_SHARE,
         keys.LOSS_WEIGHT,
         comm.get_world_size(),
         sum_over_processes,
     )
+
+
+def imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> ImageNetPrototypes | None:
+    """What PPPC.IMAGENET_PROTOTYPES describes; None: they are not used.
+
+    Raises:
+        InputError: they are asked for, and the encoder's ImageNet weights are not known.
+    """
+    keys, num_classes = cfg.PPPC.IMAGENET_PROTOTYPES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if keys.USE == "never" or not cfg.PPPC.SELF_TRAINING.ENABLED:
+        return None
+    if keys.USE == "auto" and num_classes == 2:
+        return None  # one of them is all the rest, which has no look of its own
+    try:
+        last_stages = imagenet_encoder(cfg, segmentor.student, "IMAGENET_PROTOTYPES")
+    except InputError as error:
+        if keys.USE == "always":
+            raise
+        logger.info("Pseudo-labels are made without ImageNet prototypes: %s", error)
+        return None
+
+    def encoder(image: Tensor) -> tuple[Tensor, ...]:
+        return last_stages(image, NUM_STAGES)
+
+    side = 2 * max(segmentor.student.size_divisibility, segmentor.student.min_size, 32)
+    found = encoder(torch.zeros(1, 3, side, side, device=segmentor.device))
+    return ImageNetPrototypes(
+        encoder,
+        num_classes,
+        sum(features.shape[1] for features in found),
+        keys.TEMPERATURE,
+        sum_over_processes,
+    ).to(segmentor.device)
 
 
 def _things(cfg: CfgNode) -> list[int]:
@@ -63,17 +105,23 @@ def _things(cfg: CfgNode) -> list[int]:
     return list(found)
 
 
-def imagenet_encoder(cfg: CfgNode, student: SegmentationNetwork) -> SegmentationNetwork:
+def imagenet_encoder(
+    cfg: CfgNode, student: SegmentationNetwork, part: str
+) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
     """A copy of the student's encoder with the weights that it began with, which nothing changes.
 
-    It is made anew whenever a run goes on, so that no checkpoint holds it.
+    It is made anew whenever a run goes on, so that no checkpoint holds it. ``part`` is the section of PPPC
+    that it is for.
+
+    Returns:
+        images ``(N, 3, H, W)`` in [0, 255] to so many of its last feature maps, the finest first.
 
     Raises:
         InputError: these weights are not known, or not of all of the encoder.
     """
     frozen = copy.deepcopy(student).eval().requires_grad_(False)
-    key = "PPPC.FEATURE_DISTANCE.WEIGHTS"
-    path = cfg.PPPC.FEATURE_DISTANCE.WEIGHTS or cfg.MODEL.WEIGHTS
+    key = f"PPPC.{part}.WEIGHTS"
+    path = cfg.PPPC[part].WEIGHTS or cfg.MODEL.WEIGHTS
     if path:
         checkpointer = StrictCheckpointer(
             PPPCSegmentor(student=frozen, self_training=False), cfg=cfg
@@ -92,12 +140,16 @@ def imagenet_encoder(cfg: CfgNode, student: SegmentationNetwork) -> Segmentation
         if lacking:
             raise InputError(
                 f"{path} has no {lacking[0]}, so that the last feature map is not ImageNet's: set "
-                "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT 0, or take another encoder"
+                f"{OFF[part]}, or take another encoder"
             )
     elif not (cfg.MODEL.TIMM.PRETRAINED and isinstance(student.backbone, TimmBackbone)):
         raise InputError(
-            f"PPPC.FEATURE_DISTANCE needs the encoder's ImageNet weights: set {key} to their file "
+            f"PPPC.{part} needs the encoder's ImageNet weights: set {key} to their file "
             "(docs/weights.md), or train a timm encoder with MODEL.TIMM.PRETRAINED True"
         )
     del frozen.sem_seg_head, frozen.probabilistic_head  # they only take memory
-    return frozen
+
+    def last_stages(image: Tensor, number: int) -> tuple[Tensor, ...]:
+        return frozen(image, logits=False, embedding=False, last_stages=number).last_stages
+
+    return last_stages

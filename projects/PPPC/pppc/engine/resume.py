@@ -61,9 +61,12 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
         dict(by_key(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
     )
     old |= before
-    distance = cfg.PPPC.FEATURE_DISTANCE
+    distance, prototypes = cfg.PPPC.FEATURE_DISTANCE, cfg.PPPC.IMAGENET_PROTOTYPES
+    of_weights = (distance.LOSS_WEIGHT and not distance.WEIGHTS) or (
+        prototypes.USE != "never" and not prototypes.WEIGHTS
+    )
     # The frozen encoder is made of MODEL.WEIGHTS each time.
-    fixed = WHERE_IT_BEGAN if distance.LOSS_WEIGHT and not distance.WEIGHTS else ()
+    fixed = WHERE_IT_BEGAN if of_weights else ()
     return [
         f"{key} was {old.get(key)!r} and is {value!r}"
         for key, value in new.items()

@@ -240,7 +240,7 @@ class PPPCSegmentor(nn.Module):
             batch.image,
             logits=segmentation,
             embedding=contrast_scale is not None,
-            last_stage=feature_distance is not None,
+            last_stages=int(feature_distance is not None),
         )
         losses = {}
         if segmentation:
@@ -263,7 +263,7 @@ class PPPCSegmentor(nn.Module):
             losses.update({name: contrast_scale * loss for name, loss in contrast.items()})
         if feature_distance is not None:
             losses["loss_feature_distance"] = feature_distance(
-                output.last_stage, batch.image, batch.label
+                output.last_stages[0], batch.image, batch.label
             )
         return losses
 

@@ -24,7 +24,7 @@ class NetworkOutput(NamedTuple):
     logits: Tensor | None  # (N, C, h, w)
     mean: Tensor | None  # (N, D, h', w'), unit length
     log_var: Tensor | None  # (N, D, h', w')
-    last_stage: Tensor | None = None  # (N, C', h'', w''), the encoder's last feature map
+    last_stages: tuple[Tensor, ...] = ()  # (N, C', h'', w'') each, the encoder's last feature maps
 
 
 class SegmentationNetwork(nn.Module):
@@ -66,9 +66,12 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     def forward(
-        self, image: Tensor, *, logits: bool = True, embedding: bool, last_stage: bool = False
+        self, image: Tensor, *, logits: bool = True, embedding: bool, last_stages: int = 0
     ) -> NetworkOutput:
-        """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255]."""
+        """Decoder for ``logits``, head for ``embedding``, of images ``(N, 3, H, W)`` in [0, 255].
+
+        ``last_stages``: so many of the encoder's feature maps, the finest first.
+        """
         size = image.shape[-2:]
         # Where an export need not take images below `min_size`, its arithmetic of sizes stays solvable.
         pads = self.size_divisibility > 1 or self.min_size > 1 and not torch.compiler.is_exporting()
@@ -97,7 +100,7 @@ class SegmentationNetwork(nn.Module):
             mean, log_var = (
                 map(cut, self.probabilistic_head(features)) if embedding else (None, None)
             )
-            last = cut(list(features.values())[-1]) if last_stage else None
+            last = tuple(map(cut, list(features.values())[-last_stages:])) if last_stages else ()
             if not logits:
                 return NetworkOutput(None, mean, log_var, last)
             features = {name: map.contiguous() for name, map in features.items()}
