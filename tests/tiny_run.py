@@ -62,7 +62,7 @@ def tiny_config(output: Path, *opts: object, method: str = "pppc") -> CfgNode:
 
 
 def run_folder(folder: Path, *opts: object, method: str = "pppc") -> Path:
-    """The folder of a run that has its final checkpoint, of random weights."""
+    """The folder of a run that has its configuration and final checkpoint, of random weights."""
     folder.mkdir(exist_ok=True)
     shares = ["PPPC.CLASS_WEIGHTS.FREQUENCIES", [1 / 19] * 19]  # as a run counts them
     cfg = tiny_config(folder, *shares, *opts, method=method)
@@ -71,4 +71,5 @@ def run_folder(folder: Path, *opts: object, method: str = "pppc") -> Path:
     torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
     checkpointer = StrictCheckpointer(model, str(folder), cfg=cfg)
     checkpointer.save("model_final", trainer={"config": cfg.dump()}, iteration=5)
+    (folder / "config.yaml").write_text(cfg.dump())
     return folder

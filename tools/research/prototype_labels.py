@@ -43,8 +43,9 @@ def prototype_scores(segmentor: PPPCSegmentor, image: Tensor) -> Tensor:
     """The contrast's scores of an image's positions with the class prototypes, ``(1, C, h, w)``."""
     output, prototypes = segmentor.student(image, embedding=True), segmentor.prototypes
     mean, log_var = (values[0].flatten(1).T.float() for values in (output.mean, output.log_var))
+    seen = prototypes.seen | ~prototypes.seen.any()
     logits = segmentor.contrast.class_logits(
-        mean, log_var, prototypes.mean, prototypes.log_var, prototypes.seen
+        mean, log_var, prototypes.mean, prototypes.log_var, seen
     )
     return logits.T.view(1, -1, *output.mean.shape[-2:]) * segmentor.contrast.temperature
 

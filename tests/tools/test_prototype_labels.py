@@ -1,0 +1,28 @@
+"""How target images would be labeled by prototypes."""
+
+import pytest
+import timm
+import torch
+from conftest import load_tool, run_tool
+from tiny_run import run_folder
+
+
+def test_products_lie_between_what_they_are_of(tmp_path, datasets_root, monkeypatch):
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "encoder.pth")
+    run = run_folder(tmp_path / "run", "MODEL.WEIGHTS", str(tmp_path / "encoder.pth"))
+    tool = load_tool("research/prototype_labels.py")
+    monkeypatch.setattr(tool, "TEMPERATURES", (1e-9, 1e9))
+    found = tool.measure(str(run), batches=2)
+    assert 0 < found["ImageNet prototypes"] < 100
+    for who in ("student", "teacher"):
+        for what in ("ImageNet prototypes", "prototypes"):
+            assert found[f"{who} x {what}, 1e-09"] == pytest.approx(found[what], abs=0.1)
+        assert found[f"{who} x ImageNet prototypes, 1000000000.0"] == found[who]
+
+
+def test_a_run_without_a_teacher_is_refused(tmp_path, datasets_root):
+    run = run_folder(tmp_path / "run", method="source_only")
+    refused = run_tool("research/prototype_labels.py", run)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == f"error: {run} has no teacher"
