@@ -93,7 +93,7 @@ class Run:
         pppc.add_pppc_config(defaults)
         default_values = dict(by_key(defaults))
         changed = {
-            key: str(value)
+            key: str(value).replace(f"{REPOSITORY}/", "")  # in another clone they are the same
             for key, value in by_key(cfg)
             if value != default_values[key] and key not in CIRCUMSTANCES
         }
