@@ -156,10 +156,16 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
         assert cfg.MODEL.WEIGHTS == (start if name == "adapted" else "")
         assert cfg.TEST.SELECTION.SOURCE_MODEL == cfg.MODEL.WEIGHTS and cfg.TEST.EVAL_PERIOD == 0
     (street / "no_val.yaml").write_text(re.sub("val: .*", "", (street / "mine.yaml").read_text()))
-    others = ["--output", str(tmp_path / "no_val"), *options, "SOLVER.MAX_ITER", "30"]
+    encoder = tmp_path / "encoder.pth"
+    encoder.touch()
+    given = ["MODEL.WEIGHTS", str(encoder), "SOLVER.MAX_ITER", "30"]
+    others = ["--output", str(tmp_path / "no_val"), *options, *given]
     with pytest.raises(Stopped):
         adapt.main([str(street / "no_val.yaml"), *others])
     assert commands[-1][2].TEST.EVAL_PERIOD == 10  # three models to choose from without labels
+    # The encoder's own weights are known still where the run starts from a trained model.
+    assert commands[-1][2].PPPC.IMAGENET_PROTOTYPES.WEIGHTS == str(encoder)
+    assert commands[-1][2].MODEL.WEIGHTS != str(encoder) == commands[-2][2].MODEL.WEIGHTS
     bad = ["--from", str(run_folder(tmp_path / "other_classes"))]
     with pytest.raises(
         InputError, match="has the classes road, .*, the data file road, car, sky: "
