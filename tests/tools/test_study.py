@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import yaml
-from conftest import REPOSITORY, run_tool
+from conftest import REPOSITORY, load_tool, run_tool
 from tiny_run import OPTIONS
 
 
@@ -46,6 +46,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     ).stdout.strip()
     assert dacs["commit"].rstrip("+") == commit and dacs["seed"] == 4
     assert 0 <= dacs["mIoU"] <= 100 and 0 <= dacs["IoU-road"] <= 100
+    assert min(dacs["losses"]) > 0
     difference = f"{dacs['mIoU'] - score['source-4.json']['mIoU']:+.1f}"
     assert [cell.strip() for cell in output.splitlines()[-1].split("|")][4] == difference
 
@@ -81,3 +82,20 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     assert [cell.strip() for cell in stale.split("|")][1:3] == ["DACS", f"{dacs['mIoU']:.1f} *"]
     # The folder of the older run is not taken for one of the new settings, nor overwritten.
     run_study(path, demo_datasets, error="model_final.pth is of other settings")
+
+
+def test_losses_are_told_by_tenths_and_how_flat_they_are(tmp_path):
+    study = load_tool("research/study.py")
+    assert study.loss_by_tenth([3.0]) == [3.0]
+    losses = study.loss_by_tenth([float(n) for n in range(40, 0, -2)])
+    assert losses == [39, 35, 31, 27, 23, 19, 15, 11, 7, 3]
+    config = {"config": "configs/demo_gta_to_cityscapes_source_only.yaml"}
+    content = {"seeds": [1, 2, 3], "reference": "one", "rows": {"one": config}}
+    path = tmp_path / "made.yaml"
+    path.write_text(yaml.safe_dump(content))
+    (tmp_path / "made").mkdir()
+    for seed, found in ((1, losses), (2, [2.0, 1.0]), (3, [5.0])):
+        result = {"mIoU": 1.0, "seconds_per_iteration": 0.1, "settings": {}, "losses": found}
+        (tmp_path / f"made/one-{seed}.json").write_text(json.dumps(result))
+    row = study.Study(path, tmp_path).report().splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")][7:9] == ["0.46", "0.10"]  # (3/7 + 1/2) / 2

@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 
+import numpy as np
 import pppc
 import torch
 from detectron2.config import get_cfg
@@ -155,6 +156,7 @@ class Run:
             "opts": self.opts,
             "settings": self.settings(),
             "seconds_per_iteration": round(seconds, 3),
+            "losses": loss_by_tenth([e["total_loss"] for e in metrics if "total_loss" in e]),
             **{
                 key.removeprefix("sem_seg/"): round(value, 3)
                 for key, value in sorted(last.items())
@@ -290,7 +292,8 @@ class Study:
         """Target mIoU of every run, in percent, and the paired differences from the reference.
 
         A star marks runs made with other settings than the row has now. A table for each evaluation
-        follows.
+        follows. Beside them the mean ratio of a run's last tenth of losses to the tenth before: near 1
+        they are flat.
         """
         results = {
             row: {run.seed: result for run in runs if (result := run.load())}
@@ -320,18 +323,27 @@ class Study:
                 if seed in reference
             ]
             times = [result["seconds_per_iteration"] for result in by_seed.values()]
+            losses = [result.get("losses", []) for result in by_seed.values()]
+            flatness = [of_run[-1] / of_run[-2] for of_run in losses if len(of_run) > 1]
             table.append(
                 [
                     row,
                     *(_cell(by_seed.get(seed)) for seed in self.seeds),
                     _mean_and_spread([result["mIoU"] for result in by_seed.values()]),
                     "" if row == self.reference else _mean_and_spread(differences, "+"),
+                    f"{statistics.mean(flatness):.2f}" if flatness else "",
                     f"{statistics.median(times):.2f}" if times else "",
                 ]
             )
         headers = ["row", *(f"seed {seed}" for seed in self.seeds), "mean ± spread",
-                   f"minus {self.reference}", "s / iteration"]  # fmt: skip
+                   f"minus {self.reference}", "loss, last tenth / before", "s / iteration"]  # fmt: skip
         return tabulate(table, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def loss_by_tenth(losses: list[float]) -> list[float]:
+    """The mean of each tenth of a run's losses, or each of them where they are fewer than ten."""
+    parts = np.array_split(losses, min(10, len(losses)))
+    return [round(float(part.mean()), 4) for part in parts]
 
 
 def evaluated(result: Mapping, name: str, asked: Mapping) -> bool:
