@@ -113,6 +113,9 @@ class TrainingStep:
     def __init__(self, cfg: CfgNode):
         torch.manual_seed(0)
         self.segmentor = build_model(cfg).train()
+        if not self.segmentor.class_shares.any():
+            # A training counts them in its labels; which they are takes no time.
+            self.segmentor.class_shares.fill_(1 / len(self.segmentor.class_shares))
         self.stages = Stages(self.segmentor.device)
         optimizer = build_optimizer(cfg, self.segmentor)
         batches = itertools.repeat(random_pair(cfg))
