@@ -30,17 +30,17 @@ FAINT = 0.001  # of the contrast's gradient
 APART = 0.3  # share of pixels in which teacher and student differ
 
 BALANCE = (
-    "Raise PPPC.CLASS_BALANCE.PSEUDO_LABELS (0.5), start from a source-only model (MODEL.WEIGHTS), or take a "
-    "checkpoint from before"
+    "Raise PPPC.CLASS_BALANCE.PSEUDO_LABELS (0.5), start from a source-only model (MODEL.WEIGHTS) if the run "
+    "did not, or take a checkpoint from before"
 )
 #: What each alarm means and what to try, by its name in metrics.json (`alarm/NAME`).
 ALARMS = {
     "no_confident_pixel": "The target trains nothing: lower PPPC.SELF_TRAINING.THRESHOLD, or start from a "
-    "source-only model (MODEL.WEIGHTS)",
+    "source-only model (MODEL.WEIGHTS) if the run did not",
     "few_classes": f"The labels of the target collapse. {BALANCE}",
     "class_vanished": f"The model loses it on the target. {BALANCE}",
     "class_grown": "It spreads over others. Lower PPPC.CLASS_BALANCE.PSEUDO_LABELS if it is above 0, start "
-    "from a source-only model (MODEL.WEIGHTS), or take a checkpoint from before",
+    "from a source-only model (MODEL.WEIGHTS) if the run did not, or take a checkpoint from before",
     "class_unknown_to_source": "Nothing trains it: leave it out, or take a source that shows it",
     "contrast_without_gradient": "The contrast trains nothing: lower PPPC.CONTRAST.TEMPERATURE (recommended: "
     "0.1, with MODEL.PROBABILISTIC_HEAD.VARIANCE_OVER_DIM True)",
