@@ -24,7 +24,9 @@ class NetworkOutput(NamedTuple):
     logits: Tensor | None  # (N, C, h, w)
     mean: Tensor | None  # (N, D, h', w'), unit length
     log_var: Tensor | None  # (N, D, h', w')
-    last_stages: tuple[Tensor, ...] = ()  # (N, C', h'', w'') each, the encoder's last feature maps
+    last_stages: tuple[Tensor, ...] | None = (
+        None  # (N, C', h'', w'') each, the encoder's last feature maps
+    )
 
 
 class SegmentationNetwork(nn.Module):
@@ -100,7 +102,7 @@ class SegmentationNetwork(nn.Module):
             mean, log_var = (
                 map(cut, self.probabilistic_head(features)) if embedding else (None, None)
             )
-            last = tuple(map(cut, list(features.values())[-last_stages:])) if last_stages else ()
+            last = tuple(map(cut, list(features.values())[-last_stages:])) if last_stages else None
             if not logits:
                 return NetworkOutput(None, mean, log_var, last)
             features = {name: map.contiguous() for name, map in features.items()}
