@@ -11,7 +11,8 @@ from pppc.engine.run_folder import RunFolder
 from pppc.errors import InputError
 from tiny_run import tiny_config
 
-SHORT = ("SOLVER.MAX_ITER", 4)
+# Without a frozen encoder, so that MODEL.WEIGHTS matters no more once a run has begun.
+SHORT = ("SOLVER.MAX_ITER", 4, "PPPC.IMAGENET_PROTOTYPES.USE", "never")
 
 
 def save(path: Path, iteration: int) -> None:

@@ -3,7 +3,8 @@
 import copy
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from detectron2.config import CfgNode
@@ -85,6 +86,18 @@ def imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> ImageNetProto
     ).to(segmentor.device)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the student's own loading of such a file tells already."""
+    logger = logging.getLogger("pppc")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _things(cfg: CfgNode) -> list[int]:
     """Train IDs of PPPC.FEATURE_DISTANCE.CLASSES, or of those of the paper's that the model has."""
     classes = model_metadata(cfg).stuff_classes
@@ -126,7 +139,8 @@ def imagenet_encoder(
         checkpointer = StrictCheckpointer(
             PPPCSegmentor(student=frozen, self_training=False), cfg=cfg
         )
-        checkpointer.load(path, checkpointables=[])
+        with _quiet():
+            checkpointer.load(path, checkpointables=[])
         if not any(name.startswith("student.sem_seg_head.") for name in checkpointer.missing):
             raise InputError(
                 f"{path} is a whole model, whose encoder's features are ImageNet's no more: set {key} to "
