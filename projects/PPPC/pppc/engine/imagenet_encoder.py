@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor
@@ -63,7 +62,9 @@ def imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> ImageNetProto
     if keys.USE == "never" or not cfg.PPPC.SELF_TRAINING.ENABLED:
         return None
     if keys.USE == "auto" and num_classes == 2:
-        return None  # one of them is all the rest, which has no look of its own
+        # One of them is all the rest, which has no look of its own.
+        logger.info("Pseudo-labels are made without ImageNet prototypes: there are two classes")
+        return None
     try:
         last_stages = imagenet_encoder(cfg, segmentor.student, "IMAGENET_PROTOTYPES")
     except InputError as error:
@@ -75,12 +76,11 @@ def imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> ImageNetProto
     def encoder(image: Tensor) -> tuple[Tensor, ...]:
         return last_stages(image, NUM_STAGES)
 
-    side = 2 * max(segmentor.student.size_divisibility, segmentor.student.min_size, 32)
-    found = encoder(torch.zeros(1, 3, side, side, device=segmentor.device))
+    shapes = sorted(segmentor.student.backbone.output_shape().values(), key=lambda s: s.stride)
     return ImageNetPrototypes(
         encoder,
         num_classes,
-        sum(features.shape[1] for features in found),
+        sum(shape.channels for shape in shapes[-NUM_STAGES:]),
         keys.TEMPERATURE,
         sum_over_processes,
     ).to(segmentor.device)
