@@ -7,10 +7,12 @@ from conftest import load_tool, run_tool
 from tiny_run import run_folder
 
 
-def test_products_lie_between_what_they_are_of(tmp_path, datasets_root, monkeypatch):
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "PPPC.IMAGENET_PROTOTYPES.WEIGHTS"])
+def test_products_lie_between_what_they_are_of(key, tmp_path, datasets_root, monkeypatch):
+    """Of a run that began with the encoder, or with a trained model and names the encoder."""
     torch.manual_seed(1)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "encoder.pth")
-    run = run_folder(tmp_path / "run", "MODEL.WEIGHTS", str(tmp_path / "encoder.pth"))
+    run = run_folder(tmp_path / "run", key, str(tmp_path / "encoder.pth"))
     tool = load_tool("research/prototype_labels.py")
     monkeypatch.setattr(tool, "TEMPERATURES", (1e-9, 1e9))
     found = tool.measure(str(run), batches=2)
@@ -26,3 +28,10 @@ def test_a_run_without_a_teacher_is_refused(tmp_path, datasets_root):
     refused = run_tool("research/prototype_labels.py", run)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == f"error: {run} has no teacher"
+
+
+def test_a_run_without_a_test_set_is_refused(tmp_path, datasets_root):
+    run = run_folder(tmp_path / "run", "DATASETS.TEST", ())
+    refused = run_tool("research/prototype_labels.py", run)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == f"error: {run} has no test set (DATASETS.TEST)"

@@ -42,6 +42,11 @@ def test_the_table_has_every_candidate(tmp_path, demo_datasets):
         "softmax's entropy", "log-variance as trained", *TOOL.CANDIDATES, "all of them", TOOL.CEILING
     ]  # fmt: skip
     assert all(0 < float(cell) < 100 for cells in found.values() for cell in cells if cell)
+    few = run_folder(tmp_path / "few", "DATASETS.HELD_OUT", 8)
+    refused = run_tool("research/variance_candidates.py", few, "--batches", 1,
+                       DETECTRON2_DATASETS=str(demo_datasets))  # fmt: skip
+    assert refused.returncode == 2
+    assert "has 1 held-out source and 3 test images" in refused.stderr.splitlines()[-1]
     refused = run_tool(
         "research/variance_candidates.py", run_folder(tmp_path / "dacs", method="dacs")
     )

@@ -21,12 +21,11 @@ import numpy as np
 import pppc
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
 from pppc.arguments import ToolParser, whole_number
-from pppc.checkpoints.checkpointer import StrictCheckpointer
 from pppc.data import label_reader
 from pppc.data.catalog import dataset_records, with_intensities
 from pppc.data.mapper import TestMapper
-from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.mean_iou import confusion_matrix, intersection_over_union
@@ -35,6 +34,7 @@ from pppc.modeling.decode_heads import resize
 from pppc.modeling.meta_arch import PPPCSegmentor
 from tabulate import tabulate
 from torch import Tensor
+from variance_candidates import trained_loop
 
 TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -66,19 +66,20 @@ def ways_to_label(loop: AdaptationLoop, image: Tensor) -> dict[str, Tensor]:
     return ways
 
 
-def trained_loop(run: str, batches: int) -> tuple[CfgNode, AdaptationLoop]:
+def loop_with_prototypes(run: str, batches: int) -> tuple[CfgNode, AdaptationLoop]:
     """A run's configuration, and its loop with the final model and prototypes of so many batches."""
-    began_with = pppc.load_config(f"{run}/config.yaml", []).MODEL.WEIGHTS
-    cfg = pppc.load_config(
-        f"{run}/config.yaml",
-        ["PPPC.IMAGENET_PROTOTYPES.USE", "always", "PPPC.IMAGENET_PROTOTYPES.WEIGHTS", began_with],
-    )
+    cfg = pppc.load_config(f"{run}/config.yaml", ["PPPC.IMAGENET_PROTOTYPES.USE", "always"])
     if not cfg.PPPC.SELF_TRAINING.ENABLED:
         raise InputError(f"{run} has no teacher")
-    with tempfile.TemporaryDirectory() as folder:
+    if not cfg.DATASETS.TEST:
+        raise InputError(f"{run} has no test set (DATASETS.TEST)")
+    prototypes = cfg.PPPC.IMAGENET_PROTOTYPES
+    # A run that began with a trained model names the encoder's own weights.
+    prototypes.WEIGHTS = prototypes.WEIGHTS or cfg.MODEL.WEIGHTS
+    cfg.MODEL.WEIGHTS = f"{run}/model_final.pth"
+    with tempfile.TemporaryDirectory() as folder, EventStorage() as storage:
         cfg.OUTPUT_DIR = folder
-        loop = Trainer(cfg)._trainer
-    StrictCheckpointer(loop.segmentor.eval(), trained=True).load(f"{run}/model_final.pth")
+        loop = trained_loop(cfg, storage)
     stream = iter(loop.data_loader)
     for _ in range(batches):
         source = next(stream)[0].to(loop.segmentor.device)
@@ -88,7 +89,7 @@ def trained_loop(run: str, batches: int) -> tuple[CfgNode, AdaptationLoop]:
 
 def measure(run: str, batches: int) -> dict[str, float]:
     """mIoU of each way to label the test set."""
-    cfg, loop = trained_loop(run, batches)
+    cfg, loop = loop_with_prototypes(run, batches)
     num_classes, mapper = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, TestMapper(cfg)
     confusion: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((num_classes, num_classes)))
 

@@ -261,6 +261,11 @@ def measure(run: str, batches: int, steps: int) -> dict[str, list[float]]:
     cfg = with_intensities(cfg, segmentor)
     for name in cfg.DATASETS.TEST:
         test += drawn_of(cfg, name, dataset_records(cfg, name))
+    if min(len(held_out), len(test)) < 2:
+        raise InputError(
+            f"{run} has {len(held_out)} held-out source and {len(test)} test images (DATASETS.TEST): two of "
+            "each are needed"
+        )
     # The second half fits the combinations.
     fitted_to = {"source": source, "target": target, "held out": together(held_out[::2])}
     # Neighboring images may be of one sequence.
