@@ -6,6 +6,7 @@ import subprocess
 
 import yaml
 from conftest import REPOSITORY, load_tool, run_tool
+from study_run import loss_by_tenth
 from tiny_run import OPTIONS
 
 
@@ -86,8 +87,8 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
 
 def test_losses_are_told_by_tenths_and_how_flat_they_are(tmp_path):
     study = load_tool("research/study.py")
-    assert study.loss_by_tenth([3.0]) == [3.0]
-    losses = study.loss_by_tenth([float(n) for n in range(40, 0, -2)])
+    assert loss_by_tenth([3.0]) == [3.0]
+    losses = loss_by_tenth([float(n) for n in range(40, 0, -2)])
     assert losses == [39, 35, 31, 27, 23, 19, 15, 11, 7, 3]
     config = {"config": "configs/demo_gta_to_cityscapes_source_only.yaml"}
     content = {"seeds": [1, 2, 3], "reference": "one", "rows": {"one": config}}

@@ -29,7 +29,8 @@ from pppc.errors import InputError, run_tool
 from pppc.evaluation.selection import SCORES, EnsembleAgreement, vote
 from pppc.files import user_path
 from scipy.stats import spearmanr
-from study import Run, Study
+from study import Study
+from study_run import Run
 from tabulate import tabulate
 
 PREFIX = "selection/"
