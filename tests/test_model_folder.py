@@ -29,6 +29,24 @@ def without_data_sets(monkeypatch):
     monkeypatch.setattr("pppc.data.catalog._metadata", missing)
 
 
+@pytest.mark.parametrize("predict", [False, True])
+def test_a_folder_holds_the_frozen_encoder_where_it_predicts(predict, datasets_root, tmp_path):
+    prototypes = "PPPC.IMAGENET_PROTOTYPES"
+    run = run_folder(
+        tmp_path / "run", f"{prototypes}.USE", "always", f"{prototypes}.PREDICTION", predict
+    )
+    content = torch.load(run / "model_final.pth")
+    content["model"]["imagenet_prototypes.sums"].normal_()
+    torch.save(content, run / "model_final.pth")
+    model = pppc.load(run)
+    folder = save_model_folder(model, tmp_path / "model")
+    np.testing.assert_array_equal(
+        pppc.load(folder).predict(PIXELS).confidence, model.predict(PIXELS).confidence
+    )
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    assert any(key.startswith("imagenet_prototypes.encoder.") for key in state) == predict
+
+
 @pytest.mark.parametrize("teacher", [False, True])
 def test_a_folder_predicts_as_the_run_does_without_its_data_sets(
     teacher, datasets_root, tmp_path, request

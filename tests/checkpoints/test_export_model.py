@@ -93,8 +93,11 @@ def small_mit(tmp_path_factory):
     "encoder", ["mit_test", "dla46_c"]
 )  # of a least side, and of whole strides
 def test_encoders_are_exported_with_their_padding(small_mit, encoder, suffix, tmp_path):
-    opts = [*SMALL, "MODEL.TIMM.NAME", encoder, "MODEL.TIMM.DROP_PATH_RATE", 0.0]
+    prototypes = "PPPC.IMAGENET_PROTOTYPES"
+    opts = [*SMALL, "MODEL.TIMM.NAME", encoder, "MODEL.TIMM.DROP_PATH_RATE", 0.0,
+            f"{prototypes}.USE", "always", f"{prototypes}.PREDICTION", True]  # fmt: skip
     segmentor = build_model(load_config(CONFIG, opts)).eval()
+    torch.nn.init.normal_(segmentor.imagenet_prototypes.sums)
     torch.nn.init.normal_(segmentor.student.sem_seg_head.classifier[1].weight)
     StrictCheckpointer(segmentor, str(tmp_path)).save("weights")
     path = tmp_path / f"model{suffix}"

@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pppc.checkpoints.checkpointer import StrictCheckpointer
-from pppc.engine.imagenet_encoder import feature_distance, imagenet_prototypes
+from pppc.engine.imagenet_encoder import begin_imagenet_prototypes, feature_distance
 from pppc.engine.resume import setting_differences
 from pppc.errors import InputError
 from pppc.modeling.meta_arch import PPPCSegmentor
@@ -45,7 +45,7 @@ def test_it_has_the_file_s_weights_whatever_the_student_has_learnt(segmentor, en
     distance = feature_distance(cfg, segmentor)
     reference = distance.encoder(batch().image)
     assert reference.shape[-2:] == (2, 3) and not reference.requires_grad
-    assert segmentor.state_dict().keys() == names  # no checkpoint holds it
+    assert segmentor.state_dict().keys() == names  # no checkpoint holds this one
     assert distance.classes == [6, 7, *range(11, 19)]
 
     student = build_model(cfg)
@@ -91,11 +91,15 @@ def test_weights_that_are_not_known_to_be_imagenet_s_are_refused(segmentor, enco
 def test_prototypes_are_used_where_the_weights_are_known(segmentor, encoder_file):
     def found(use: str, *opts: object):
         cfg = configuration("PPPC.IMAGENET_PROTOTYPES.USE", use, *opts)
-        return imagenet_prototypes(cfg, segmentor)
+        model = build_model(cfg)
+        begin_imagenet_prototypes(cfg, model)
+        return model.imagenet_prototypes
 
     weights = ("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", encoder_file)
     assert found("auto") is None and found("never", *weights) is None
-    assert found("always", *weights, "PPPC.SELF_TRAINING.ENABLED", False) is None
+    source_only = (*weights, "PPPC.SELF_TRAINING.ENABLED", False)
+    assert found("always", *source_only) is None
+    assert found("always", *source_only, "PPPC.IMAGENET_PROTOTYPES.PREDICTION", True) is not None
     two = (*weights, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2)
     assert found("auto", *two) is None and found("always", *two) is not None
     with pytest.raises(InputError, match="set PPPC.IMAGENET_PROTOTYPES.WEIGHTS to their file"):

@@ -204,7 +204,7 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, datasets_r
         "PPPC.MASKING.LOSS_WEIGHT", 1.0, "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT", 0.005,
         "PPPC.FEATURE_DISTANCE.WEIGHTS", str(tmp_path / "encoder.pth"),
         "PPPC.FEATURE_DISTANCE.CLASSES", "['road', 'sky', 'building']",
-        "PPPC.IMAGENET_PROTOTYPES.USE", "always",
+        "PPPC.IMAGENET_PROTOTYPES.USE", "always", "PPPC.IMAGENET_PROTOTYPES.PREDICTION", True,
         "PPPC.IMAGENET_PROTOTYPES.WEIGHTS", str(tmp_path / "encoder.pth"),
     )  # fmt: skip
     train(tmp_path / "whole", *opts)

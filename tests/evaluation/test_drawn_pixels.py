@@ -17,8 +17,11 @@ SHARES = torch.full((19,), 1 / 19)
 @pytest.fixture
 def model(datasets_root, tmp_path):
     torch.manual_seed(0)
-    model = build_model(tiny_config(tmp_path)).train()
+    prototypes = "PPPC.IMAGENET_PROTOTYPES"
+    opts = (f"{prototypes}.USE", "always", f"{prototypes}.PREDICTION", True)
+    model = build_model(tiny_config(tmp_path, *opts)).train()
     torch.nn.init.normal_(model.student.sem_seg_head.classifier[1].weight)
+    torch.nn.init.normal_(model.imagenet_prototypes.sums)
     return model
 
 
@@ -50,8 +53,7 @@ def test_pixels_are_what_is_predicted_there(model, tmp_path):
     assert not drawn.held_out
     for i, record in enumerate(draw.target + draw.source):
         sample = draw.mapper(record)
-        with torch.no_grad():
-            scores = model.student(sample["image"][None].float(), embedding=False).logits[0]
+        scores = model([sample | {"at_network_size": True}])[0]["sem_seg"]
         seed = zlib.crc32(record["file_name"].rpartition("/")[2].encode())
         down, right = np.random.default_rng(seed).random((2, PIXELS))
         _, height, width = scores.shape

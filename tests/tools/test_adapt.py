@@ -152,6 +152,10 @@ def test_a_time_is_planned_by_measured_steps_and_a_stopped_run_goes_on(
     assert [name for name, *_ in commands] == ["", "", *["source-only", "adapted"] * 2]
     for name, command, cfg in commands[2:]:
         assert "--resume" in command and cfg.SOLVER.MAX_ITER == 3000  # 0.85 of 3,600 s
+        assert (cfg.PPPC.IMAGENET_PROTOTYPES.USE, cfg.PPPC.IMAGENET_PROTOTYPES.PREDICTION) == (
+            "auto",
+            True,
+        )
         start = str(tmp_path / "run/source_only/model_final.pth")
         assert cfg.MODEL.WEIGHTS == (start if name == "adapted" else "")
         assert cfg.TEST.SELECTION.SOURCE_MODEL == cfg.MODEL.WEIGHTS and cfg.TEST.EVAL_PERIOD == 0

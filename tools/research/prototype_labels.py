@@ -6,7 +6,7 @@
 Of trained runs: mIoU on the test set (DATASETS.TEST), in percent, at the positions of the class scores, of
 
     student              the classifier
-    teacher              what labels target images, with PPPC.CLASS_BALANCE.PSEUDO_LABELS
+    teacher              what labels target images, with PPPC.CLASS_BALANCE.PSEUDO_LABELS, where there is one
     prototypes           the student's embedding with the class prototypes, where the run has the contrast
     ImageNet prototypes  pppc.method.imagenet_prototypes, of the encoder that the run began with
 
@@ -53,14 +53,15 @@ def prototype_scores(segmentor: PPPCSegmentor, image: Tensor) -> Tensor:
 @torch.no_grad()
 def ways_to_label(loop: AdaptationLoop, image: Tensor) -> dict[str, Tensor]:
     """Scores ``(1, C, h, w)`` of an image by each; of prototypes not yet over a temperature."""
-    segmentor, of_encoder = loop.segmentor, loop.imagenet_prototypes
+    segmentor, of_encoder = loop.segmentor, loop.segmentor.imagenet_prototypes
     student = segmentor.student(image, embedding=False).logits
-    teacher = segmentor.teacher(image, embedding=False).logits
     ways = {
         "student": segmentor.balanced(student, segmentor.prediction_balance),
-        "teacher": segmentor.balanced(teacher, loop.pseudo_label_balance),
         "ImageNet prototypes": resize(of_encoder.scores(image) * of_encoder.temperature, student),
     }
+    if segmentor.teacher is not None:
+        teacher = segmentor.teacher(image, embedding=False).logits
+        ways["teacher"] = segmentor.balanced(teacher, loop.pseudo_label_balance)
     if segmentor.prototypes is not None:
         ways["prototypes"] = resize(prototype_scores(segmentor, image), student)
     return ways
@@ -68,9 +69,9 @@ def ways_to_label(loop: AdaptationLoop, image: Tensor) -> dict[str, Tensor]:
 
 def loop_with_prototypes(run: str, batches: int) -> tuple[CfgNode, AdaptationLoop]:
     """A run's configuration, and its loop with the final model and prototypes of so many batches."""
-    cfg = pppc.load_config(f"{run}/config.yaml", ["PPPC.IMAGENET_PROTOTYPES.USE", "always"])
-    if not cfg.PPPC.SELF_TRAINING.ENABLED:
-        raise InputError(f"{run} has no teacher")
+    key = "PPPC.IMAGENET_PROTOTYPES"
+    opts = [f"{key}.USE", "always", f"{key}.PREDICTION", True]
+    cfg = pppc.load_config(f"{run}/config.yaml", opts)
     if not cfg.DATASETS.TEST:
         raise InputError(f"{run} has no test set (DATASETS.TEST)")
     prototypes = cfg.PPPC.IMAGENET_PROTOTYPES
@@ -80,10 +81,11 @@ def loop_with_prototypes(run: str, batches: int) -> tuple[CfgNode, AdaptationLoo
     with tempfile.TemporaryDirectory() as folder, EventStorage() as storage:
         cfg.OUTPUT_DIR = folder
         loop = trained_loop(cfg, storage)
-    stream = iter(loop.data_loader)
+    of_encoder, stream = loop.segmentor.imagenet_prototypes, iter(loop.data_loader)
+    of_encoder.sums.zero_()  # all runs alike
     for _ in range(batches):
         source = next(stream)[0].to(loop.segmentor.device)
-        loop.imagenet_prototypes.update(source.image, source.label)
+        of_encoder.update(source.image, source.label)
     return with_intensities(cfg, loop.segmentor), loop
 
 
@@ -106,8 +108,9 @@ def measure(run: str, batches: int) -> dict[str, float]:
             label = resize_labels(label, ways["student"].shape[-2:])
             for way, scores in ways.items():
                 count(way, scores, label)
-            for who in ("student", "teacher"):
-                for what in sorted(ways.keys() - {"student", "teacher"}):
+            networks = ways.keys() & {"student", "teacher"}
+            for who in sorted(networks):
+                for what in sorted(ways.keys() - networks):
                     for temperature in TEMPERATURES:
                         scores = ways[who].float() + ways[what] / temperature
                         count(f"{who} x {what}, {temperature}", scores, label)

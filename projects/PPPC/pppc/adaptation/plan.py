@@ -49,6 +49,11 @@ ENCODERS = {
 }
 METHODS = {"source_only": "methods/source_only.yaml", "adapted": "methods/recommended.yaml"}
 TITLES = {"source_only": "source-only", "adapted": "adapted"}
+OF_PREDICTION = {
+    "PPPC.CLASS_BALANCE.PREDICTION",
+    "PPPC.IMAGENET_PROTOTYPES.USE",
+    "PPPC.IMAGENET_PROTOTYPES.PREDICTION",
+}
 MEASURED_STEPS = 8
 
 
@@ -114,8 +119,8 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
     }
     # MODEL.WEIGHTS becomes the source-only model.
     settings["adapted"].setdefault("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", cfg.MODEL.WEIGHTS)
-    if (balance := "PPPC.CLASS_BALANCE.PREDICTION") in settings["adapted"]:
-        settings["source_only"][balance] = settings["adapted"][balance]  # so that they compare
+    for key in OF_PREDICTION & settings["adapted"].keys():
+        settings["source_only"][key] = settings["adapted"][key]  # so that they compare
     trained = METHODS.keys() - {"source_only"} if args.start else METHODS
     if "SOLVER.MAX_ITER" in given:
         number, reason = cfg.SOLVER.MAX_ITER, "given"

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # What one method has and another has not: a source-only checkpoint may start an adaptation, and an
 # adapted one may be evaluated as a plain segmentation network. The teacher is copied from the
 # student, prototypes and probabilistic head are learnt anew.
-METHOD_PARTS = ("teacher.", "prototypes.", "student.probabilistic_head.")
+METHOD_PARTS = ("teacher.", "prototypes.", "imagenet_prototypes.", "student.probabilistic_head.")
 ALMOST_FULL = 2**20  # bytes left on a disk that has refused a checkpoint
 
 
@@ -314,7 +314,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             ]
         if problems:
             shapes = [key for key, _, _ in incompatible.incorrect_shapes]
-            of_classes = ("prototypes.", "class_shares")
+            of_classes = ("prototypes.", "imagenet_prototypes.sums", "class_shares")
             others = [k for k in shapes if not (is_classifier(k) or k.startswith(of_classes))]
             only_classes = len(shapes) == len(problems) and not others
             advice = "Use the configuration that it was trained with"
@@ -340,6 +340,8 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     model = build_model(with_inference_device(cfg)).eval()
     checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
+    if not (model.predict_with_them and _has_imagenet_prototypes(model, cfg)):
+        model.imagenet_prototypes = None  # it only takes memory
     if cfg.PPPC.CLASS_BALANCE.PREDICTION:
         model.require_class_shares()
     model.calibrated = cfg.TEST.CALIBRATION != "none" and model.error_probability.fitted
@@ -350,6 +352,18 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
         known = (content.get(key), checkpointer.classes().get(key))
         setattr(model, key, next((v for v in known if v and len(v) == number), default))
     return model
+
+
+def _has_imagenet_prototypes(model: nn.Module, cfg: CfgNode) -> bool:
+    """Whether the weights had them; InputError: no, and they have to."""
+    if model.imagenet_prototypes is None or model.imagenet_prototypes.sums.any():
+        return model.imagenet_prototypes is not None
+    if cfg.PPPC.IMAGENET_PROTOTYPES.USE == "always":
+        raise InputError(
+            f"{cfg.MODEL.WEIGHTS} holds no ImageNet prototypes: set PPPC.IMAGENET_PROTOTYPES.PREDICTION False"
+        )
+    logger.info("%s holds no ImageNet prototypes to predict with", cfg.MODEL.WEIGHTS)
+    return False
 
 
 def describe(translation: Translation) -> str:

@@ -73,7 +73,7 @@ def take_rows(
     """
     result = {}
     for key, tensor in state.items():
-        if key.startswith("prototypes."):
+        if key.startswith(("prototypes.", "imagenet_prototypes.")):
             continue
         if is_classifier(key) and key in model:
             own, tensor = model[key].clone(), tensor.to(model[key])

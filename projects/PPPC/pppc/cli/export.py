@@ -55,7 +55,6 @@ class Deployed(nn.Module):
     def __init__(self, segmentor: PPPCSegmentor):
         super().__init__()
         self.segmentor = segmentor
-        self.network = segmentor.teacher if segmentor.evaluate_teacher else segmentor.student
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -68,8 +67,9 @@ class Deployed(nn.Module):
         return names
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        output = self.network(image, embedding=self.segmentor.gives_embedding)
-        found = self.segmentor.predictions(output, image.shape[-2:])
+        segmentor = self.segmentor
+        output = segmentor.predicting_output(image, embedding=segmentor.gives_embedding)
+        found = segmentor.predictions(output, image.shape[-2:])
         outputs = tuple(found[name] for name in self.outputs.values())
         return outputs if len(outputs) > 1 else outputs[0]
 

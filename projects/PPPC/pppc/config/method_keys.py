@@ -130,6 +130,9 @@ METHOD_KEYS = (
         'Whether the teacher\'s probabilities are multiplied by those of the classes\' mean features in a '
         'frozen ImageNet encoder before it labels target images: "auto": of three classes and more, where '
         'the encoder\'s weights are known; "always": an error where they are not (published: never).'),
+    Key("PPPC.IMAGENET_PROTOTYPES.PREDICTION", False, SWITCH,
+        "Predicted probabilities are multiplied by those of the prototypes, too, where they are used; the "
+        "frozen encoder is a part of the model then (published: they are not)."),
     Key("PPPC.IMAGENET_PROTOTYPES.TEMPERATURE", 0.05, ABOVE_0,
         "Divides the cosine of a pixel's features and a class's."),
     Key("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", "", TEXT,
@@ -160,7 +163,7 @@ METHOD_SECTIONS = {
     "PPPC.PROTOTYPES": "Class prototypes as Gaussians (arXiv 2409.18543).",
     "PPPC.CONTRAST": "Contrast of pixels and prototypes (arXiv 2409.18543).",
     "PPPC.IMAGENET_PROTOTYPES": "Classes as a frozen copy of the encoder before training knows them, to "
-    "label target images by (docs/method.md).",
+    "label target images, and to predict, by (docs/method.md).",
     "PPPC.FEATURE_DISTANCE": "Distance of the source's features to a frozen ImageNet encoder's, on things "
     "(DAFormer, arXiv 2111.14887).",
     "PPPC.MASKING": "A pass more: target images of which most is hidden, with the teacher's labels of the "

@@ -24,15 +24,12 @@ from ..config.scaling import (
 )
 from ..data.catalog import model_metadata
 from ..data.sampling import PairedLoader
-from ..errors import InputError
 from ..method.ambiguity_crop import AmbiguityCrop
 from ..method.contrast import contrast_schedule
 from ..method.feature_distance import FeatureDistance
-from ..method.imagenet_prototypes import ImageNetPrototypes
 from ..method.masking import Masking
 from ..method.mixing import StrongAugmentation, denormalized
 from ..method.teacher import PseudoLabeler
-from ..modeling.decode_heads import resize
 from ..modeling.meta_arch import PPPCSegmentor
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
@@ -43,7 +40,7 @@ from .hooks import (
     StepGenerator,
     TeacherUpdate,
 )
-from .imagenet_encoder import feature_distance, imagenet_prototypes
+from .imagenet_encoder import begin_imagenet_prototypes, feature_distance
 from .step_metrics import write_metrics
 
 
@@ -84,7 +81,6 @@ class AdaptationLoop(SimpleTrainer):
         denormalized_source: where colors change, prototypes and mixes see the source image as
             :func:`pppc.method.mixing.denormalized` gives it.
         feature_distance: of the source's features to a frozen encoder's; None: leave it out.
-        imagenet_prototypes: the teacher's probabilities are multiplied by theirs; None: they are not.
         masking: what is hidden of the target in a pass more; None: there is none.
     """
 
@@ -109,7 +105,6 @@ class AdaptationLoop(SimpleTrainer):
         teacher_momentum: float = 0.999,
         denormalized_source: bool = False,
         feature_distance: FeatureDistance | None = None,
-        imagenet_prototypes: ImageNetPrototypes | None = None,
         masking: Masking | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
@@ -126,7 +121,6 @@ class AdaptationLoop(SimpleTrainer):
         self.contrast_threshold = contrast_threshold
         self.denormalized_source = denormalized_source
         self.feature_distance = feature_distance
-        self.imagenet_prototypes = imagenet_prototypes
         self.masking = masking
         self.random = StepGenerator(seed)
         self.dacs_mixing = DACSMixing(augmentation, self.random, mix)
@@ -183,6 +177,7 @@ class AdaptationLoop(SimpleTrainer):
         )
         masking = Masking(augmentation, mask_block_size(cfg), masked.RATIO, masked.LOSS_WEIGHT)
         start = contrast_start(cfg)
+        begin_imagenet_prototypes(cfg, segmentor)
 
         def contrast_weight(iteration: int) -> float:
             return contrast.LOSS_WEIGHT * contrast_schedule(
@@ -214,7 +209,6 @@ class AdaptationLoop(SimpleTrainer):
             teacher_momentum=cfg.PPPC.TEACHER.MOMENTUM,
             denormalized_source=colors.DENORMALIZED_SOURCE,
             feature_distance=feature_distance(cfg, segmentor),
-            imagenet_prototypes=imagenet_prototypes(cfg, segmentor),
             masking=masking if masked.LOSS_WEIGHT else None,
         )
 
@@ -245,8 +239,8 @@ class AdaptationLoop(SimpleTrainer):
         classes = self.dacs_mixing.classes(source) if adapts else None
         source, mixed, masked = source.to(self.segmentor.device), None, None
         contrast = self.contrast_scale()
-        if self.imagenet_prototypes is not None:
-            self.imagenet_prototypes.update(source.image, source.label)
+        if self.segmentor.imagenet_prototypes is not None:
+            self.segmentor.imagenet_prototypes.update(source.image, source.label)
         losses = {}
         self.scalars.clear()
         self.optimizer.zero_grad()
@@ -302,9 +296,7 @@ class AdaptationLoop(SimpleTrainer):
         """
         logits = self.segmentor.teacher(image, embedding=False).logits
         logits = self.segmentor.balanced(logits, self.pseudo_label_balance)
-        if self.imagenet_prototypes is None:
-            return logits
-        return logits.float() + resize(self.imagenet_prototypes.scores(image), logits)
+        return self.segmentor.with_imagenet_prototypes(logits, image)
 
     def crop_target(self, target: PixelBatch) -> PixelBatch:
         """The part of each target image that is trained on."""
@@ -374,23 +366,10 @@ class AdaptationLoop(SimpleTrainer):
         return {f"{loss}_{name}": value.detach() for loss, value in losses.items()}
 
     def state_dict(self) -> dict:
-        state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
-        if self.imagenet_prototypes is not None:
-            state["imagenet_prototypes"] = self.imagenet_prototypes.state_dict()
-        return state
+        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """What was learnt; the configuration alone decides rates, decay and the like.
-
-        InputError: ImageNet prototypes are used, and were not, or the other way round.
-        """
-        if ("imagenet_prototypes" in state) != (self.imagenet_prototypes is not None):
-            raise InputError(
-                "The run began with ImageNet prototypes or without, now it is the other way round: give "
-                "PPPC.IMAGENET_PROTOTYPES.WEIGHTS as then (PPPC.IMAGENET_PROTOTYPES.USE)"
-            )
-        if self.imagenet_prototypes is not None:
-            self.imagenet_prototypes.load_state_dict(state["imagenet_prototypes"])
+        """What was learnt; the configuration alone decides rates, decay and the like."""
         options = [
             {name: value for name, value in group.items() if name != "params"}
             for group in self.optimizer.param_groups

@@ -3,12 +3,11 @@
 import copy
 import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from torch import Tensor
 
 from ..checkpoints.checkpointer import StrictCheckpointer
 from ..checkpoints.classes import match_classes
@@ -16,7 +15,7 @@ from ..checkpoints.encoders import UNUSED
 from ..data.catalog import model_metadata
 from ..errors import InputError
 from ..method.feature_distance import THINGS, FeatureDistance
-from ..method.imagenet_prototypes import ImageNetPrototypes
+from ..modeling.frozen_encoder import NUM_STAGES, FrozenEncoder
 from ..modeling.meta_arch import PPPCSegmentor
 from ..modeling.network import SegmentationNetwork
 from ..modeling.timm_backbone import TimmBackbone
@@ -29,7 +28,6 @@ OFF = {
     "FEATURE_DISTANCE": "PPPC.FEATURE_DISTANCE.LOSS_WEIGHT 0",
     "IMAGENET_PROTOTYPES": "PPPC.IMAGENET_PROTOTYPES.USE never",
 }
-NUM_STAGES = 2  # of the encoder, that tell classes apart: the coarsest ones (docs/study.md)
 
 
 def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance | None:
@@ -41,9 +39,9 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
     keys = cfg.PPPC.FEATURE_DISTANCE
     if not keys.LOSS_WEIGHT:
         return None
-    last_stages = imagenet_encoder(cfg, segmentor.student, "FEATURE_DISTANCE")
+    encoder = imagenet_encoder(cfg, segmentor.student, "FEATURE_DISTANCE", num_stages=1)
     return FeatureDistance(
-        lambda image: last_stages(image, 1)[0],
+        lambda image: encoder(image)[0],
         _things(cfg),
         keys.MIN_SHARE,
         keys.LOSS_WEIGHT,
@@ -52,38 +50,25 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
     )
 
 
-def imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> ImageNetPrototypes | None:
-    """What PPPC.IMAGENET_PROTOTYPES describes; None: they are not used.
+def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
+    """Give the model's ImageNet prototypes the encoder's ImageNet weights, or take them from the model.
 
     Raises:
-        InputError: they are asked for, and the encoder's ImageNet weights are not known.
+        InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and these weights are not known.
     """
-    keys, num_classes = cfg.PPPC.IMAGENET_PROTOTYPES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if keys.USE == "never" or not cfg.PPPC.SELF_TRAINING.ENABLED:
-        return None
-    if keys.USE == "auto" and num_classes == 2:
-        # One of them is all the rest, which has no look of its own.
-        logger.info("Pseudo-labels are made without ImageNet prototypes: there are two classes")
-        return None
-    try:
-        last_stages = imagenet_encoder(cfg, segmentor.student, "IMAGENET_PROTOTYPES")
-    except InputError as error:
-        if keys.USE == "always":
-            raise
-        logger.info("Pseudo-labels are made without ImageNet prototypes: %s", error)
-        return None
-
-    def encoder(image: Tensor) -> tuple[Tensor, ...]:
-        return last_stages(image, NUM_STAGES)
-
-    shapes = sorted(segmentor.student.backbone.output_shape().values(), key=lambda s: s.stride)
-    return ImageNetPrototypes(
-        encoder,
-        num_classes,
-        sum(shape.channels for shape in shapes[-NUM_STAGES:]),
-        keys.TEMPERATURE,
-        sum_over_processes,
-    ).to(segmentor.device)
+    keys, reason = cfg.PPPC.IMAGENET_PROTOTYPES, "there are two classes"
+    if segmentor.imagenet_prototypes is not None:
+        try:
+            segmentor.imagenet_prototypes.encoder = imagenet_encoder(
+                cfg, segmentor.student, "IMAGENET_PROTOTYPES", NUM_STAGES
+            )
+            return
+        except InputError as error:
+            if keys.USE == "always":
+                raise
+            reason, segmentor.imagenet_prototypes = str(error), None
+    if keys.USE == "auto":
+        logger.info("Without ImageNet prototypes: %s", reason)
 
 
 @contextmanager
@@ -119,25 +104,21 @@ def _things(cfg: CfgNode) -> list[int]:
 
 
 def imagenet_encoder(
-    cfg: CfgNode, student: SegmentationNetwork, part: str
-) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
-    """A copy of the student's encoder with the weights that it began with, which nothing changes.
+    cfg: CfgNode, student: SegmentationNetwork, part: str, num_stages: int
+) -> FrozenEncoder:
+    """A copy of the student's encoder with the weights that it began with, on the student's device.
 
-    It is made anew whenever a run goes on, so that no checkpoint holds it. ``part`` is the section of PPPC
-    that it is for.
-
-    Returns:
-        images ``(N, 3, H, W)`` in [0, 255] to so many of its last feature maps, the finest first.
+    ``part`` is the section of PPPC that it is for, ``num_stages`` how many maps it gives.
 
     Raises:
         InputError: these weights are not known, or not of all of the encoder.
     """
-    frozen = copy.deepcopy(student).eval().requires_grad_(False)
+    as_it_began = copy.deepcopy(student)
     key = f"PPPC.{part}.WEIGHTS"
     path = cfg.PPPC[part].WEIGHTS or cfg.MODEL.WEIGHTS
     if path:
         checkpointer = StrictCheckpointer(
-            PPPCSegmentor(student=frozen, self_training=False), cfg=cfg
+            PPPCSegmentor(student=as_it_began, self_training=False), cfg=cfg
         )
         with _quiet():
             checkpointer.load(path, checkpointables=[])
@@ -161,9 +142,4 @@ def imagenet_encoder(
             f"PPPC.{part} needs the encoder's ImageNet weights: set {key} to their file "
             "(docs/weights.md), or train a timm encoder with MODEL.TIMM.PRETRAINED True"
         )
-    del frozen.sem_seg_head, frozen.probabilistic_head  # they only take memory
-
-    def last_stages(image: Tensor, number: int) -> tuple[Tensor, ...]:
-        return frozen(image, logits=False, embedding=False, last_stages=number).last_stages
-
-    return last_stages
+    return FrozenEncoder(as_it_began, num_stages)

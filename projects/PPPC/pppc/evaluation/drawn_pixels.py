@@ -22,7 +22,7 @@ from ..data.mapper import TestMapper
 from ..errors import InputError
 from ..method.mixing import Gates, StrongAugmentation, class_mix, class_mix_mask
 from ..modeling.meta_arch import PPPCSegmentor
-from ..modeling.network import SegmentationNetwork
+from ..modeling.network import NetworkOutput
 from .mean_iou import confusion_matrix
 from .selection import DrawnPixels
 
@@ -139,7 +139,8 @@ class PixelDraw:
                 else:
                     own = [maps["sem_seg"].argmax(0).byte()]
                     if model.teacher is not None:
-                        classes = _class_map(model, model.teacher, _image(model, sample), name)
+                        of_teacher = model.teacher(_image(model, sample), embedding=False)
+                        classes = _class_map(model, of_teacher, name)
                         own.append(place.of_map(classes))
                     maps["classes"] = torch.stack(own)
                 _append(found, maps)
@@ -166,17 +167,18 @@ class PixelDraw:
     def _view(self, model: PPPCSegmentor, sample: dict) -> tuple[dict[str, Tensor], Tensor]:
         """What is seen of a target image, and its class map ``(h, w)`` uint8."""
         name, image = sample["file_name"], _image(model, sample)
-        place, network = _Place.of(name), _network(model)
-        output = network(image, embedding=model.prototypes is not None)
+        place = _Place.of(name)
+        output = model.predicting_output(image, embedding=model.prototypes is not None)
         scores = _scores(model, output.logits, name)
         generator = torch.Generator().manual_seed(_seed(name))
         strong = self.augmentation(image, Gates(jitter=True, blur=True), generator)
         view = {
             "probabilities": place.of_map(scores).T.softmax(1),
-            "strong": place.of_map(_class_map(model, network, strong, name)),
+            "strong": place.of_map(_class_map(model, model.predicting_output(strong), name)),
         }
         if model.teacher is not None:
-            view["teacher"] = place.of_map(_class_map(model, model.teacher, image, name))
+            of_teacher = model.teacher(image, embedding=False)
+            view["teacher"] = place.of_map(_class_map(model, of_teacher, name))
         if model.prototypes is not None:
             view["margin"] = _margin(
                 model, place.of_map(output.mean[0]).T, place.of_map(output.log_var[0]).T
@@ -188,8 +190,9 @@ class PixelDraw:
         num_classes = len(self.source_shares)
         confusion = np.zeros((num_classes, num_classes), np.int64)
         for sample in self._read(self.source):
-            place, label = _Place.of(sample["file_name"]), sample["reader"].label_of(sample)
-            classes = _class_map(model, _network(model), _image(model, sample), sample["file_name"])
+            name, label = sample["file_name"], sample["reader"].label_of(sample)
+            place, output = _Place.of(name), model.predicting_output(_image(model, sample))
+            classes = _class_map(model, output, name)
             confusion += confusion_matrix(
                 place.of_map(classes).cpu().numpy(), place.of_map(label), num_classes
             )
@@ -207,7 +210,8 @@ def _mixed(
     onto = F.interpolate(_image(model, partner), size, mode="bilinear", antialias=True)
     partner_map = F.interpolate(partner_map[None, None], class_map.shape, mode="nearest")[0, 0]
     pixels = F.interpolate(mask[None].byte(), size, mode="nearest")
-    classes = _class_map(model, _network(model), class_mix(image, onto, pixels), name)
+    output = model.predicting_output(class_mix(image, onto, pixels))
+    classes = _class_map(model, output, name)
     views = {
         "mixed": classes,
         "before_mix": class_mix(class_map[None], partner_map[None], mask)[0],
@@ -221,11 +225,6 @@ def _append(lists: dict[str, list[Tensor]], values: dict[str, Tensor]) -> None:
         lists[name].append(value)
 
 
-def _network(model: PPPCSegmentor) -> SegmentationNetwork:
-    """The one that is evaluated."""
-    return model.teacher if model.evaluate_teacher else model.student
-
-
 def _image(model: PPPCSegmentor, sample: dict) -> Tensor:
     return sample["image"].to(model.device).float()[None]
 
@@ -235,11 +234,9 @@ def _scores(model: PPPCSegmentor, logits: Tensor, name: str) -> Tensor:
     return model.scores(logits, logits.shape[-2:], name)[0]
 
 
-def _class_map(
-    model: PPPCSegmentor, network: SegmentationNetwork, image: Tensor, name: str
-) -> Tensor:
-    """The classes that a network predicts for an image, ``(h, w)`` uint8."""
-    return _scores(model, network(image, embedding=False).logits, name).argmax(0).byte()
+def _class_map(model: PPPCSegmentor, output: NetworkOutput, name: str) -> Tensor:
+    """The classes that are predicted for an image by a network's output, ``(h, w)`` uint8."""
+    return _scores(model, output.logits, name).argmax(0).byte()
 
 
 def _margin(model: PPPCSegmentor, mean: Tensor, log_var: Tensor) -> Tensor:

@@ -18,11 +18,13 @@ from ..errors import InputError
 from ..method.class_weights import log_frequencies, log_frequency_class_weights
 from ..method.contrast import PrototypeContrast
 from ..method.feature_distance import FeatureDistance
+from ..method.imagenet_prototypes import ImageNetPrototypes
 from ..method.prototypes import GaussianPrototypes
 from ..pixel_batch import PixelBatch
 from ..processes import sum_over_processes
 from .decode_heads import SemanticHead
 from .error_probability import ErrorProbability
+from .frozen_encoder import build_imagenet_prototypes
 from .network import (
     NetworkOutput,
     SegmentationNetwork,
@@ -75,6 +77,8 @@ class PPPCSegmentor(nn.Module):
         teacher_batch_statistics: bool = True,
         prototypes: GaussianPrototypes | None = None,
         contrast: PrototypeContrast | None = None,
+        imagenet_prototypes: ImageNetPrototypes | None = None,
+        predict_with_them: bool = False,
         ignore_label: int = 255,
         class_weights: Tensor | None = None,
         test_class_weights: Tensor | None = None,
@@ -93,6 +97,8 @@ class PPPCSegmentor(nn.Module):
                 statistics instead of running ones.
             prototypes: class prototypes; None where no contrast is used.
             contrast: the contrast of pixels and prototypes, or None.
+            imagenet_prototypes: classes in a frozen encoder, to label target images by, or None.
+            predict_with_them: predicted probabilities are multiplied by theirs.
             ignore_label: label of pixels without a class.
             class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
@@ -109,6 +115,8 @@ class PPPCSegmentor(nn.Module):
         self.teacher_batch_statistics = teacher_batch_statistics
         self.prototypes = prototypes
         self.contrast = contrast
+        self.imagenet_prototypes = imagenet_prototypes
+        self.predict_with_them = predict_with_them
         self.ignore_label = ignore_label
         # They come from the configuration, so they are in no checkpoint.
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -183,6 +191,8 @@ class PPPCSegmentor(nn.Module):
             "teacher_batch_statistics": cfg.PPPC.TEACHER.BATCH_STATISTICS,
             "prototypes": prototypes,
             "contrast": contrast,
+            "imagenet_prototypes": build_imagenet_prototypes(cfg, student),
+            "predict_with_them": cfg.PPPC.IMAGENET_PROTOTYPES.PREDICTION,
             "ignore_label": ignore_label,
             "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
             "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
@@ -266,6 +276,23 @@ class PPPCSegmentor(nn.Module):
                 output.last_stages[0], batch.image, batch.label
             )
         return losses
+
+    def predicting_output(self, image: Tensor, *, embedding: bool = False) -> NetworkOutput:
+        """What predictions are made of, for images ``(N, 3, H, W)`` in [0, 255]."""
+        network = self.teacher if self.evaluate_teacher else self.student
+        output = network(image, embedding=embedding)
+        if not self.predict_with_them:
+            return output
+        return output._replace(logits=self.with_imagenet_prototypes(output.logits, image))
+
+    def with_imagenet_prototypes(self, logits: Tensor, image: Tensor) -> Tensor:
+        """Scores ``(N, C, h, w)`` of images, with those of the ImageNet prototypes, if there are any."""
+        if self.imagenet_prototypes is None:
+            return logits
+        scores = self.imagenet_prototypes.scores(image)
+        return logits.float() + F.interpolate(
+            scores, logits.shape[-2:], mode="bilinear", align_corners=False
+        )
 
     def balanced(self, logits: Tensor, power: float) -> Tensor:
         """Scores ``(N, C, h, w)`` of probabilities divided by the source's class shares to a power."""
@@ -355,14 +382,14 @@ class PPPCSegmentor(nn.Module):
         That is "height" and "width"; with "at_network_size" it is the size in which the network gives scores.
         Images of one size go through the network together.
         """
-        network = self.teacher if self.evaluate_teacher else self.student
         same_size: dict[torch.Size, list[int]] = {}
         for index, inputs in enumerate(batched_inputs):
             same_size.setdefault(inputs["image"].shape, []).append(index)
         results: list[dict] = [{} for _ in batched_inputs]
         for indices in same_size.values():
             images = torch.stack([batched_inputs[index]["image"] for index in indices])
-            output = network(images.to(self.device).float(), embedding=self.gives_embedding)
+            images = images.to(self.device).float()
+            output = self.predicting_output(images, embedding=self.gives_embedding)
             for row, index in enumerate(indices):
                 inputs = batched_inputs[index]
                 height, width = images.shape[-2:]

@@ -89,13 +89,12 @@ def _pixels(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means ``(P, D)``, predicted classes and uncertainties ``(P,)`` of drawn pixels."""
     segmentor = model.model
-    network = segmentor.teacher if segmentor.evaluate_teacher else segmentor.student
     records = [record for name in data_sets for record in list_records(name)]
     parts = []
     for index in np.linspace(0, len(records) - 1, min(IMAGES, len(records))).astype(int):
         record = records[index] | {"intensities": model.cfg.INPUT.INTENSITIES or None}
         image = model.mapper(record)["image"].to(segmentor.device).float()[None]
-        output = network(image, embedding=True)
+        output = segmentor.predicting_output(image, embedding=True)
         size = output.mean.shape[-2:]
         classes = segmentor.scores(output.logits, size, record["file_name"])[0].argmax(0).flatten()
         uncertainty = segmentor.uncertainty(output, size)["uncertainty"].flatten()
