@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 
+import pytest
 import yaml
 from conftest import REPOSITORY, load_tool, run_tool
 from study_run import loss_by_tenth
@@ -19,6 +20,9 @@ def run_study(path, root, *arguments, error=""):
     return study.stdout
 
 
+AGAIN = ["DATALOADER.NUM_WORKERS", "1"]
+
+
 def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     config = "configs/demo_gta_to_cityscapes_{}.yaml"
     content = {
@@ -30,7 +34,8 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
             "Source": {"config": config.format("source_only")},
             "DACS": {"config": config.format("dacs")},
         },
-        "evaluations": {"again": {}},
+        # Tested as it is, a run is not tested again.
+        "evaluations": {"again": {"opts": AGAIN}, "the same": {}},
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -53,7 +58,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
 
     assert "0 runs are missing" in run_study(path, demo_datasets)
     assert dacs["evaluations"] == {
-        "again": {"weights": "model_final.pth", "opts": [], "mIoU": dacs["mIoU"]}
+        "again": {"weights": "model_final.pth", "opts": AGAIN, "mIoU": dacs["mIoU"]}
     }
     # What is asked for later is added without training again.
     balance = {"weights": "model_selected.pth", "opts": ["PPPC.CLASS_BALANCE.PREDICTION", 1.0]}
@@ -83,6 +88,17 @@ def test_a_study_runs_what_is_missing_and_nothing_else(demo_datasets, tmp_path):
     assert [cell.strip() for cell in stale.split("|")][1:3] == ["DACS", f"{dacs['mIoU']:.1f} *"]
     # The folder of the older run is not taken for one of the new settings, nor overwritten.
     run_study(path, demo_datasets, error="model_final.pth is of other settings")
+
+
+@pytest.mark.parametrize("use", ["never", "auto"])
+def test_what_nothing_reads_is_no_setting(use, tmp_path):
+    study_run = load_tool("research/study_run.py")
+    key = "PPPC.IMAGENET_PROTOTYPES"
+    opts = (f"{key}.USE", use, f"{key}.PREDICTION", "True")
+    run = study_run.Run(
+        "row", 1, "configs/demo_gta_to_cityscapes_dacs.yaml", opts, {}, tmp_path, tmp_path
+    )
+    assert (f"{key}.PREDICTION" in run.settings()) == (use == "auto")
 
 
 def test_losses_are_told_by_tenths_and_how_flat_they_are(tmp_path):

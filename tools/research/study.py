@@ -16,7 +16,7 @@ A study is a YAML file:
       DACS:
         config: configs/demo_gta_to_cityscapes_dacs.yaml
         opts: []               # optional, as are "seeds" of a row
-    evaluations:               # optional: how else each run's model is tested
+    evaluations:               # optional: how else each run's model is tested, where that differs
       without balance:
         opts: [PPPC.CLASS_BALANCE.PREDICTION, 0.0]
       chosen without labels:
@@ -149,7 +149,8 @@ class Study:
                 }
                 for row, by_seed in results.items()
             }
-            tables.append(f"{name}:\n\n{self._table(found)}")
+            if any(found.values()):
+                tables.append(f"{name}:\n\n{self._table(found)}")
         return "\n\n".join(tables)
 
     def _table(self, results: Mapping[str, Mapping[int, dict]]) -> str:

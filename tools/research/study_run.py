@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,8 @@ class Run:
         if not cfg.PPPC.CONTRAST.ENABLED:
             changed = {k: v for k, v in changed.items() if not k.startswith(OF_THE_CONTRAST)}
             changed["PPPC.CONTRAST.ENABLED"] = "False"
+        if cfg.PPPC.IMAGENET_PROTOTYPES.USE == "never":  # nothing reads the rest
+            changed = {k: v for k, v in changed.items() if "IMAGENET_PROTOTYPES" not in k}
         return changed
 
     def load(self) -> dict | None:
@@ -89,8 +91,15 @@ class Run:
     def missing_evaluations(self) -> list[str]:
         result = self.load() or {}
         return [
-            name for name, asked in self.evaluations.items() if not evaluated(result, name, asked)
+            name
+            for name, asked in self.evaluations.items()
+            if not evaluated(result, name, asked) and self._tells_more(asked)
         ]
+
+    def _tells_more(self, asked: Mapping) -> bool:
+        """Whether an evaluation differs from the run's own."""
+        so_tested = replace(self, opts=(*self.opts, *asked["opts"]))
+        return asked["weights"] != self.weights.name or so_tested.settings() != self.settings()
 
     @property
     def missing(self) -> bool:
