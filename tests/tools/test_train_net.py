@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import REPOSITORY, run_tool
 from detectron2.engine import default_argument_parser
@@ -143,8 +144,11 @@ def test_torchrun_starts_a_run_on_two_machines(demo_datasets, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
+    encoder, prototypes = tmp_path / "encoder.pth", "PPPC.IMAGENET_PROTOTYPES"
+    torch.save(timm.create_model("test_resnet").state_dict(), encoder)
     opts = [*OPTIONS, "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "TEST.SELECTION.IMAGES", "0",
-            "VIS_PERIOD", "0", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")]  # fmt: skip
+            "VIS_PERIOD", "0", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run"),
+            f"{prototypes}.USE", "always", f"{prototypes}.WEIGHTS", str(encoder)]  # fmt: skip
     environment = os.environ | {"DETECTRON2_DATASETS": str(demo_datasets), "OMP_NUM_THREADS": "1"}
     launches = [
         subprocess.Popen(
@@ -160,6 +164,7 @@ def test_torchrun_starts_a_run_on_two_machines(demo_datasets, tmp_path):
         assert launch.returncode == 0, errors[-3000:]
     trained = torch.load(tmp_path / "run/model_final.pth", weights_only=True)
     assert trained["trainer"]["processes"] == 2
+    assert trained["model"]["imagenet_prototypes.sums"].any()
     assert (tmp_path / "run/log.txt.rank1").is_file()
 
 
