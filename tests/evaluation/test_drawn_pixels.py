@@ -60,11 +60,21 @@ def test_pixels_are_what_is_predicted_there(model, tmp_path):
         seen = scores[:, (down * height).astype(int), (right * width).astype(int)]
         if i < len(draw.target):
             assert torch.allclose(drawn.probabilities[i], seen.softmax(0).T, atol=1e-6)
+            model.evaluate_teacher = True
+            labels = model([sample | {"at_network_size": True}])[0]["sem_seg"].argmax(0)
+            model.evaluate_teacher = False
+            at_draw = labels[(down * height).astype(int), (right * width).astype(int)]
+            assert torch.equal(drawn.teacher[i], at_draw.byte())
             continue
         label = label_reader(cfg, "gta_train").label_of(record)
         there = label[(down * label.shape[0]).astype(int), (right * label.shape[1]).astype(int)]
         np.add.at(confusion, (there[there < 19], seen.argmax(0).numpy()[there < 19]), 1)
     assert np.array_equal(drawn.source, confusion)
+    # The teacher labels by the ImageNet prototypes, whatever the model predicts by.
+    model.predict_with_them = False
+    other = draw(model)
+    assert torch.equal(other.teacher, drawn.teacher)
+    assert not torch.equal(other.classes, drawn.classes)
 
 
 def test_an_image_that_cannot_be_read_is_an_error_or_left_out(model, tmp_path, monkeypatch):

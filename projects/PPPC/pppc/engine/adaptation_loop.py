@@ -294,9 +294,8 @@ class AdaptationLoop(SimpleTrainer):
 
         They are the teacher's, balanced, with those of the ImageNet prototypes added.
         """
-        logits = self.segmentor.teacher(image, embedding=False).logits
-        logits = self.segmentor.balanced(logits, self.pseudo_label_balance)
-        return self.segmentor.with_imagenet_prototypes(logits, image)
+        logits = self.segmentor.teacher_logits(image)
+        return self.segmentor.balanced(logits, self.pseudo_label_balance)
 
     def crop_target(self, target: PixelBatch) -> PixelBatch:
         """The part of each target image that is trained on."""

@@ -22,7 +22,6 @@ from ..data.mapper import TestMapper
 from ..errors import InputError
 from ..method.mixing import Gates, StrongAugmentation, class_mix, class_mix_mask
 from ..modeling.meta_arch import PPPCSegmentor
-from ..modeling.network import NetworkOutput
 from .mean_iou import confusion_matrix
 from .selection import DrawnPixels
 
@@ -139,8 +138,8 @@ class PixelDraw:
                 else:
                     own = [maps["sem_seg"].argmax(0).byte()]
                     if model.teacher is not None:
-                        of_teacher = model.teacher(_image(model, sample), embedding=False)
-                        classes = _class_map(model, of_teacher, name)
+                        logits = model.teacher_logits(_image(model, sample))
+                        classes = _class_map(model, logits, name)
                         own.append(place.of_map(classes))
                     maps["classes"] = torch.stack(own)
                 _append(found, maps)
@@ -174,11 +173,11 @@ class PixelDraw:
         strong = self.augmentation(image, Gates(jitter=True, blur=True), generator)
         view = {
             "probabilities": place.of_map(scores).T.softmax(1),
-            "strong": place.of_map(_class_map(model, model.predicting_output(strong), name)),
+            "strong": place.of_map(_class_map(model, model.predicting_output(strong).logits, name)),
         }
         if model.teacher is not None:
-            of_teacher = model.teacher(image, embedding=False)
-            view["teacher"] = place.of_map(_class_map(model, of_teacher, name))
+            classes = _class_map(model, model.teacher_logits(image), name)
+            view["teacher"] = place.of_map(classes)
         if model.prototypes is not None:
             view["margin"] = _margin(
                 model, place.of_map(output.mean[0]).T, place.of_map(output.log_var[0]).T
@@ -192,7 +191,7 @@ class PixelDraw:
         for sample in self._read(self.source):
             name, label = sample["file_name"], sample["reader"].label_of(sample)
             place, output = _Place.of(name), model.predicting_output(_image(model, sample))
-            classes = _class_map(model, output, name)
+            classes = _class_map(model, output.logits, name)
             confusion += confusion_matrix(
                 place.of_map(classes).cpu().numpy(), place.of_map(label), num_classes
             )
@@ -211,7 +210,7 @@ def _mixed(
     partner_map = F.interpolate(partner_map[None, None], class_map.shape, mode="nearest")[0, 0]
     pixels = F.interpolate(mask[None].byte(), size, mode="nearest")
     output = model.predicting_output(class_mix(image, onto, pixels))
-    classes = _class_map(model, output, name)
+    classes = _class_map(model, output.logits, name)
     views = {
         "mixed": classes,
         "before_mix": class_mix(class_map[None], partner_map[None], mask)[0],
@@ -234,9 +233,9 @@ def _scores(model: PPPCSegmentor, logits: Tensor, name: str) -> Tensor:
     return model.scores(logits, logits.shape[-2:], name)[0]
 
 
-def _class_map(model: PPPCSegmentor, output: NetworkOutput, name: str) -> Tensor:
-    """The classes that are predicted for an image by a network's output, ``(h, w)`` uint8."""
-    return _scores(model, output.logits, name).argmax(0).byte()
+def _class_map(model: PPPCSegmentor, logits: Tensor, name: str) -> Tensor:
+    """The classes that are predicted for an image by a network's ``(1, C, h, w)``, ``(h, w)`` uint8."""
+    return _scores(model, logits, name).argmax(0).byte()
 
 
 def _margin(model: PPPCSegmentor, mean: Tensor, log_var: Tensor) -> Tensor:

@@ -285,6 +285,11 @@ class PPPCSegmentor(nn.Module):
             return output
         return output._replace(logits=self.with_imagenet_prototypes(output.logits, image))
 
+    def teacher_logits(self, image: Tensor) -> Tensor:
+        """Scores ``(N, C, h, w)`` by which the teacher labels images, before any balance."""
+        logits = self.teacher(image, embedding=False).logits
+        return self.with_imagenet_prototypes(logits, image)
+
     def with_imagenet_prototypes(self, logits: Tensor, image: Tensor) -> Tensor:
         """Scores ``(N, C, h, w)`` of images, with those of the ImageNet prototypes, if there are any."""
         if self.imagenet_prototypes is None:
