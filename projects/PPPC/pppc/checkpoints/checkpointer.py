@@ -340,7 +340,7 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     model = build_model(with_inference_device(cfg)).eval()
     checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
-    if not (model.predict_with_them and _has_imagenet_prototypes(model, cfg)):
+    if not (model.predict_with_imagenet_prototypes and _has_imagenet_prototypes(model, cfg)):
         model.imagenet_prototypes = None  # it only takes memory
     if cfg.PPPC.CLASS_BALANCE.PREDICTION:
         model.require_class_shares()

@@ -51,24 +51,26 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
 
 
 def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
-    """Give the model's ImageNet prototypes the encoder's ImageNet weights, or take them from the model.
+    """Give the model's ImageNet prototypes the encoder's own weights, or remove them where these are not known.
 
     Raises:
-        InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and these weights are not known.
+        InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and they are not known.
     """
-    keys, reason = cfg.PPPC.IMAGENET_PROTOTYPES, "there are two classes"
-    if segmentor.imagenet_prototypes is not None:
-        try:
-            segmentor.imagenet_prototypes.encoder = imagenet_encoder(
-                cfg, segmentor.student, "IMAGENET_PROTOTYPES", NUM_STAGES
-            )
-            return
-        except InputError as error:
-            if keys.USE == "always":
-                raise
-            reason, segmentor.imagenet_prototypes = str(error), None
-    if keys.USE == "auto":
-        logger.info("Without ImageNet prototypes: %s", reason)
+    use, without = cfg.PPPC.IMAGENET_PROTOTYPES.USE, "Without ImageNet prototypes: %s"
+    prototypes = segmentor.imagenet_prototypes
+    if prototypes is None:
+        if use == "auto" and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2:
+            logger.info(without, "there are two classes")
+        return
+    try:
+        prototypes.encoder = imagenet_encoder(
+            cfg, segmentor.student, "IMAGENET_PROTOTYPES", NUM_STAGES
+        )
+    except InputError as error:
+        if use == "always":
+            raise
+        logger.info(without, error)
+        segmentor.imagenet_prototypes = None
 
 
 @contextmanager
