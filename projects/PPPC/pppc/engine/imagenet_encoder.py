@@ -51,7 +51,7 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
 
 
 def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
-    """Give the model's ImageNet prototypes the encoder's own weights, or remove them where these are not known.
+    """Give the model's ImageNet prototypes the encoder's own weights; they go where these are not known.
 
     Raises:
         InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and they are not known.
