@@ -99,9 +99,8 @@ def main() -> None:
         name = ENCODER_PACKAGE.replace("_", "-")
         print(f"The package {name} is not installed: encoders start at random, not from ImageNet")
         args.opts += ["MODEL.WEIGHTS", ""]
-    cfgs = {  # what is wrong in them is said first
-        method: pppc.load_config(config_file(method), args.opts) for method in METHODS
-    }
+    for method in METHODS:
+        pppc.load_config(config_file(method), args.opts)  # what is wrong in them is said first
 
     output = Path(user_path(args.output, "--output"))
     data = output / "datasets"
@@ -117,10 +116,7 @@ def main() -> None:
     print(f"Going on from it: {', '.join(METHODS)}")
     pairs = dict(zip(args.opts[::2], args.opts[1::2]))
     pairs |= dict.fromkeys(START_KEYS, str(output / "first/model_final.pth"))
-    pairs |= {
-        "PPPC.SELF_TRAINING.START": "0.0",  # the first teacher is that model
-        "PPPC.IMAGENET_PROTOTYPES.WEIGHTS": cfgs["PPPC"].MODEL.WEIGHTS,  # what that one began with
-    }
+    pairs["PPPC.SELF_TRAINING.START"] = "0.0"  # the first teacher is that model
     opts = [word for pair in pairs.items() for word in pair]
     at_a_time = min(os.cpu_count(), len(METHODS))
     os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // at_a_time)

@@ -71,7 +71,7 @@ def test_pixels_are_what_is_predicted_there(model, tmp_path):
         np.add.at(confusion, (there[there < 19], seen.argmax(0).numpy()[there < 19]), 1)
     assert np.array_equal(drawn.source, confusion)
     # The teacher labels by the ImageNet prototypes, whatever the model predicts by.
-    model.predict_with_imagenet_prototypes = False
+    model.prediction_prototypes = False
     other = draw(model)
     assert torch.equal(other.teacher, drawn.teacher)
     assert not torch.equal(other.classes, drawn.classes)

@@ -27,6 +27,7 @@ from pppc.data import label_reader
 from pppc.data.catalog import dataset_records, with_intensities
 from pppc.data.mapper import TestMapper
 from pppc.engine.adaptation_loop import AdaptationLoop
+from pppc.engine.imagenet_encoder import begin_imagenet_prototypes
 from pppc.errors import InputError, run_tool
 from pppc.evaluation.mean_iou import confusion_matrix, intersection_over_union
 from pppc.method.labeled_pixels import resize_labels
@@ -81,8 +82,8 @@ def loop_with_prototypes(run: str, batches: int) -> tuple[CfgNode, AdaptationLoo
     with tempfile.TemporaryDirectory() as folder, EventStorage() as storage:
         cfg.OUTPUT_DIR = folder
         loop = trained_loop(cfg, storage)
+        begin_imagenet_prototypes(cfg, loop.segmentor)
     of_encoder, stream = loop.segmentor.imagenet_prototypes, iter(loop.data_loader)
-    of_encoder.sums.zero_()  # all runs alike
     for _ in range(batches):
         source = next(stream)[0].to(loop.segmentor.device)
         of_encoder.update(source.image, source.label)

@@ -27,7 +27,7 @@ from ..data.inspection import inspect_files, refuse_problems
 from ..engine.run_folder import RunFolder
 from ..errors import InputError, printable
 from ..files import write_atomically
-from ..prediction import load
+from ..prediction import Predictor, load
 from ..tool_process import COMMAND, run_process
 from .derived import (
     FEWEST_ITERATIONS,
@@ -54,6 +54,10 @@ OF_PREDICTION = {
     "PPPC.IMAGENET_PROTOTYPES.USE",
     "PPPC.IMAGENET_PROTOTYPES.PREDICTION",
 }
+UNLIKE = (
+    "The model of --from predicts without ImageNet prototypes, adapted ones with them, so that a part of the "
+    "difference is theirs: PPPC.IMAGENET_PROTOTYPES.PREDICTION False leaves them out."
+)
 MEASURED_STEPS = 8
 
 
@@ -105,7 +109,8 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
     """
     cfg = _configuration(recipe(args.encoder, "adapted", data), args.opts)
     require_training_device(cfg)
-    start = args.start and _source_model(args.start, data)
+    given_model = _source_model(args.start, data) if args.start else None
+    start = given_model and str(Path(given_model.cfg.MODEL.WEIGHTS).resolve())
     if weights := start or cfg.MODEL.WEIGHTS:
         local_path(weights)  # says how to get them where they are not at hand
     given = dict(zip(args.opts[::2], args.opts[1::2]))
@@ -152,13 +157,21 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
         tabulate(rows, headers=["setting", "value", "reason"], maxcolwidths=[None, 20, 70]), "",
         f"{number} iterations of {', then of '.join(TITLES[name] for name in METHODS if name in trained)}.",
         forecast,
+        *([UNLIKE] if given_model is not None and _predicts_unlike(given_model, cfg) else []),
         "Ctrl-C stops; the same command goes on where it stopped.",
     ]  # fmt: skip
     return {"text": "\n".join(text) + "\n", "files": files}
 
 
-def _source_model(path: str, data: DataFile) -> str:
-    """The checkpoint to start from, which adapted models are compared with.
+def _predicts_unlike(source_only: Predictor, adapted: CfgNode) -> bool:
+    """Whether adapted models will predict with ImageNet prototypes, and a given one does not."""
+    keys, two = adapted.PPPC.IMAGENET_PROTOTYPES, len(source_only.names) == 2
+    adapted_do = keys.PREDICTION and (keys.USE == "always" or keys.USE == "auto" and not two)
+    return adapted_do and not source_only.model.predicts_with_imagenet_prototypes
+
+
+def _source_model(path: str, data: DataFile) -> Predictor:
+    """The model to start from, which adapted models are compared with.
 
     Raises:
         InputError: it can't be loaded, or has other classes.
@@ -169,7 +182,7 @@ def _source_model(path: str, data: DataFile) -> str:
             f"--from {path} has the classes {', '.join(model.names)}, the data file "
             f"{', '.join(data.classes)}: give a source-only model of the same classes"
         )
-    return str(Path(model.cfg.MODEL.WEIGHTS).resolve())
+    return model
 
 
 def _configuration(settings: Mapping[str, object], opts: Sequence[str]) -> CfgNode:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # adapted one may be evaluated as a plain segmentation network. The teacher is copied from the
 # student, prototypes and probabilistic head are learnt anew.
 METHOD_PARTS = ("teacher.", "prototypes.", "imagenet_prototypes.", "student.probabilistic_head.")
+COMPUTING = ("student.", "teacher.", "imagenet_prototypes.")
 ALMOST_FULL = 2**20  # bytes left on a disk that has refused a checkpoint
 
 
@@ -211,8 +212,10 @@ class StrictCheckpointer(DetectionCheckpointer):
                 f"{self._path} holds an encoder alone, which predicts nothing yet: set MODEL.WEIGHTS "
                 "to a trained model"
             )
+        if self._whole:
+            self._take_over_imagenet_prototypes(content)
         for key, tensor in content["model"].items():
-            if key.startswith(("student.", "teacher.")) and not tensor.isfinite().all():
+            if key.startswith(COMPUTING) and not tensor.isfinite().all():
                 raise InputError(
                     f"{self._path}: {key} holds numbers that are not finite, as of a training that "
                     "diverged. Take another checkpoint"
@@ -227,6 +230,18 @@ class StrictCheckpointer(DetectionCheckpointer):
                     content["model"].pop(f"error_probability.{key}", None)
             content["model"] = self._of_own_classes(content["model"], names, own)
         return content
+
+    def _take_over_imagenet_prototypes(self, content: dict) -> None:
+        """A run that goes on has ImageNet prototypes if it had some; InputError: they were kept elsewhere."""
+        model = getattr(self.model, "module", self.model)
+        if any(key.startswith("imagenet_prototypes.") for key in content["model"]):
+            return
+        if "imagenet_prototypes" in content.get("trainer", {}).get("_trainer", {}):
+            raise InputError(
+                f"{self._path} is of a run whose ImageNet prototypes are no part of the model, as an older "
+                "version had it: begin the run anew"
+            )
+        model.imagenet_prototypes = None
 
     def _of_own_classes(
         self, state: dict[str, Tensor], theirs: list[str], own: bool
@@ -340,11 +355,21 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     model = build_model(with_inference_device(cfg)).eval()
     checkpointer = StrictCheckpointer(model, cfg=cfg, trained=True)
     content = checkpointer.load(cfg.MODEL.WEIGHTS, checked=checked)
-    if not (model.predict_with_imagenet_prototypes and _has_imagenet_prototypes(model, cfg)):
+    if not (model.prediction_prototypes and _has_imagenet_prototypes(model, cfg)):
         model.imagenet_prototypes = None  # it only takes memory
     if cfg.PPPC.CLASS_BALANCE.PREDICTION:
         model.require_class_shares()
     model.calibrated = cfg.TEST.CALIBRATION != "none" and model.error_probability.fitted
+    fitted_to, now = (
+        model.error_probability.imagenet_prototypes,
+        model.predicts_with_imagenet_prototypes,
+    )
+    if model.calibrated and bool(fitted_to) != now:
+        model.calibrated = False
+        logger.warning(
+            "%s counts as not calibrated: it was calibrated for other predictions (PPPC.IMAGENET_PROTOTYPES."
+            "PREDICTION %s)", cfg.MODEL.WEIGHTS, bool(fitted_to),
+        )  # fmt: skip
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     names = [f"class {index}" for index in range(number)]
     unknown = {"class_names": names, "class_colors": class_colors(Metadata(stuff_classes=names))}

@@ -127,12 +127,12 @@ METHOD_KEYS = (
     Key("PPPC.CONTRAST.RAMP_MULTIPLIER", -1.0, NOT_ABOVE_0,
         "The weight falls as exp(multiplier * ((t + 1) / MAX_ITER)^2); 0: constant."),
     Key("PPPC.IMAGENET_PROTOTYPES.USE", "never", OneOf(("never", "always", "auto")),
-        'Whether the teacher\'s probabilities are multiplied by those of the classes\' mean features in a '
-        'frozen ImageNet encoder before it labels target images: "auto": of three classes and more, where '
-        'the encoder\'s weights are known; "always": an error where they are not (published: never).'),
+        'Whether the probabilities by which the teacher labels target images are multiplied by those of the '
+        'classes\' mean features in a frozen ImageNet encoder: "auto": of three classes and more, where the '
+        'encoder\'s weights are known; "always": an error where they are not (published: never).'),
     Key("PPPC.IMAGENET_PROTOTYPES.PREDICTION", False, SWITCH,
-        "Predicted probabilities are multiplied by those of the prototypes, too, where they are used; the "
-        "frozen encoder is a part of the model then (published: they are not)."),
+        "Predicted probabilities are multiplied by them, too, also after source-only training, where USE has "
+        "any (published: they are not)."),
     Key("PPPC.IMAGENET_PROTOTYPES.TEMPERATURE", 0.05, ABOVE_0,
         "Divides the cosine of a pixel's features and a class's."),
     Key("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", "", TEXT,

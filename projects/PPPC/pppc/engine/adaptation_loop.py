@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
@@ -82,6 +84,7 @@ class AdaptationLoop(SimpleTrainer):
             :func:`pppc.method.mixing.denormalized` gives it.
         feature_distance: of the source's features to a frozen encoder's; None: leave it out.
         masking: what is hidden of the target in a pass more; None: there is none.
+        begin: called before the first iteration, but not where a training goes on.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class AdaptationLoop(SimpleTrainer):
         denormalized_source: bool = False,
         feature_distance: FeatureDistance | None = None,
         masking: Masking | None = None,
+        begin: Callable[[], None] = lambda: None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.segmentor: PPPCSegmentor = (
@@ -122,6 +126,7 @@ class AdaptationLoop(SimpleTrainer):
         self.denormalized_source = denormalized_source
         self.feature_distance = feature_distance
         self.masking = masking
+        self.begin = begin
         self.random = StepGenerator(seed)
         self.dacs_mixing = DACSMixing(augmentation, self.random, mix)
         self.prototype_update = PrototypeUpdate(self.segmentor, prototypes_include_target)
@@ -177,7 +182,6 @@ class AdaptationLoop(SimpleTrainer):
         )
         masking = Masking(augmentation, mask_block_size(cfg), masked.RATIO, masked.LOSS_WEIGHT)
         start = contrast_start(cfg)
-        begin_imagenet_prototypes(cfg, segmentor)
 
         def contrast_weight(iteration: int) -> float:
             return contrast.LOSS_WEIGHT * contrast_schedule(
@@ -210,11 +214,21 @@ class AdaptationLoop(SimpleTrainer):
             denormalized_source=colors.DENORMALIZED_SOURCE,
             feature_distance=feature_distance(cfg, segmentor),
             masking=masking if masked.LOSS_WEIGHT else None,
+            begin=partial(begin_imagenet_prototypes, cfg, segmentor),
         )
 
     def hooks(self) -> list[HookBase]:
         """All hooks that the step needs, in their order."""
-        hooks: list[HookBase] = [self.random, self.dacs_mixing]
+
+        def begin(trainer: TrainerBase) -> None:
+            if trainer.start_iter == 0:
+                self.begin()
+
+        hooks: list[HookBase] = [
+            CallbackHook(before_train=begin),
+            self.random,
+            self.dacs_mixing,
+        ]
         if comm.get_world_size() > 1:
             hooks.append(BatchStatisticsAverage(self.segmentor))
         if self.segmentor.teacher is not None:

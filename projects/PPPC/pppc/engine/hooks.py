@@ -77,7 +77,9 @@ class BatchStatisticsAverage(HookBase):
     def __init__(self, segmentor: PPPCSegmentor):
         self.statistics = [
             statistic
-            for module in segmentor.modules()
+            for network in (segmentor.student, segmentor.teacher)
+            if network is not None
+            for module in network.modules()
             if isinstance(module, _BatchNorm)
             and not isinstance(module, nn.SyncBatchNorm)
             and module.track_running_stats

@@ -15,7 +15,7 @@ from ..checkpoints.encoders import UNUSED
 from ..data.catalog import model_metadata
 from ..errors import InputError
 from ..method.feature_distance import THINGS, FeatureDistance
-from ..modeling.frozen_encoder import NUM_STAGES, FrozenEncoder
+from ..modeling.frozen_encoder import NUM_STAGES, FrozenEncoder, imagenet_prototypes_serve
 from ..modeling.meta_arch import PPPCSegmentor
 from ..modeling.network import SegmentationNetwork
 from ..modeling.timm_backbone import TimmBackbone
@@ -51,26 +51,34 @@ def feature_distance(cfg: CfgNode, segmentor: PPPCSegmentor) -> FeatureDistance 
 
 
 def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
-    """Give the model's ImageNet prototypes the encoder's own weights; they go where these are not known.
+    """Let a training's ImageNet prototypes begin, with the encoder's own weights and without any class.
+
+    A model that the training starts from may have brought the encoder. Where the weights are not known,
+    the segmentor loses its prototypes. A run that goes on has them in its checkpoint.
 
     Raises:
-        InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and they are not known.
+        InputError: PPPC.IMAGENET_PROTOTYPES.USE is "always", and the weights are not known.
     """
-    use, without = cfg.PPPC.IMAGENET_PROTOTYPES.USE, "Without ImageNet prototypes: %s"
+    keys, without = cfg.PPPC.IMAGENET_PROTOTYPES, "Without ImageNet prototypes: %s"
     prototypes = segmentor.imagenet_prototypes
     if prototypes is None:
-        if use == "auto" and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2:
+        if keys.USE == "auto" and imagenet_prototypes_serve(cfg):
             logger.info(without, "there are two classes")
         return
+    brought = bool(prototypes.sums.any())
+    prototypes.sums.zero_()
+    if brought and not keys.WEIGHTS:
+        return
     try:
-        prototypes.encoder = imagenet_encoder(
-            cfg, segmentor.student, "IMAGENET_PROTOTYPES", NUM_STAGES
-        )
+        encoder = imagenet_encoder(cfg, segmentor.student, "IMAGENET_PROTOTYPES", NUM_STAGES)
     except InputError as error:
-        if use == "always":
+        if keys.USE == "always":
             raise
         logger.info(without, error)
         segmentor.imagenet_prototypes = None
+    else:
+        # In place: DistributedDataParallel keeps what it was given.
+        prototypes.encoder.load_state_dict(encoder.state_dict())
 
 
 @contextmanager

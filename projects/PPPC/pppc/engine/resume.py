@@ -19,7 +19,11 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 # Continued, a run has weights of its own.
-WHERE_IT_BEGAN = ("MODEL.WEIGHTS", "MODEL.TIMM.PRETRAINED")
+WHERE_IT_BEGAN = (
+    "MODEL.WEIGHTS",
+    "MODEL.TIMM.PRETRAINED",
+    "PPPC.IMAGENET_PROTOTYPES.WEIGHTS",
+)
 
 #: What may differ when a run is continued: keys, or the start of keys, that change how long it
 #: trains, on what machine, what is evaluated, kept or shown; not what a step computes.
@@ -34,6 +38,7 @@ MAY_CHANGE = (
     "INPUT.MAX_SIZE_TEST",
     "PPPC.CLASS_WEIGHTS.TEST_",
     "PPPC.CLASS_BALANCE.PREDICTION",
+    "PPPC.IMAGENET_PROTOTYPES.PREDICTION",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE",
     "DATALOADER.CHECK_SAMPLE",
@@ -61,12 +66,9 @@ def setting_differences(recorded: str, cfg: CfgNode) -> list[str]:
         dict(by_key(CfgNode.load_cfg(text))) for text in (defaults.dump(), recorded, cfg.dump())
     )
     old |= before
-    distance, prototypes = cfg.PPPC.FEATURE_DISTANCE, cfg.PPPC.IMAGENET_PROTOTYPES
-    of_weights = (distance.LOSS_WEIGHT and not distance.WEIGHTS) or (
-        prototypes.USE != "never" and not prototypes.WEIGHTS
-    )
-    # The frozen encoder is made of MODEL.WEIGHTS each time.
-    fixed = WHERE_IT_BEGAN if of_weights else ()
+    distance = cfg.PPPC.FEATURE_DISTANCE
+    # Its frozen encoder is made of MODEL.WEIGHTS each time.
+    fixed = WHERE_IT_BEGAN if distance.LOSS_WEIGHT and not distance.WEIGHTS else ()
     return [
         f"{key} was {old.get(key)!r} and is {value!r}"
         for key, value in new.items()

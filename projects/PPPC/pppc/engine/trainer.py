@@ -174,13 +174,10 @@ class Trainer(DefaultTrainer):
 
     def start_from(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a run's checkpoint, its data too; None: begin with MODEL.WEIGHTS."""
-        segmentor = self._trainer.segmentor
-        prototypes, intensities = segmentor.imagenet_prototypes, segmentor.intensities
+        intensities = self._trainer.segmentor.intensities
         measured = intensities.clone()
         if checkpoint is None:
-            segmentor.imagenet_prototypes = None  # of this training, too
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
-            segmentor.imagenet_prototypes = prototypes
             intensities.copy_(measured)  # of this training's images
             if self.cfg.MODEL.WEIGHTS and self._trainer.pseudo_labeler:
                 logger.info("The teacher starts as a copy of the student of MODEL.WEIGHTS")

@@ -1,4 +1,4 @@
-"""Classes as a frozen ImageNet encoder knows them, to label target images by.
+"""Classes as a frozen ImageNet encoder knows them, to label target images and to predict by.
 
 What the encoder was pretrained for is of no domain: its features of a class differ less between source and
 the target than those of the trained encoder (the idea of DFUDA's prototypes and DAFormer's feature distance).
@@ -68,7 +68,7 @@ class ImageNetPrototypes(nn.Module):
             image: ``(N, 3, H, W)``.
             label: ``(N, H, W)`` train IDs; others than [0, C) count nothing.
         """
-        features = self._features(image)
+        features = self._features(image).nan_to_num()  # one overflow must not stay for ever
         label = resize_labels(label, features.shape[-2:])
         # Unlike one_hot, this does not wait for a device.
         of_class = label[..., None] == torch.arange(len(self.sums), device=label.device)

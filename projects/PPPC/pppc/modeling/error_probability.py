@@ -36,6 +36,8 @@ class ErrorProbability(nn.Module):
         self.register_buffer("temperature", torch.zeros(()))  # 0: not fitted
         self.register_buffer("weight", torch.zeros(len(SIGNALS)))
         self.register_buffer("bias", torch.zeros(()))
+        # Whether it was fitted to scores with those of ImageNet prototypes.
+        self.register_buffer("imagenet_prototypes", torch.tensor(False))
 
     @property
     def fitted(self) -> bool:

@@ -44,14 +44,19 @@ class FrozenEncoder(nn.Module):
         return output.last_stages
 
 
+def imagenet_prototypes_serve(cfg: CfgNode) -> bool:
+    """Whether anything is labeled or predicted by them, if there are any."""
+    keys = cfg.PPPC.IMAGENET_PROTOTYPES
+    return keys.USE != "never" and (cfg.PPPC.SELF_TRAINING.ENABLED or keys.PREDICTION)
+
+
 def build_imagenet_prototypes(
     cfg: CfgNode, student: SegmentationNetwork
 ) -> ImageNetPrototypes | None:
     """What PPPC.IMAGENET_PROTOTYPES describes, in the student's encoder as it is; None: it is not used."""
     keys, num_classes = cfg.PPPC.IMAGENET_PROTOTYPES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    of_use = cfg.PPPC.SELF_TRAINING.ENABLED or keys.PREDICTION
     # One of two classes is all the rest, which has no look of its own.
-    if not of_use or keys.USE == "never" or keys.USE == "auto" and num_classes == 2:
+    if not imagenet_prototypes_serve(cfg) or keys.USE == "auto" and num_classes == 2:
         return None
     shapes = sorted(student.backbone.output_shape().values(), key=lambda shape: shape.stride)
     return ImageNetPrototypes(

@@ -78,7 +78,7 @@ class PPPCSegmentor(nn.Module):
         prototypes: GaussianPrototypes | None = None,
         contrast: PrototypeContrast | None = None,
         imagenet_prototypes: ImageNetPrototypes | None = None,
-        predict_with_imagenet_prototypes: bool = False,
+        prediction_prototypes: bool = False,
         ignore_label: int = 255,
         class_weights: Tensor | None = None,
         test_class_weights: Tensor | None = None,
@@ -98,7 +98,7 @@ class PPPCSegmentor(nn.Module):
             prototypes: class prototypes; None where no contrast is used.
             contrast: the contrast of pixels and prototypes, or None.
             imagenet_prototypes: classes in a frozen encoder, to label target images by, or None.
-            predict_with_imagenet_prototypes: predicted probabilities are multiplied by theirs.
+            prediction_prototypes: predicted probabilities are multiplied by theirs.
             ignore_label: label of pixels without a class.
             class_weights: ``(C,)`` factors of the classes' pixels in the cross-entropy; None: 1.
             test_class_weights: ``(C,)`` factors of the predicted probabilities; None: 1.
@@ -116,7 +116,7 @@ class PPPCSegmentor(nn.Module):
         self.prototypes = prototypes
         self.contrast = contrast
         self.imagenet_prototypes = imagenet_prototypes
-        self.predict_with_imagenet_prototypes = predict_with_imagenet_prototypes
+        self.prediction_prototypes = prediction_prototypes
         self.ignore_label = ignore_label
         # They come from the configuration, so they are in no checkpoint.
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -192,7 +192,7 @@ class PPPCSegmentor(nn.Module):
             "prototypes": prototypes,
             "contrast": contrast,
             "imagenet_prototypes": build_imagenet_prototypes(cfg, student),
-            "predict_with_imagenet_prototypes": cfg.PPPC.IMAGENET_PROTOTYPES.PREDICTION,
+            "prediction_prototypes": cfg.PPPC.IMAGENET_PROTOTYPES.PREDICTION,
             "ignore_label": ignore_label,
             "class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TRAIN_SPREAD),
             "test_class_weights": class_weights(cfg.PPPC.CLASS_WEIGHTS.TEST_SPREAD),
@@ -281,7 +281,7 @@ class PPPCSegmentor(nn.Module):
         """What predictions are made of, for images ``(N, 3, H, W)`` in [0, 255]."""
         network = self.teacher if self.evaluate_teacher else self.student
         output = network(image, embedding=embedding)
-        if not self.predict_with_imagenet_prototypes:
+        if not self.predicts_with_imagenet_prototypes:
             return output
         return output._replace(logits=self.with_imagenet_prototypes(output.logits, image))
 
@@ -353,6 +353,10 @@ class PPPCSegmentor(nn.Module):
         maps = torch.stack([entropy, log_var.mean(1)]).view(2, num_images, height, width)
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
         return {"uncertainty": maps[0], "log_variance": maps[1]}
+
+    @property
+    def predicts_with_imagenet_prototypes(self) -> bool:
+        return self.prediction_prototypes and self.imagenet_prototypes is not None
 
     @property
     def gives_error_probability(self) -> bool:
