@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pppc
 import pppc_command
@@ -21,7 +22,7 @@ from pppc.data.catalog import list_records, own_reader
 from pppc.data.data_file import register_data_file
 from pppc.errors import InputError, Stopped
 from pppc.visualization import colorize_labels
-from tiny_run import run_folder, tiny_config
+from tiny_run import default_config, run_folder, tiny_config
 
 GUIDE = (REPOSITORY / "docs/own_images.md").read_text()
 TINY = [
@@ -245,3 +246,22 @@ def test_sizes_follow_from_the_images_and_the_device(sizes, gpu, expected):
     everything = [*size_settings(sizes, Machine(gpu, 8, 2)), *batch_settings(Machine(gpu, 8, 2)),
                   *schedule_settings(100, "given")]  # fmt: skip
     assert all(setting.reason for setting in everything)
+
+
+@pytest.mark.parametrize(
+    ("use", "prediction", "classes", "theirs", "unlike"),
+    [
+        ("auto", True, 3, False, True),
+        ("always", True, 2, False, True),
+        ("auto", True, 2, False, False),
+        ("auto", False, 3, False, False),
+        ("never", True, 3, False, False),
+        ("auto", True, 3, True, False),
+    ],
+)
+def test_a_given_model_that_predicts_by_less_is_told(use, prediction, classes, theirs, unlike):
+    model = SimpleNamespace(predicts_with_imagenet_prototypes=theirs)
+    given = SimpleNamespace(names=["one", "two", "three"][:classes], model=model)
+    key = "PPPC.IMAGENET_PROTOTYPES"
+    cfg = default_config(f"{key}.USE", use, f"{key}.PREDICTION", prediction)
+    assert plan._predicts_unlike(given, cfg) == unlike
