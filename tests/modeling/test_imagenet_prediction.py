@@ -19,14 +19,15 @@ USE, PREDICTION = "PPPC.IMAGENET_PROTOTYPES.USE", "PPPC.IMAGENET_PROTOTYPES.PRED
 WITH = (USE, "always", PREDICTION, True)
 
 
-@pytest.mark.parametrize("teacher", [False, True])
-def test_probabilities_are_the_network_s_times_theirs(teacher):
+@pytest.mark.parametrize(("teacher", "weight"), [(False, 1.0), (True, 1.0), (False, 0.25)])
+def test_probabilities_are_the_network_s_times_theirs(teacher, weight):
     torch.manual_seed(0)
     opts = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "TEST.EVALUATE_TEACHER", teacher)
     model = build_model(default_config(*SMALL, *opts, *WITH)).eval()
     for parameter in model.teacher.parameters():
         parameter.data.mul_(1.5)
     torch.nn.init.normal_(model.imagenet_prototypes.sums)
+    model.imagenet_prototypes.prediction_weight.fill_(weight)
     image = torch.randint(256, (3, 64, 96))
     inputs = {"image": image, "at_network_size": True}
     found = model([inputs])[0]["sem_seg"].softmax(0)
@@ -34,7 +35,7 @@ def test_probabilities_are_the_network_s_times_theirs(teacher):
     with torch.no_grad():
         own = network(image[None].float(), embedding=False).logits.softmax(1)
     theirs = model.imagenet_prototypes.scores(image[None].float())
-    product = own * interpolate(theirs, own.shape[-2:], mode="bilinear").exp()
+    product = own * interpolate(theirs, own.shape[-2:], mode="bilinear").exp() ** weight
     torch.testing.assert_close(found, (product / product.sum(1))[0])
     model.imagenet_prototypes = None  # where there are none, as where they were not asked for
     torch.testing.assert_close(model([inputs])[0]["sem_seg"].softmax(0), own[0])

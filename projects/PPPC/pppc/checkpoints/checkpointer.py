@@ -380,9 +380,10 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
 
 
 def _has_imagenet_prototypes(model: nn.Module, cfg: CfgNode) -> bool:
-    """Whether the weights had them; InputError: no, and they have to."""
-    if model.imagenet_prototypes is None or model.imagenet_prototypes.sums.any():
-        return model.imagenet_prototypes is not None
+    """Whether the weights had some that count; InputError: no, and they have to."""
+    prototypes = model.imagenet_prototypes
+    if prototypes is None or prototypes.sums.any():
+        return prototypes is not None and bool(prototypes.prediction_weight > 0)
     if cfg.PPPC.IMAGENET_PROTOTYPES.USE == "always":
         raise InputError(
             f"{cfg.MODEL.WEIGHTS} holds no ImageNet prototypes: set PPPC.IMAGENET_PROTOTYPES.PREDICTION False"

@@ -132,7 +132,7 @@ METHOD_KEYS = (
         'encoder\'s weights are known; "always": an error where they are not (published: never).'),
     Key("PPPC.IMAGENET_PROTOTYPES.PREDICTION", False, SWITCH,
         "Predicted probabilities are multiplied by them, too, also after source-only training, where USE has "
-        "any (published: they are not)."),
+        "any, to a power from 0 to 1 that held-out source images choose (published: they are not)."),
     Key("PPPC.IMAGENET_PROTOTYPES.TEMPERATURE", 0.05, ABOVE_0,
         "Divides the cosine of a pixel's features and a class's."),
     Key("PPPC.IMAGENET_PROTOTYPES.WEIGHTS", "", TEXT,

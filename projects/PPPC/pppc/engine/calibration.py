@@ -52,7 +52,10 @@ def calibrate(
     labeled = label < num_classes
     chosen = {name: values[labeled] for name, values in output.items()}
     model.error_probability.fit(chosen, label[labeled])
-    model.error_probability.imagenet_prototypes.fill_(model.predicts_with_imagenet_prototypes)
+    model.error_probability.imagenet_prototypes.fill_(
+        model.predicts_with_imagenet_prototypes
+        and bool(model.imagenet_prototypes.prediction_weight > 0)
+    )
     model.calibrated = model.error_probability.fitted
     logger.info(
         "Calibration by %s: temperature %.3f, weights of the signals %s",

@@ -67,6 +67,7 @@ def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
         return
     brought = bool(prototypes.sums.any())
     prototypes.sums.zero_()
+    prototypes.prediction_weight.fill_(1)
     if brought and not keys.WEIGHTS:
         return
     try:

@@ -43,6 +43,7 @@ from .adaptation_loop import AdaptationLoop
 from .alarms import Alarms
 from .calibration import Calibration
 from .pictures import TrainingPictures
+from .prediction_weight import PredictionWeight
 from .resume import Checkpoint, starting_point
 from .run_folder import RunFolder
 from .run_hooks import (
@@ -231,6 +232,8 @@ class Trainer(DefaultTrainer):
             method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg, loop)]
         method.append(stop)
         evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
+        if PredictionWeight.needed(cfg):
+            method.append(PredictionWeight(cfg, loop.segmentor, evaluation))
         if cfg.TEST.CALIBRATION != "none":
             method.append(Calibration(cfg, loop.segmentor, evaluation, lambda: self.selection))
         if main:

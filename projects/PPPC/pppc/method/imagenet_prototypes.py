@@ -38,6 +38,7 @@ class ImageNetPrototypes(nn.Module):
     """
 
     sums: Tensor
+    prediction_weight: Tensor
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class ImageNetPrototypes(nn.Module):
         self.temperature = temperature
         self.total = total
         self.register_buffer("sums", torch.zeros(num_classes, channels))
+        self.register_buffer("prediction_weight", torch.ones(()))  # of their scores in prediction
 
     def _features(self, image: Tensor) -> Tensor:
         """``(N, F, h, w)`` of unit length."""

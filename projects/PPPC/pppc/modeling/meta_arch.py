@@ -283,18 +283,21 @@ class PPPCSegmentor(nn.Module):
         output = network(image, embedding=embedding)
         if not self.predicts_with_imagenet_prototypes:
             return output
-        return output._replace(logits=self.with_imagenet_prototypes(output.logits, image))
+        weight = self.imagenet_prototypes.prediction_weight
+        return output._replace(logits=self.with_imagenet_prototypes(output.logits, image, weight))
 
     def teacher_logits(self, image: Tensor) -> Tensor:
         """Scores ``(N, C, h, w)`` by which the teacher labels images, before any balance."""
         logits = self.teacher(image, embedding=False).logits
         return self.with_imagenet_prototypes(logits, image)
 
-    def with_imagenet_prototypes(self, logits: Tensor, image: Tensor) -> Tensor:
+    def with_imagenet_prototypes(
+        self, logits: Tensor, image: Tensor, weight: Tensor | float = 1.0
+    ) -> Tensor:
         """Scores ``(N, C, h, w)`` of images, with those of the ImageNet prototypes, if there are any."""
         if self.imagenet_prototypes is None:
             return logits
-        scores = self.imagenet_prototypes.scores(image)
+        scores = weight * self.imagenet_prototypes.scores(image)
         return logits.float() + F.interpolate(
             scores, logits.shape[-2:], mode="bilinear", align_corners=False
         )
