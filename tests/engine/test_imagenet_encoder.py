@@ -136,3 +136,10 @@ def test_a_run_does_not_go_on_with_another_encoder():
     own += ("PPPC.IMAGENET_PROTOTYPES.USE", "auto")
     before = configuration("MODEL.WEIGHTS", "a.pth", *own).dump()
     assert not setting_differences(before, configuration("MODEL.WEIGHTS", "b.pth", *own))
+
+
+def test_keys_that_do_nothing_are_told(caplog):
+    cfg = configuration("PPPC.IMAGENET_PROTOTYPES.PREDICTION", True)  # USE is never
+    with caplog.at_level("INFO"):
+        begin_imagenet_prototypes(cfg, build_model(cfg))
+    assert "USE is never, so its other keys do nothing" in caplog.text

@@ -261,7 +261,8 @@ def test_sizes_follow_from_the_images_and_the_device(sizes, gpu, expected):
 )
 def test_a_given_model_that_predicts_by_less_is_told(use, prediction, classes, theirs, unlike):
     model = SimpleNamespace(predicts_with_imagenet_prototypes=theirs)
-    given = SimpleNamespace(names=["one", "two", "three"][:classes], model=model)
+    given = SimpleNamespace(model=model)
     key = "PPPC.IMAGENET_PROTOTYPES"
-    cfg = default_config(f"{key}.USE", use, f"{key}.PREDICTION", prediction)
+    number = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", classes)
+    cfg = default_config(f"{key}.USE", use, f"{key}.PREDICTION", prediction, *number)
     assert plan._predicts_unlike(given, cfg) == unlike

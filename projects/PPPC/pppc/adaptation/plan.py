@@ -27,6 +27,7 @@ from ..data.inspection import inspect_files, refuse_problems
 from ..engine.run_folder import RunFolder
 from ..errors import InputError, printable
 from ..files import write_atomically
+from ..modeling.frozen_encoder import wants_imagenet_prototypes
 from ..prediction import Predictor, load
 from ..tool_process import COMMAND, run_process
 from .derived import (
@@ -165,8 +166,7 @@ def make_plan(args: argparse.Namespace, data: DataFile, output: Path, began: flo
 
 def _predicts_unlike(source_only: Predictor, adapted: CfgNode) -> bool:
     """Whether adapted models will predict with ImageNet prototypes, and a given one does not."""
-    keys, two = adapted.PPPC.IMAGENET_PROTOTYPES, len(source_only.names) == 2
-    adapted_do = keys.PREDICTION and (keys.USE == "always" or keys.USE == "auto" and not two)
+    adapted_do = adapted.PPPC.IMAGENET_PROTOTYPES.PREDICTION and wants_imagenet_prototypes(adapted)
     return adapted_do and not source_only.model.predicts_with_imagenet_prototypes
 
 

@@ -15,7 +15,7 @@ from ..checkpoints.encoders import UNUSED
 from ..data.catalog import model_metadata
 from ..errors import InputError
 from ..method.feature_distance import THINGS, FeatureDistance
-from ..modeling.frozen_encoder import NUM_STAGES, FrozenEncoder, imagenet_prototypes_serve
+from ..modeling.frozen_encoder import NUM_STAGES, FrozenEncoder
 from ..modeling.meta_arch import PPPCSegmentor
 from ..modeling.network import SegmentationNetwork
 from ..modeling.timm_backbone import TimmBackbone
@@ -62,7 +62,11 @@ def begin_imagenet_prototypes(cfg: CfgNode, segmentor: PPPCSegmentor) -> None:
     keys, without = cfg.PPPC.IMAGENET_PROTOTYPES, "Without ImageNet prototypes: %s"
     prototypes = segmentor.imagenet_prototypes
     if prototypes is None:
-        if keys.USE == "auto" and imagenet_prototypes_serve(cfg):
+        if keys.USE == "never" and (keys.PREDICTION or keys.WEIGHTS):
+            logger.info(
+                without, "PPPC.IMAGENET_PROTOTYPES.USE is never, so its other keys do nothing"
+            )
+        if keys.USE == "auto" and (cfg.PPPC.SELF_TRAINING.ENABLED or keys.PREDICTION):
             logger.info(without, "there are two classes")
         return
     brought = bool(prototypes.sums.any())

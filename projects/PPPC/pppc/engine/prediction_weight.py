@@ -55,7 +55,7 @@ def choose_prediction_weight(model: PPPCSegmentor, draw: PixelDraw) -> float:
 
 
 class PredictionWeight(HookBase):
-    """:func:`choose_prediction_weight` before each evaluation.
+    """:func:`choose_prediction_weight` before each evaluation; without TEST.SELECTION.IMAGES it stays 1.
 
     Args:
         cfg: the configuration.
@@ -67,15 +67,15 @@ class PredictionWeight(HookBase):
         self.cfg, self.model, self.evaluation = cfg, model, evaluation
         self.draw: PixelDraw | None = None
 
-    @classmethod
-    def needed(cls, cfg: CfgNode) -> bool:
-        keys = cfg.PPPC.IMAGENET_PROTOTYPES
-        return keys.USE != "never" and keys.PREDICTION and cfg.TEST.SELECTION.IMAGES > 0
+    def before_train(self) -> None:
+        if self.model.predicts_with_imagenet_prototypes and not self.cfg.TEST.SELECTION.IMAGES:
+            logger.info("ImageNet prototypes count fully in prediction: TEST.SELECTION.IMAGES is 0")
 
     def after_step(self) -> None:
-        prototypes = self.model.imagenet_prototypes
-        if prototypes is not None and self.evaluation.due(self.trainer.iter + 1):
-            prototypes.prediction_weight.fill_(from_main_process(self._choose))
+        chooses = self.model.predicts_with_imagenet_prototypes and self.cfg.TEST.SELECTION.IMAGES
+        if chooses and self.evaluation.due(self.trainer.iter + 1):
+            weight = from_main_process(self._choose)
+            self.model.imagenet_prototypes.prediction_weight.fill_(weight)
 
     def _choose(self) -> float:
         if self.draw is None:

@@ -232,8 +232,7 @@ class Trainer(DefaultTrainer):
             method += [DiskSpace(cfg, self.checkpointer), TrainingPictures(cfg, loop)]
         method.append(stop)
         evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, stop, self.folder)
-        if PredictionWeight.needed(cfg):
-            method.append(PredictionWeight(cfg, loop.segmentor, evaluation))
+        method.append(PredictionWeight(cfg, loop.segmentor, evaluation))
         if cfg.TEST.CALIBRATION != "none":
             method.append(Calibration(cfg, loop.segmentor, evaluation, lambda: self.selection))
         if main:

@@ -44,25 +44,25 @@ class FrozenEncoder(nn.Module):
         return output.last_stages
 
 
-def imagenet_prototypes_serve(cfg: CfgNode) -> bool:
-    """Whether anything is labeled or predicted by them, if there are any."""
-    keys = cfg.PPPC.IMAGENET_PROTOTYPES
-    return keys.USE != "never" and (cfg.PPPC.SELF_TRAINING.ENABLED or keys.PREDICTION)
+def wants_imagenet_prototypes(cfg: CfgNode) -> bool:
+    """Whether they label or predict anything, where the encoder's weights are known."""
+    keys, num_classes = cfg.PPPC.IMAGENET_PROTOTYPES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    serve = cfg.PPPC.SELF_TRAINING.ENABLED or keys.PREDICTION
+    # One of two classes is all the rest, which has no look of its own.
+    return serve and (keys.USE == "always" or keys.USE == "auto" and num_classes != 2)
 
 
 def build_imagenet_prototypes(
     cfg: CfgNode, student: SegmentationNetwork
 ) -> ImageNetPrototypes | None:
     """What PPPC.IMAGENET_PROTOTYPES describes, in the student's encoder as it is; None: it is not used."""
-    keys, num_classes = cfg.PPPC.IMAGENET_PROTOTYPES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    # One of two classes is all the rest, which has no look of its own.
-    if not imagenet_prototypes_serve(cfg) or keys.USE == "auto" and num_classes == 2:
+    if not wants_imagenet_prototypes(cfg):
         return None
     shapes = sorted(student.backbone.output_shape().values(), key=lambda shape: shape.stride)
     return ImageNetPrototypes(
         FrozenEncoder(student, NUM_STAGES),
-        num_classes,
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         sum(shape.channels for shape in shapes[-NUM_STAGES:]),
-        keys.TEMPERATURE,
+        cfg.PPPC.IMAGENET_PROTOTYPES.TEMPERATURE,
         sum_over_processes,
     )
