@@ -15,7 +15,7 @@ import itertools
 import pppc
 import torch
 from pppc.arguments import ToolParser
-from pppc.checkpoints.checkpointer import trained_model
+from pppc.checkpoints.trained_model import trained_model
 from pppc.data import build_test_loader, label_reader
 from pppc.data.catalog import source_records
 from pppc.errors import InputError, run_tool

@@ -6,7 +6,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from pppc.checkpoints.checkpointer import StrictCheckpointer, trained_model
+from pppc.checkpoints.checkpointer import StrictCheckpointer
+from pppc.checkpoints.trained_model import trained_model
 from pppc.data import label_reader
 from pppc.engine import Trainer
 from pppc.engine.calibration import calibrate, calibrate_trained

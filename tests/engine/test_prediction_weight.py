@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
-from pppc.checkpoints.checkpointer import trained_model
+from pppc.checkpoints.trained_model import trained_model
 from pppc.engine.prediction_weight import WEIGHTS, choose_prediction_weight
 from pppc.engine.trainer import Trainer
 from pppc.evaluation.drawn_pixels import PixelDraw

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.engine import hooks
 from PIL import Image
-from pppc.checkpoints.checkpointer import trained_model
+from pppc.checkpoints.trained_model import trained_model
 from pppc.data import build_train_loader, class_frequencies
 from pppc.data.catalog import dataset_records
 from pppc.engine import AdaptationLoop, Trainer

@@ -7,7 +7,7 @@ import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from pppc.checkpoints.checkpointer import trained_model
+from pppc.checkpoints.trained_model import trained_model
 from pppc.engine.hooks import BatchStatisticsAverage
 from pppc.engine.trainer import Trainer
 from pppc.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import load_tool, run_tool
 from PIL import Image
-from pppc.checkpoints.checkpointer import trained_model
+from pppc.checkpoints.trained_model import trained_model
 from pppc.data import build_train_loader, class_frequencies
 from pppc.engine import Trainer
 from pppc.engine.adaptation_loop import AdaptationLoop

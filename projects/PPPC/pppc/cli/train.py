@@ -29,7 +29,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ..arguments import ToolParser
-from ..checkpoints.checkpointer import trained_model
+from ..checkpoints.trained_model import trained_model
 from ..config import load_config
 from ..config.checks import check_config
 from ..config.device import with_inference_device

@@ -20,9 +20,9 @@ import yaml
 from detectron2.config import CfgNode
 from PIL import Image
 
-from ..checkpoints.checkpointer import trained_model
 from ..checkpoints.classes import description
 from ..checkpoints.path_handlers import local_path
+from ..checkpoints.trained_model import trained_model
 from ..config.files import flat_settings, read_settings, settings_to_config
 from ..data.catalog import with_intensities
 from ..data.images import read_image
@@ -93,7 +93,7 @@ class Predictor:
 
     Raises:
         InputError: the weights do not fit the configuration
-            (:func:`pppc.checkpoints.checkpointer.trained_model`).
+            (:func:`pppc.checkpoints.trained_model.trained_model`).
     """
 
     def __init__(self, cfg: CfgNode, trained_with: Mapping[str, object] | None = None):
