@@ -23,7 +23,7 @@ def trained_model(cfg: CfgNode, checked: bool = False) -> nn.Module:
     the file's checksums were looked at already.
 
     Raises:
-        InputError: there are none, or from :meth:`StrictCheckpointer.load`.
+        InputError: there are none, or from :meth:`~pppc.checkpoints.checkpointer.StrictCheckpointer.load`.
     """
     if not cfg.MODEL.WEIGHTS:
         raise InputError("no weights: give MODEL.WEIGHTS RUN/model_final.pth")
